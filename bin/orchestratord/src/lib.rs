@@ -1,0 +1,1 @@
+//! The control plane: queue, placement, SSE and the OpenAI-compatible front door.

@@ -1,0 +1,95 @@
+//! The HTTP edge, logging, and the way to pool-managerd.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// orchestratord's listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// Address and port. Anything but loopback needs `tokens_file`.
+    pub listen: SocketAddr,
+    /// A file with one bearer token per line (`data TOKEN` or `control TOKEN`), or `generate`.
+    pub tokens_file: Option<TokensFile>,
+    /// Accepted `Host` names besides literal loopback addresses.
+    pub hosts: Vec<String>,
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            tokens_file: None,
+            hosts: vec!["localhost".to_owned()],
+        }
+    }
+}
+
+/// Where bearer tokens come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "PathBuf", into = "PathBuf")]
+#[schemars(with = "String")]
+pub enum TokensFile {
+    /// The word `generate`: make one in the runtime directory at first start and print its path.
+    Generate,
+    /// An existing file.
+    Path(PathBuf),
+}
+
+impl From<PathBuf> for TokensFile {
+    fn from(path: PathBuf) -> Self {
+        if path.as_os_str() == "generate" { Self::Generate } else { Self::Path(path) }
+    }
+}
+
+impl From<TokensFile> for PathBuf {
+    fn from(file: TokensFile) -> PathBuf {
+        match file {
+            TokensFile::Generate => PathBuf::from("generate"),
+            TokensFile::Path(path) => path,
+        }
+    }
+}
+
+/// Logging to stderr.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Shape of a log line.
+    pub format: LogFormat,
+}
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON lines otherwise.
+    #[default]
+    Auto,
+    /// Text always.
+    Text,
+    /// JSON lines always.
+    Json,
+}
+
+/// How orchestratord reaches pool-managerd, and where that one listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolManagerdConfig {
+    /// `http://127.0.0.1:9200` of a daemon on this host; null runs pool-managerd inside orchestratord.
+    pub url: Option<String>,
+    /// Where the daemon listens when it runs by itself.
+    pub listen: SocketAddr,
+    /// File with the bearer token between the two daemons; null: `<runtime>/pool-managerd.token`,
+    /// made by pool-managerd at first start.
+    pub token_file: Option<PathBuf>,
+}
+
+impl Default for PoolManagerdConfig {
+    fn default() -> Self {
+        Self { url: None, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9200)), token_file: None }
+    }
+}

@@ -1,0 +1,126 @@
+//! The configuration file, one per machine: each struct has its defaults in its `Default`, in one
+//! place. Reading files, the environment and reporting lines is `config-loader`'s work.
+
+mod api;
+mod pool;
+mod provisioning;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use api::{ApiConfig, LogConfig, LogFormat, PoolManagerdConfig, TokensFile};
+pub use pool::{Auto, Devices, EngineKind, FullPolicy, OnExit, PoolConfig, PoolKind, QueueConfig};
+pub use provisioning::{
+    ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, ProvisioningConfig, SdistSource,
+};
+
+/// The whole file. Unknown keys are errors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The HTTP edge of orchestratord.
+    pub api: ApiConfig,
+    /// Where the bytes live.
+    pub paths: PathsConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// How orchestratord reaches pool-managerd.
+    pub pool_managerd: PoolManagerdConfig,
+    /// The pools of this machine.
+    pub pools: Vec<PoolConfig>,
+}
+
+impl Default for Config {
+    /// Zero config: one pool with the small model that ships with the project.
+    fn default() -> Self {
+        Self {
+            api: ApiConfig::default(),
+            paths: PathsConfig::default(),
+            log: LogConfig::default(),
+            pool_managerd: PoolManagerdConfig::default(),
+            pools: vec![PoolConfig::haiku()],
+        }
+    }
+}
+
+/// Directories. Two daemons may share a cache, never a runtime directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PathsConfig {
+    /// Handoffs, identity records, engine logs, the lock. Relative to the working directory.
+    pub runtime: PathBuf,
+    /// Engines, models and tools; shared, safe to delete. `~` is the home directory.
+    pub cache: PathBuf,
+}
+
+impl Default for PathsConfig {
+    fn default() -> Self {
+        Self { runtime: PathBuf::from(".runtime"), cache: PathBuf::from("~/.cache/llama-orch") }
+    }
+}
+
+/// A value that parses but cannot be: where it is in the file, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct ConfigProblem {
+    /// Dotted path, as `pools[1].slots`.
+    pub path: String,
+    /// What is wrong and what to write instead.
+    pub problem: String,
+}
+
+impl Config {
+    /// Everything that the types alone cannot express. All problems at once, in file order.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        let mut names = std::collections::BTreeMap::new();
+        for (i, pool) in self.pools.iter().enumerate() {
+            pool.problems(&format!("pools[{i}]"), &mut problems);
+            let own = std::iter::once(pool.id.as_str()).chain(pool.aliases.iter().map(String::as_str));
+            for name in own {
+                if let Some(other) = names.insert(name.to_owned(), i) {
+                    problems.push(ConfigProblem {
+                        path: format!("pools[{i}]"),
+                        problem: format!(
+                            "the name {name:?} is already taken by pools[{other}]; ids and aliases must be unique"
+                        ),
+                    });
+                }
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_config_is_valid_and_has_the_haiku_pool() {
+        let config = Config::default();
+        assert_eq!(config.problems(), vec![]);
+        assert_eq!(config.pools.len(), 1);
+        assert_eq!(config.pools[0].id.as_str(), "haiku");
+    }
+
+    #[test]
+    fn two_pools_cannot_share_a_name() {
+        let mut config = Config::default();
+        let mut twin = PoolConfig::haiku();
+        twin.aliases = vec![];
+        config.pools.push(twin);
+        let problems = config.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].problem.contains("\"haiku\""));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        let error = serde_json::from_str::<Config>(r#"{"apy":{}}"#).unwrap_err().to_string();
+        assert!(error.contains("unknown field `apy`"), "{error}");
+    }
+}

@@ -1,0 +1,190 @@
+//! How a pool's engine is fetched and built.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigProblem;
+
+/// Fetching and building the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ProvisioningConfig {
+    /// Whether CUDA is wanted.
+    pub gpu: GpuPolicy,
+    /// Permits pacman, apt or dnf to install missing tools.
+    pub allow_package_installs: bool,
+    /// Tried in order; the first that works is used and recorded.
+    pub sources: Vec<EngineSource>,
+    /// Further `-D…` flags for CMake.
+    pub cmake_flags: Vec<String>,
+}
+
+impl Default for ProvisioningConfig {
+    fn default() -> Self {
+        Self {
+            gpu: GpuPolicy::Auto,
+            allow_package_installs: false,
+            sources: vec![EngineSource::Sdist(SdistSource::pinned())],
+            cmake_flags: Vec::new(),
+        }
+    }
+}
+
+/// Whether CUDA is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuPolicy {
+    /// No CUDA: refuse before building.
+    Required,
+    /// No card: CPU with a notice. A card but no way to build for it: an error with the remedy.
+    #[default]
+    Auto,
+    /// CPU, by consent.
+    Off,
+}
+
+/// One place an engine can come from, written as a map with one key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineSource {
+    /// An existing `llama-server`.
+    Path(PathSource),
+    /// A pinned commit.
+    Git(GitSource),
+    /// A pinned tarball.
+    Archive(ArchiveSource),
+    /// A pinned source distribution from the Python package index.
+    Sdist(SdistSource),
+}
+
+/// An existing binary, used as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PathSource {
+    /// The `llama-server` binary.
+    pub binary: PathBuf,
+}
+
+/// A git repository at one commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GitSource {
+    /// `https://…`, or a local path for a mirror.
+    pub repo: String,
+    /// Branch or tag to fetch.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// The 40-hex commit that `ref` must be.
+    pub commit: String,
+}
+
+/// A tarball (`.tar.gz`) of the source tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveSource {
+    /// `https://…` or `file:…`.
+    pub url: String,
+    /// SHA-256 (hex) of the file.
+    pub sha256: String,
+    /// Directory of the llama.cpp tree inside the archive's single top directory.
+    #[serde(default)]
+    pub subdir: PathBuf,
+}
+
+/// A source distribution from the Python package index, fetched by name with pip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SdistSource {
+    /// Package name.
+    pub package: String,
+    /// Exact version.
+    pub version: String,
+    /// SHA-256 (hex) of the file.
+    pub sha256: String,
+    /// Directory of the llama.cpp tree inside the package.
+    pub subdir: PathBuf,
+}
+
+impl SdistSource {
+    /// The pinned default: the package that carries the whole llama.cpp tree.
+    #[must_use]
+    pub fn pinned() -> Self {
+        Self {
+            package: "llama-cpp-python".to_owned(),
+            version: "0.3.36".to_owned(),
+            sha256: "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e".to_owned(),
+            subdir: PathBuf::from("vendor/llama.cpp"),
+        }
+    }
+}
+
+impl EngineSource {
+    /// The key it is written under: `path`, `git`, `archive` or `sdist`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Path(_) => "path",
+            Self::Git(_) => "git",
+            Self::Archive(_) => "archive",
+            Self::Sdist(_) => "sdist",
+        }
+    }
+}
+
+impl ProvisioningConfig {
+    pub(super) fn problems(&self, at: &str, out: &mut Vec<ConfigProblem>) {
+        for (i, source) in self.sources.iter().enumerate() {
+            let mut check = |ok: bool, key: &str, problem: &str| {
+                if !ok {
+                    out.push(ConfigProblem {
+                        path: format!("{at}.provisioning.sources[{i}].{}.{key}", source.kind()),
+                        problem: problem.to_owned(),
+                    });
+                }
+            };
+            match source {
+                EngineSource::Path(_) => {}
+                EngineSource::Git(git) => {
+                    check(is_hex(&git.commit, 40), "commit", "must be the full 40-hex commit id");
+                    check(is_git_name(&git.reference), "ref", "must be a branch or tag name");
+                    check(
+                        !git.repo.starts_with('-') && !git.repo.contains("::"),
+                        "repo",
+                        "must be https://… or a local path",
+                    );
+                }
+                EngineSource::Archive(archive) => {
+                    check(is_hex(&archive.sha256, 64), "sha256", "must be 64 hexadecimal digits");
+                    check(is_inner(&archive.subdir), "subdir", "must stay inside the archive");
+                }
+                EngineSource::Sdist(sdist) => {
+                    check(is_hex(&sdist.sha256, 64), "sha256", "must be 64 hexadecimal digits");
+                    check(is_inner(&sdist.subdir), "subdir", "must stay inside the package");
+                    check(is_package(&sdist.package), "package", "must be a package name");
+                    check(is_package(&sdist.version), "version", "must be an exact version");
+                }
+            }
+        }
+    }
+}
+
+fn is_hex(s: &str, len: usize) -> bool {
+    s.len() == len && s.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn is_package(s: &str) -> bool {
+    s.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+!".contains(&b))
+}
+
+fn is_git_name(s: &str) -> bool {
+    s.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && !s.contains("..")
+        && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/+".contains(&b))
+}
+
+fn is_inner(path: &std::path::Path) -> bool {
+    path.components().all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir))
+}

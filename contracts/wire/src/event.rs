@@ -1,0 +1,169 @@
+//! The events of a task as `/v2` streams them. The order is `started`, `token`*, then exactly one
+//! of `end` and `error`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{ErrorCode, PoolId, ReplicaId, task::Seed};
+
+/// One event: its SSE name and its data.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+pub enum TaskEvent {
+    /// Verbose only: the place in the queue changed.
+    Queued(Queued),
+    /// Verbose only: a preparation step moved.
+    Prep(crate::PreparationStep),
+    /// The task has a slot.
+    Started(Started),
+    /// A piece of text.
+    Token(Token),
+    /// Verbose only: rates.
+    Metrics(TaskMetrics),
+    /// Goes on elsewhere after its engine was lost.
+    Resumed(Resumed),
+    /// Ended by itself or by its owner.
+    End(End),
+    /// Failed.
+    Error(StreamError),
+}
+
+impl TaskEvent {
+    /// The SSE `event:` name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Queued(_) => "queued",
+            Self::Prep(_) => "prep",
+            Self::Started(_) => "started",
+            Self::Token(_) => "token",
+            Self::Metrics(_) => "metrics",
+            Self::Resumed(_) => "resumed",
+            Self::End(_) => "end",
+            Self::Error(_) => "error",
+        }
+    }
+}
+
+/// One piece of a generation, as the engine sent it: what the task log keeps, and what both APIs
+/// render from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EngineChunk {
+    /// Text to show; may be empty (role announcements, tool deltas, half a character).
+    pub text: String,
+    /// Token ids behind it; empty where the engine's protocol does not carry them.
+    pub tokens: Vec<u32>,
+    /// The engine's own JSON, so that tool deltas, logprobs and reasoning survive.
+    pub raw: Box<RawValue>,
+}
+
+/// `queued`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Queued {
+    /// Tasks that go first.
+    pub position: u32,
+    /// Estimate until it starts; null while nothing has been measured.
+    pub predicted_start_ms: Option<u64>,
+}
+
+/// `started`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Started {
+    /// Time in the queue.
+    pub queue_ms: u64,
+    /// Where it runs.
+    pub pool_id: PoolId,
+    /// Where it runs.
+    pub replica_id: ReplicaId,
+    /// The engine that runs it.
+    pub engine_version: String,
+    /// The model that it runs.
+    pub model: String,
+}
+
+/// `token`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Token {
+    /// Text; never empty.
+    pub t: String,
+    /// 0-based, without gaps.
+    pub i: u64,
+}
+
+/// `metrics`, additive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskMetrics {
+    /// Tasks waiting in the pool.
+    pub queue_depth: u32,
+    /// Of this task, so far.
+    pub tokens_per_s: f64,
+}
+
+/// `resumed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resumed {
+    /// Index of the next token.
+    pub from_index: u64,
+    /// Why, in words.
+    pub reason: String,
+    /// Where it goes on.
+    pub replica_id: ReplicaId,
+}
+
+/// `end`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct End {
+    /// Prompt tokens, from the engine.
+    pub tokens_in: u64,
+    /// Generated tokens, from the engine (with the end token and pieces of characters).
+    pub tokens_out: u64,
+    /// Time on the engine.
+    pub decode_time_ms: u64,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// What ran.
+    pub receipt: Receipt,
+}
+
+/// Why a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model or a stop string ended it.
+    Stop,
+    /// `max_tokens` or the context.
+    Length,
+    /// Its owner, or nobody was reading.
+    Cancelled,
+}
+
+/// What ran, so that it can be run again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Receipt {
+    /// As in `PreparedEngine`.
+    pub engine_version: String,
+    /// SHA-256 of the model; empty when the handoff did not say.
+    pub model_digest: String,
+    /// The seed that was used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
+    /// SHA-256 (hex) over the generated token ids, each as four little-endian bytes.
+    pub tokens_sha256: String,
+}
+
+/// `error`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StreamError {
+    /// Stable code.
+    pub code: ErrorCode,
+    /// One sentence.
+    pub message: String,
+    /// Whether the same request may succeed later.
+    pub retriable: bool,
+    /// When to try again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+    /// Token events that were sent before.
+    pub tokens_sent: u64,
+}

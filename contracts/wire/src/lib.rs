@@ -1,0 +1,29 @@
+//! The types that cross a process boundary: ids, config, `PreparedEngine`, `Handoff`, tasks,
+//! events, errors and the list of HTTP operations.
+//!
+//! Pure data: no I/O, no clocks, no async runtime. The JSON Schemas and OpenAPI documents in
+//! `contracts/` are generated from these types (`cargo xtask regen-schema`, `regen-openapi`).
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod handoff;
+pub mod ids;
+pub mod meta;
+pub mod model;
+pub mod openai;
+pub mod operations;
+pub mod pool;
+pub mod prepared;
+pub mod task;
+
+pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
+pub use event::EngineChunk;
+pub use handoff::{Handoff, HandoffModel, HandoffState};
+pub use ids::{CorrelationId, IdError, PoolId, ReplicaId, ReplicaKey, SessionId, TaskId};
+pub use meta::{Health, Readiness, Version};
+pub use model::ModelRecord;
+pub use pool::{Phase, PoolHealth, PoolView, ReplicaView};
+pub use prepared::PreparedEngine;
+pub use task::{PreparationStep, StepKind, StepStatus, TaskRequest, TaskState, TaskView};

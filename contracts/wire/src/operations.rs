@@ -1,0 +1,206 @@
+//! Every HTTP operation of both daemons, as data: the OpenAPI documents are rendered from it, and
+//! a test asks each daemon's router for each of them.
+
+/// Which daemon serves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daemon {
+    /// The control plane.
+    Orchestratord,
+    /// The supervisor.
+    PoolManagerd,
+}
+
+/// Who may call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone who reaches the port.
+    Open,
+    /// A data token, where tokens are configured.
+    Data,
+    /// A control token, where tokens are configured.
+    Control,
+}
+
+/// A body: its media type and the name of its schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// No body.
+    None,
+    /// `application/json` of the named schema.
+    Json(&'static str),
+    /// `text/event-stream` whose data is the named schema.
+    Sse(&'static str),
+    /// JSON of the first schema, or server-sent events when the request asks for a stream.
+    JsonOrSse(&'static str),
+    /// Plain text.
+    Text,
+}
+
+/// One operation.
+#[derive(Debug, Clone, Copy)]
+pub struct Operation {
+    /// Who serves it.
+    pub daemon: Daemon,
+    /// `GET`, `POST`, `DELETE`.
+    pub method: &'static str,
+    /// With `{id}` for parameters.
+    pub path: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// What it takes.
+    pub request: Body,
+    /// Query parameters: name and meaning.
+    pub query: &'static [(&'static str, &'static str)],
+    /// Success status and body.
+    pub success: (u16, Body),
+    /// Statuses that come with the error envelope.
+    pub errors: &'static [u16],
+}
+
+/// Every operation of both daemons.
+#[must_use]
+pub fn all() -> &'static [Operation] {
+    OPERATIONS
+}
+
+/// The operations of one daemon.
+pub fn of(daemon: Daemon) -> impl Iterator<Item = &'static Operation> {
+    OPERATIONS.iter().filter(move |op| op.daemon == daemon)
+}
+
+use Access::{Control, Data, Open};
+use Body::{Json, JsonOrSse, None as Empty, Sse, Text};
+
+const fn op(
+    daemon: Daemon,
+    access: Access,
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    success: (u16, Body),
+    errors: &'static [u16],
+) -> Operation {
+    Operation { daemon, method, path, summary, access, request: Empty, query: &[], success, errors }
+}
+
+const fn takes(mut operation: Operation, request: Body) -> Operation {
+    operation.request = request;
+    operation
+}
+
+const fn with_query(mut operation: Operation, query: &'static [(&'static str, &'static str)]) -> Operation {
+    operation.query = query;
+    operation
+}
+
+const ORCHD: Daemon = Daemon::Orchestratord;
+const POOLD: Daemon = Daemon::PoolManagerd;
+
+const OPERATIONS: &[Operation] = &[
+    takes(
+        op(
+            ORCHD,
+            Data,
+            "POST",
+            "/v2/tasks",
+            "Submit a task",
+            (202, Json("Accepted")),
+            &[400, 401, 404, 409, 413, 429, 503],
+        ),
+        Json("TaskRequest"),
+    ),
+    with_query(
+        op(ORCHD, Data, "GET", "/v2/tasks", "Tasks, newest first", (200, Json("TaskList")), &[400, 401]),
+        &[("state", "Only tasks in this state"), ("limit", "At most this many, 1 to 1000, default 100")],
+    ),
+    op(ORCHD, Data, "GET", "/v2/tasks/{id}", "One task", (200, Json("TaskView")), &[401, 404]),
+    op(ORCHD, Data, "DELETE", "/v2/tasks/{id}", "Cancel a task", (202, Json("TaskView")), &[401, 404]),
+    op(ORCHD, Data, "POST", "/v2/tasks/{id}/cancel", "Cancel a task", (202, Json("TaskView")), &[401, 404]),
+    with_query(
+        op(
+            ORCHD,
+            Data,
+            "GET",
+            "/v2/tasks/{id}/events",
+            "Follow a task",
+            (200, Sse("TaskEvent")),
+            &[400, 401, 404],
+        ),
+        &[
+            ("verbose", "true adds queued, prep and metrics events"),
+            ("after", "Resume after this event id, as Last-Event-ID does"),
+        ],
+    ),
+    op(ORCHD, Data, "GET", "/v2/pools", "Pools with their replicas", (200, Json("PoolList")), &[401]),
+    op(ORCHD, Data, "GET", "/v2/pools/{id}", "One pool", (200, Json("PoolView")), &[401, 404]),
+    op(
+        ORCHD,
+        Data,
+        "GET",
+        "/v2/pools/{id}/health",
+        "A pool's health",
+        (200, Json("PoolHealth")),
+        &[401, 404],
+    ),
+    op(
+        ORCHD,
+        Control,
+        "GET",
+        "/control/pools/{id}/health",
+        "A pool's health",
+        (200, Json("PoolHealth")),
+        &[401, 404],
+    ),
+    op(
+        ORCHD,
+        Data,
+        "GET",
+        "/v1/pools/{id}/health",
+        "A pool's health",
+        (200, Json("PoolHealth")),
+        &[401, 404],
+    ),
+    op(ORCHD, Data, "GET", "/v2/meta/version", "Version of this daemon", (200, Json("Version")), &[401]),
+    op(ORCHD, Data, "GET", "/v1/models", "Models, as OpenAI lists them", (200, Json("ModelList")), &[401]),
+    takes(
+        op(
+            ORCHD,
+            Data,
+            "POST",
+            "/v1/chat/completions",
+            "OpenAI chat completions",
+            (200, JsonOrSse("ChatCompletion")),
+            &[400, 401, 404, 413, 429, 503],
+        ),
+        Json("ChatCompletionRequest"),
+    ),
+    op(ORCHD, Open, "GET", "/health", "The process is up", (200, Json("Health")), &[]),
+    op(ORCHD, Open, "GET", "/livez", "The process is up", (200, Json("Health")), &[]),
+    op(ORCHD, Open, "GET", "/ready", "At least one pool is ready", (200, Json("Readiness")), &[503]),
+    op(ORCHD, Open, "GET", "/readyz", "At least one pool is ready", (200, Json("Readiness")), &[503]),
+    op(ORCHD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Text), &[401]),
+    op(POOLD, Open, "GET", "/health", "The process is up", (200, Json("Health")), &[]),
+    op(POOLD, Control, "GET", "/v2/pools", "Pools with their replicas", (200, Json("PoolList")), &[401]),
+    op(POOLD, Control, "GET", "/v2/pools/{id}", "One pool", (200, Json("PoolView")), &[401, 404]),
+    op(
+        POOLD,
+        Control,
+        "POST",
+        "/v2/pools/{id}/preload",
+        "Prepare and start a pool's replicas",
+        (202, Json("PoolView")),
+        &[401, 404, 409],
+    ),
+    op(
+        POOLD,
+        Control,
+        "POST",
+        "/v2/pools/{id}/stop",
+        "Stop a pool's replicas",
+        (202, Json("PoolView")),
+        &[401, 404],
+    ),
+    op(POOLD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Text), &[401]),
+];

@@ -1,0 +1,123 @@
+//! Pools and replicas as both daemons report them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ModelRecord, PoolId, PreparationStep, ReplicaId};
+
+/// One pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolView {
+    /// The pool.
+    pub id: PoolId,
+    /// Names that clients may use for it.
+    pub aliases: Vec<String>,
+    /// The model as configured.
+    pub model_ref: String,
+    /// The staged model, once it is staged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRecord>,
+    /// Provisioning, in order; empty before it began.
+    pub steps: Vec<PreparationStep>,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaView>,
+}
+
+/// One replica.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplicaView {
+    /// The replica.
+    pub id: ReplicaId,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Since when, in milliseconds.
+    pub phase_ms: u64,
+    /// Engine version, once prepared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_version: Option<String>,
+    /// Process id while it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// Base URL while it lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Slots the engine offers.
+    pub slots_total: u32,
+    /// Slots free, where the reporter knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots_free: Option<u32>,
+    /// Lives so far.
+    pub generation: u64,
+    /// Losses since the breaker was last reset.
+    pub failures: u32,
+    /// When the next start is due, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_ms: Option<u64>,
+    /// The last loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<ReplicaError>,
+}
+
+/// Why a replica was lost or could not start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplicaError {
+    /// Class of the cause, as `exit`, `signal`, `startup_timeout`, `provisioning`.
+    pub cause: String,
+    /// One sentence.
+    pub message: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// The engine's last lines.
+    pub log_tail: Vec<String>,
+}
+
+/// Where a replica stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Its engine and model are being prepared.
+    Provisioning,
+    /// Its process was started and loads.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It finishes what it has.
+    Draining,
+    /// It was lost and starts again when its backoff is over.
+    Backoff,
+    /// Too many losses in a row: single trials with long pauses.
+    BreakerOpen,
+    /// It cannot run until its configuration changes.
+    Failed,
+    /// Stopped on request.
+    Stopped,
+}
+
+/// `GET /v2/pools` of both daemons.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolList {
+    /// In the order of the config.
+    pub pools: Vec<PoolView>,
+}
+
+/// `GET /v2/pools/{id}/health`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolHealth {
+    /// A process of it lives.
+    pub live: bool,
+    /// At least one replica passed orchestratord's own probe and takes work.
+    pub ready: bool,
+    /// All its replicas are draining.
+    pub draining: bool,
+    /// Over all ready replicas.
+    pub slots_total: u32,
+    /// Over all ready replicas.
+    pub slots_free: u32,
+    /// Of the first ready replica.
+    pub engine_version: Option<String>,
+    /// Age of the last good probe.
+    pub last_heartbeat_ms: Option<u64>,
+    /// The last loss, in one sentence.
+    pub last_error: Option<String>,
+}

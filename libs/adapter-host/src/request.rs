@@ -1,0 +1,58 @@
+//! What an engine is asked to do, typed: client headers and unknown fields never get this far.
+
+use serde_json::Value;
+use wire::openai::ChatCompletionRequest;
+
+/// A generation.
+#[derive(Debug, Clone)]
+pub enum EngineRequest {
+    /// Text completion; carries token ids in its chunks.
+    Completion(CompletionRequest),
+    /// OpenAI chat with everything its chunks can carry (tool calls, reasoning, logprobs).
+    Chat(ChatRequest),
+}
+
+/// Text completion.
+#[derive(Debug, Clone)]
+pub struct CompletionRequest {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How to sample.
+    pub sampling: Sampling,
+    /// Whether the engine may reuse its prompt cache; false on a deterministic pool.
+    pub cache_prompt: bool,
+}
+
+/// What to continue.
+#[derive(Debug, Clone)]
+pub enum Prompt {
+    /// Text as it is.
+    Text(String),
+    /// Messages that the engine renders with the model's own chat template first.
+    Messages(Vec<wire::task::Message>),
+}
+
+/// How to sample; `None` leaves the engine's default.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[expect(missing_docs, reason = "each field is documented on wire::TaskRequest")]
+pub struct Sampling {
+    pub max_tokens: Option<u32>,
+    pub seed: Option<u32>,
+    pub temperature: Option<f64>,
+    pub top_p: Option<f64>,
+    pub top_k: Option<u32>,
+    pub min_p: Option<f64>,
+    pub repeat_penalty: Option<f64>,
+    pub stop: Vec<String>,
+    pub grammar: Option<String>,
+    pub json_schema: Option<Value>,
+}
+
+/// OpenAI chat.
+#[derive(Debug, Clone)]
+pub struct ChatRequest {
+    /// The checked client request; the adapter sends its typed fields only.
+    pub request: ChatCompletionRequest,
+    /// As in [`CompletionRequest`].
+    pub cache_prompt: bool,
+}

@@ -1,0 +1,1 @@
+//! Starting processes right; the only unsafe code in the workspace.

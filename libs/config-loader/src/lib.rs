@@ -1,0 +1,1 @@
+//! Reads the configuration file and says where it is wrong.

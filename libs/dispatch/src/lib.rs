@@ -1,0 +1,1 @@
+//! Admission, placement and dispatch: the control plane without its edges.

@@ -1,0 +1,1 @@
+//! Runs engines: spawns, probes, supervises.

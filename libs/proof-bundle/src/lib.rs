@@ -1,0 +1,1 @@
+//! Evidence of a test run, as files a person can read.

@@ -1,0 +1,1 @@
+//! Prepares an engine and returns a PreparedEngine.

@@ -1,0 +1,1 @@
+//! Resolves a model reference to a verified local file.

@@ -1,0 +1,1 @@
+//! Who is ready and how many slots are free.

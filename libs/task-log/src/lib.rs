@@ -1,0 +1,1 @@
+//! Every task's events in order; replay from any index.

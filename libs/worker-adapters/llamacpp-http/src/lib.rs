@@ -1,0 +1,1 @@
+//! Speaks llama-server's HTTP protocol.

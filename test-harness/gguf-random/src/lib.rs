@@ -1,0 +1,1 @@
+//! Writes small random-weight GGUF files for tests.

@@ -1,0 +1,1 @@
+//! llama-server's surface with deterministic tokens and fault switches.
