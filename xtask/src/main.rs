@@ -1,3 +1,42 @@
-//! Repository chores.
+//! Repository chores: `cargo xtask <command>`.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod contracts;
+mod floors;
+mod train;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Repository chores of llama-orch")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write contracts/openapi from the operations and types in contracts/wire
+    RegenOpenapi,
+    /// Write contracts/schemas from the types in contracts/wire
+    RegenSchema,
+    /// Check that every dependency goes down a floor
+    Floors,
+    /// Train the haiku model from scratch and write it where builtin:haiku takes it from
+    TrainHaiku,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::RegenOpenapi => contracts::write(&contracts::openapi()?),
+        Command::RegenSchema => contracts::write(&contracts::schemas()?),
+        Command::Floors => floors::check(),
+        Command::TrainHaiku => train::haiku(),
+    }
+}
+
+/// The repository's root: this package's parent directory.
+fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

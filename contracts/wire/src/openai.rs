@@ -93,6 +93,34 @@ pub struct StreamOptions {
     pub include_usage: bool,
 }
 
+/// The answer to a request that does not stream. Choices are the engine's own.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct ChatCompletion {
+    /// `chatcmpl-<task id>`.
+    pub id: String,
+    /// `chat.completion`.
+    pub object: String,
+    /// Seconds since the epoch.
+    pub created: u64,
+    /// The name the client asked for.
+    pub model: String,
+    /// One choice.
+    pub choices: Vec<Value>,
+    /// Token counts, from the engine.
+    pub usage: Usage,
+}
+
+/// Token counts, from the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt_tokens: u64,
+    /// Generated.
+    pub completion_tokens: u64,
+    /// Both.
+    pub total_tokens: u64,
+}
+
 /// `GET /v1/models`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
