@@ -1,1 +1,220 @@
-//! Reads the configuration file and says where it is wrong.
+//! Reads the configuration of this machine, once, into final types: the file, then the environment
+//! on top, then absolute paths. An error says file, line, key and the nearest key that exists.
+//!
+//! It creates nothing, opens nothing but the file, and knows no daemon: callers decide what a
+//! [`ConfigError`] means (both daemons and the provisioner exit with 2).
+#![forbid(unsafe_code)]
+
+mod env;
+mod error;
+mod locate;
+mod overlay;
+mod parse;
+
+use std::path::{Path, PathBuf};
+
+use wire::config::Config;
+
+pub use env::Env;
+pub use error::{ConfigError, LocatedProblem, Place};
+
+/// The effective configuration and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// Defaults, file and environment, merged; every path absolute.
+    pub config: Config,
+    /// What the defaults were overlaid with.
+    pub origin: Origin,
+}
+
+/// Where a configuration came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// No file was named: zero config.
+    BuiltIn,
+    /// This file.
+    File(PathBuf),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built-in default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Loads `path`, else the file that `ORCHD_CONFIG` names, else the built-in default.
+///
+/// A named file that is missing is an error, never the default. Relative paths in the file are
+/// relative to the working directory.
+pub fn load(path: Option<&Path>, env: &Env) -> Result<Loaded, ConfigError> {
+    let named = match path {
+        Some(path) => Some(path.to_path_buf()),
+        None => env.text("ORCHD_CONFIG")?.map(PathBuf::from),
+    };
+    let (mut config, origin) = match named {
+        None => (Config::default(), Origin::BuiltIn),
+        Some(path) => {
+            let path = env.absolute(&path)?;
+            (parse::file(&path)?, Origin::File(path))
+        }
+    };
+    overlay::apply(&mut config, env)?;
+    Ok(Loaded { config, origin })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env() -> Env {
+        Env::new("/work/dir", [("HOME", "/home/me")])
+    }
+
+    fn write(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    fn refused(text: &str) -> String {
+        let (_dir, path) = write(text);
+        let error = load(Some(&path), &env()).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "names the file: {error}");
+        error
+    }
+
+    #[test]
+    fn no_file_means_zero_config_with_absolute_paths() {
+        let loaded = load(None, &env()).unwrap();
+        assert_eq!(loaded.origin, Origin::BuiltIn);
+        assert_eq!(loaded.config.paths.runtime, Path::new("/work/dir/.runtime"));
+        assert_eq!(loaded.config.paths.cache, Path::new("/home/me/.cache/llama-orch"));
+        assert_eq!(loaded.config.pools, Config::default().pools);
+    }
+
+    #[test]
+    fn an_empty_file_is_zero_config_too() {
+        for text in ["", "# nothing yet\n\n", "---\n# nothing\n", "{}\n"] {
+            let (_dir, path) = write(text);
+            assert_eq!(load(Some(&path), &env()).unwrap().config.pools, Config::default().pools, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_is_written_as_a_map_with_one_key() {
+        let (_dir, path) = write(
+            "pools:\n  - id: a\n    model: builtin:haiku\n    provisioning:\n      sources:\n        - path: { binary: ~/llama-server }\n        - archive: { url: 'file:/x.tar.gz', sha256: '0000000000000000000000000000000000000000000000000000000000000000' }\n",
+        );
+        let config = load(Some(&path), &env()).unwrap().config;
+        let sources = &config.pools[0].provisioning.sources;
+        assert_eq!(sources.len(), 2);
+        let wire::config::EngineSource::Path(source) = &sources[0] else { panic!("{sources:?}") };
+        assert_eq!(source.binary, Path::new("/home/me/llama-server"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_key() {
+        let error = refused("api:\n  listen: 127.0.0.1:8080\npools:\n  - id: a\n    modle: builtin:haiku\n");
+        assert!(error.contains(":5:5:"), "{error}");
+        assert!(error.contains("`modle`") && error.contains("did you mean `model`?"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_key_at_the_top_and_in_a_source_is_named_too() {
+        let error = refused("log: {}\npoools: []\n");
+        assert!(error.contains(":2:1:") && error.contains("did you mean `pools`?"), "{error}");
+        let error = refused(
+            "pools:\n  - id: a\n    model: m\n    provisioning:\n      sources:\n        - gti: {}\n",
+        );
+        assert!(error.contains(":6:") && error.contains("did you mean `git`?"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_key_and_the_line() {
+        let error = refused("pools:\n  - id: a\n    model: m\n    ctx: lots\n");
+        assert!(error.contains(":4:10:") && error.contains("pools[0].ctx"), "{error}");
+        assert!(error.contains("lots"), "{error}");
+    }
+
+    #[test]
+    fn every_semantic_problem_is_listed_with_its_line() {
+        let error = refused(
+            "pools:\n  - id: a\n    model: m\n  - id: b\n    model: m\n    deterministic: true\n    slots: 4\n    queue: { capacity: 0 }\n",
+        );
+        assert!(error.contains(":7:5: pools[1].slots: a deterministic pool"), "{error}");
+        assert!(error.contains(":8:14: pools[1].queue.capacity: must be at least 1"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named_and_not_replaced_by_the_default() {
+        let error = load(Some(Path::new("nowhere.yaml")), &env()).unwrap_err().to_string();
+        assert!(error.contains("/work/dir/nowhere.yaml") && error.contains("does not exist"), "{error}");
+        let env = Env::new("/", [("HOME", "/h"), ("ORCHD_CONFIG", "/nowhere/at-all.yaml")]);
+        assert!(load(None, &env).unwrap_err().to_string().contains("/nowhere/at-all.yaml"));
+    }
+
+    #[test]
+    fn json_is_accepted_and_located_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        std::fs::write(
+            &path,
+            "{\n\t\"pools\": [{\"id\": \"a\", \"model\": \"builtin:haiku\", \"slots\": 2}]\n}",
+        )
+        .unwrap();
+        assert_eq!(load(Some(&path), &env()).unwrap().config.pools[0].slots, 2);
+        std::fs::write(&path, "{\n  \"pols\": []\n}").unwrap();
+        let error = load(Some(&path), &env()).unwrap_err().to_string();
+        assert!(error.contains("config.json:2:") && error.contains("did you mean `pools`?"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let (_dir, path) = write("api: { listen: '127.0.0.1:1' }\npaths: { runtime: /file, cache: /file }\n");
+        let vars = [
+            ("HOME", "/home/me"),
+            ("ORCHD_ADDR", "127.0.0.1:9999"),
+            ("ORCHD_RUNTIME_DIR", "run"),
+            ("LLAMA_ORCH_CACHE", "~/c"),
+            ("RUNTIME_DIRECTORY", "/run/ignored-because-the-file-says"),
+        ];
+        let config = load(Some(&path), &Env::new("/work/dir", vars)).unwrap().config;
+        assert_eq!(config.api.listen.port(), 9999);
+        assert_eq!(config.paths.runtime, Path::new("/work/dir/run"));
+        assert_eq!(config.paths.cache, Path::new("/home/me/c"));
+    }
+
+    #[test]
+    fn systemd_directories_replace_the_defaults_only() {
+        let vars =
+            [("HOME", "/h"), ("RUNTIME_DIRECTORY", "/run/a:/run/b"), ("CACHE_DIRECTORY", "/var/cache/x")];
+        let env = Env::new("/", vars);
+        let paths = load(None, &env).unwrap().config.paths;
+        assert_eq!((paths.runtime, paths.cache), ("/run/a".into(), "/var/cache/x".into()));
+        let (_dir, path) = write("paths: { runtime: /mine }\n");
+        assert_eq!(load(Some(&path), &env).unwrap().config.paths.runtime, Path::new("/mine"));
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        let env = Env::new("/", [("HOME", "/h"), ("ORCHD_ADDR", "localhost:8080")]);
+        let error = load(None, &env).unwrap_err().to_string();
+        assert!(error.contains("ORCHD_ADDR=localhost:8080") && error.contains("127.0.0.1:8080"), "{error}");
+        let error = load(None, &Env::new("/", [] as [(&str, &str); 0])).unwrap_err().to_string();
+        assert!(error.contains("HOME") && error.contains("~/.cache/llama-orch"), "{error}");
+    }
+
+    #[test]
+    fn a_model_path_becomes_absolute_and_other_references_stay() {
+        let (_dir, path) = write(
+            "pools:\n  - { id: a, model: 'file:m.gguf' }\n  - { id: b, model: ~/m.gguf }\n  - { id: c, model: 'hf:o/r:Q4_K_M' }\n",
+        );
+        let pools = load(Some(&path), &env()).unwrap().config.pools;
+        let models: Vec<_> = pools.iter().map(|p| p.model.as_str()).collect();
+        assert_eq!(models, ["file:/work/dir/m.gguf", "file:/home/me/m.gguf", "hf:o/r:Q4_K_M"]);
+    }
+}
