@@ -35,9 +35,13 @@ impl AdapterHost {
         self.bindings.write().unwrap_or_else(PoisonError::into_inner).insert(key, binding);
     }
 
-    /// Unbinds a replica; running generations keep their adapter until they end.
-    pub fn unbind(&self, key: &ReplicaKey) {
-        self.bindings.write().unwrap_or_else(PoisonError::into_inner).remove(key);
+    /// Unbinds one life of a replica, never a later one; running generations keep their adapter
+    /// until they end.
+    pub fn unbind(&self, key: &ReplicaKey, generation: u64) {
+        let mut bindings = self.bindings.write().unwrap_or_else(PoisonError::into_inner);
+        if bindings.get(key).is_some_and(|binding| binding.generation == generation) {
+            bindings.remove(key);
+        }
     }
 
     /// The adapter of exactly this life of the replica.
@@ -78,7 +82,9 @@ mod tests {
         host.bind(key.clone(), Binding { generation: 2, adapter: Arc::new(Deaf) });
         assert!(host.get(&key, 1).is_none());
         assert!(host.get(&key, 2).is_some());
-        host.unbind(&key);
+        host.unbind(&key, 1);
+        assert!(host.get(&key, 2).is_some(), "the end of the first life must not unbind the second");
+        host.unbind(&key, 2);
         assert!(host.get(&key, 2).is_none());
     }
 }
