@@ -1,0 +1,48 @@
+//! What can happen to a replica.
+
+use wire::ReplicaKey;
+
+/// Something happened to a replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It passed a probe and takes work, or its properties changed. After a [`Event::Down`] the
+    /// same generation may come up again (it was only mute); its slots are then all free.
+    Up(Up),
+    /// It finishes what it has. Means nothing for a generation other than the current one.
+    Draining {
+        /// Which replica.
+        key: ReplicaKey,
+        /// Which life.
+        generation: u64,
+    },
+    /// It is lost or stopped. Every lease of this life hears of it.
+    Down {
+        /// Which replica.
+        key: ReplicaKey,
+        /// Which life.
+        generation: u64,
+        /// Why, in one sentence.
+        reason: String,
+    },
+}
+
+/// A replica that takes work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Up {
+    /// Which replica.
+    pub key: ReplicaKey,
+    /// Which life; grows with each start.
+    pub generation: u64,
+    /// Concurrent generations.
+    pub slots: u32,
+    /// As in `PreparedEngine`.
+    pub engine_version: String,
+    /// The model's name.
+    pub model_id: String,
+    /// SHA-256 (hex) of the model file; empty when nobody said.
+    pub model_digest: String,
+    /// Tokens of context per slot, where known.
+    pub ctx: Option<u32>,
+    /// It finishes what it has and takes nothing new.
+    pub draining: bool,
+}

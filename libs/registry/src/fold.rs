@@ -1,0 +1,148 @@
+//! The fold itself: one event in, one state out. No locks and no waking here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use wire::ReplicaKey;
+
+use crate::{Event, Replica, Snapshot, Up};
+
+/// Says why a life ended, once it has.
+pub(crate) type DownWatch = watch::Receiver<Option<Arc<str>>>;
+
+/// A slot that was taken.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) life: u64,
+    pub(crate) down: DownWatch,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Fold {
+    shown: Arc<Snapshot>,
+    lives: BTreeMap<ReplicaKey, Life>,
+    next_life: u64,
+}
+
+// One stretch of being up. Finer than a generation, because a mute engine may come back with the
+// same one while leases from before are still out.
+#[derive(Debug)]
+struct Life {
+    id: u64,
+    in_use: u32,
+    down: watch::Sender<Option<Arc<str>>>,
+}
+
+impl Fold {
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.shown)
+    }
+
+    /// Returns whether anything changed.
+    pub(crate) fn apply(&mut self, event: Event) -> bool {
+        match event {
+            Event::Up(up) => self.up(up),
+            Event::Draining { key, generation } => self.draining(&key, generation),
+            Event::Down { key, generation, reason } => self.down(&key, generation, &reason),
+        }
+    }
+
+    pub(crate) fn take_slot(&mut self, key: &ReplicaKey, generation: u64) -> Option<Held> {
+        let replica = self.shown.replicas.get(key)?;
+        if replica.generation != generation || !replica.takes_work() {
+            return None;
+        }
+        let life = self.lives.get_mut(key)?;
+        life.in_use += 1;
+        let held = Held { life: life.id, down: life.down.subscribe() };
+        self.recount(key);
+        Some(held)
+    }
+
+    /// Returns whether the slot belonged to the life that is up now.
+    pub(crate) fn free_slot(&mut self, key: &ReplicaKey, life: u64) -> bool {
+        let Some(current) = self.lives.get_mut(key).filter(|current| current.id == life) else {
+            return false;
+        };
+        current.in_use = current.in_use.saturating_sub(1);
+        self.recount(key);
+        true
+    }
+
+    fn up(&mut self, up: Up) -> bool {
+        let known = self.shown.replicas.get(&up.key);
+        let known_generation = known.map(|replica| replica.generation);
+        if known_generation.is_some_and(|known| known > up.generation) {
+            return false;
+        }
+        let last_down_reason = known.and_then(|replica| replica.last_down_reason.clone());
+        if known_generation != Some(up.generation) {
+            self.end_life(&up.key, "a new life of the replica took its place");
+        }
+        let next_life = &mut self.next_life;
+        let life = self.lives.entry(up.key.clone()).or_insert_with(|| {
+            *next_life += 1;
+            Life { id: *next_life, in_use: 0, down: watch::Sender::new(None) }
+        });
+        let replica = Replica {
+            generation: up.generation,
+            slots_total: up.slots,
+            slots_free: up.slots.saturating_sub(life.in_use),
+            ready: true,
+            draining: up.draining,
+            engine_version: up.engine_version.into(),
+            model_id: up.model_id.into(),
+            model_digest: up.model_digest.into(),
+            ctx: up.ctx,
+            last_down_reason,
+        };
+        if self.shown.replicas.get(&up.key) == Some(&replica) {
+            return false;
+        }
+        Arc::make_mut(&mut self.shown).replicas.insert(up.key, replica);
+        true
+    }
+
+    fn draining(&mut self, key: &ReplicaKey, generation: u64) -> bool {
+        let current = self.shown.replicas.get(key);
+        if !current.is_some_and(|replica| replica.generation == generation && !replica.draining) {
+            return false;
+        }
+        self.change(key, |replica| replica.draining = true);
+        true
+    }
+
+    fn down(&mut self, key: &ReplicaKey, generation: u64, reason: &str) -> bool {
+        let Some(replica) = self.shown.replicas.get(key) else { return false };
+        if replica.generation > generation || (replica.generation == generation && !replica.ready) {
+            return false;
+        }
+        self.end_life(key, reason);
+        self.change(key, |replica| {
+            replica.generation = generation;
+            replica.ready = false;
+            replica.draining = false;
+            replica.slots_free = 0;
+            replica.last_down_reason = Some(reason.into());
+        });
+        true
+    }
+
+    fn end_life(&mut self, key: &ReplicaKey, reason: &str) {
+        if let Some(life) = self.lives.remove(key) {
+            life.down.send_replace(Some(reason.into()));
+        }
+    }
+
+    fn recount(&mut self, key: &ReplicaKey) {
+        let in_use = self.lives.get(key).map_or(0, |life| life.in_use);
+        self.change(key, |replica| replica.slots_free = replica.slots_total.saturating_sub(in_use));
+    }
+
+    fn change(&mut self, key: &ReplicaKey, edit: impl FnOnce(&mut Replica)) {
+        if let Some(replica) = Arc::make_mut(&mut self.shown).replicas.get_mut(key) {
+            edit(replica);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The registry at one moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wire::{PoolId, ReplicaKey};
+
+/// Every replica that was ever up, as it was at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// By key, in order.
+    pub replicas: BTreeMap<ReplicaKey, Replica>,
+}
+
+/// One replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    /// The life it lives, or lived last.
+    pub generation: u64,
+    /// Slots it offers.
+    pub slots_total: u32,
+    /// Slots nobody holds; 0 while it is not ready.
+    pub slots_free: u32,
+    /// It is up. A draining replica is still ready: it answers, but takes nothing new.
+    pub ready: bool,
+    /// It takes nothing new.
+    pub draining: bool,
+    /// As in `PreparedEngine`.
+    pub engine_version: Arc<str>,
+    /// The model's name.
+    pub model_id: Arc<str>,
+    /// SHA-256 (hex) of the model; empty when nobody said.
+    pub model_digest: Arc<str>,
+    /// Tokens of context per slot, where known.
+    pub ctx: Option<u32>,
+    /// Why it went down last; stays when it is up again.
+    pub last_down_reason: Option<Arc<str>>,
+}
+
+impl Replica {
+    /// Whether it would take a task now.
+    #[must_use]
+    pub fn takes_work(&self) -> bool {
+        self.ready && !self.draining && self.slots_free > 0
+    }
+}
+
+impl Snapshot {
+    /// The replicas of one pool, in order.
+    pub fn pool<'a>(&'a self, pool: &'a PoolId) -> impl Iterator<Item = (&'a ReplicaKey, &'a Replica)> {
+        self.replicas.iter().filter(move |(key, _)| key.pool == *pool)
+    }
+}

@@ -1,0 +1,76 @@
+//! What a log holds and how a place in it is named.
+
+use std::fmt;
+use std::str::FromStr;
+
+use wire::EngineChunk;
+use wire::event::{End, Resumed, Started, StreamError};
+
+/// One entry. The order is `Started`, then chunks, then exactly one of `End` and `Error`; a task
+/// that never got a slot has only the last.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// The task has a slot.
+    Started(Started),
+    /// A piece of the generation.
+    Chunk {
+        /// As the engine sent it.
+        chunk: EngineChunk,
+        /// Number of this token event: `Some` exactly when the chunk carries text; 0-based and
+        /// without gaps.
+        index: Option<u64>,
+    },
+    /// It goes on with another engine.
+    Resumed(Resumed),
+    /// It ended by itself or by its owner.
+    End(End),
+    /// It failed.
+    Error(StreamError),
+}
+
+impl Entry {
+    /// Whether nothing comes after it.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::End(_) | Self::Error(_))
+    }
+
+    /// Bytes it is counted as: its content and what keeps it.
+    pub(crate) fn weight(&self) -> usize {
+        let content = match self {
+            Self::Chunk { chunk, .. } => {
+                chunk.text.len() + size_of_val(chunk.tokens.as_slice()) + chunk.raw.get().len()
+            }
+            Self::Started(_) | Self::Resumed(_) | Self::End(_) | Self::Error(_) => 0,
+        };
+        content + size_of::<Self>()
+    }
+}
+
+/// A place in a log: the id of an SSE event and the value of `Last-Event-ID`. Opaque to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub(crate) u64);
+
+/// Why a string is not a position.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a position in an event log: use the id of an event of this task")]
+pub struct PositionError(String);
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Position {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Self, PositionError> {
+        // Digits only: `u64::from_str` would take a leading plus sign.
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        match text.parse() {
+            Ok(number) if digits => Ok(Self(number)),
+            _ => Err(PositionError(text.chars().take(64).collect())),
+        }
+    }
+}

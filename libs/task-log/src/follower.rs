@@ -1,0 +1,75 @@
+//! Reading a log from any position, as fast or slow as the reader likes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::log::{Chunk, Store};
+use crate::{Entry, Position};
+
+/// A reader at its own position. It holds references into the log, never a copy of it.
+pub struct Follower {
+    store: Arc<Store>,
+    len: watch::Receiver<u64>,
+    chunk: Option<Arc<Chunk>>,
+    next: u64,
+}
+
+impl Follower {
+    pub(crate) fn new(store: Arc<Store>, next: u64) -> Self {
+        store.readers.send_modify(|readers| {
+            readers.attached += 1;
+            readers.ever += 1;
+        });
+        let len = store.len.subscribe();
+        Self { store, len, chunk: None, next }
+    }
+
+    /// The next entry; waits for it. `None` once the terminal entry was read, or at once when the
+    /// log had ended at or before the position asked for. Cancel-safe: an entry is taken only when
+    /// it is returned.
+    pub async fn next(&mut self) -> Option<(Position, Arc<Entry>)> {
+        loop {
+            // Seen before looking, so that an entry appended in between wakes the wait below.
+            self.len.borrow_and_update();
+            let ended = self.store.is_ended();
+            if let Some(found) = self.try_next() {
+                return Some(found);
+            }
+            // Asked before looking: a log that had ended by then holds all it ever will.
+            if ended {
+                return None;
+            }
+            if self.len.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// The next entry if it is there already: for writing several events at once.
+    pub fn try_next(&mut self) -> Option<(Position, Arc<Entry>)> {
+        if self.chunk.is_none() {
+            self.chunk = self.store.chunk_at(self.next);
+        }
+        let entry = Arc::clone(self.chunk.as_ref()?.get(self.next)?);
+        let position = Position(self.next);
+        if Chunk::is_last(self.next) {
+            self.chunk = None;
+        }
+        self.next += 1;
+        Some((position, entry))
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.store.readers.send_modify(|readers| readers.attached -= 1);
+    }
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower").field("next", &self.next).finish_non_exhaustive()
+    }
+}
