@@ -1,1 +1,23 @@
-//! Starting processes right; the only unsafe code in the workspace.
+//! Starting processes right, knowing them again, and ending them: a new session, no inherited
+//! descriptors, a given environment, a log file, a pidfd, and an identity that survives the
+//! manager.
+//!
+//! Holds the only `unsafe` code of the workspace (between fork and exec). Knows nothing of engines,
+//! health or restarts. Linux 5.4 or newer: pidfds are required, everything newer is detected.
+
+mod adopted;
+mod child;
+mod identity;
+mod launch;
+mod listening;
+mod procfs;
+mod spawn_id;
+mod sweep;
+
+pub use adopted::{AdoptError, Adopted};
+pub use child::{Child, Exit, WaitError};
+pub use identity::{IdentityError, ProcessIdentity};
+pub use launch::{Launch, Limit, SpawnError};
+pub use listening::{Holder, holder_of_port, listens_on};
+pub use spawn_id::{SPAWN_ID_VARIABLE, SpawnId};
+pub use sweep::{processes_with, sweep};
