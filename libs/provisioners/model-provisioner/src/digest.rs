@@ -1,0 +1,190 @@
+//! SHA-256 of files, streamed, and remembered: a second start must not read 20 GB again.
+//!
+//! A remembered digest is believed only while path, size, modification time, inode and device are
+//! the same. It is a cache, not a proof: whoever can write to the cache directory can lie in it.
+
+use std::fs::{File, Metadata};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::Cancel;
+
+/// Why a file has no digest.
+#[derive(Debug, thiserror::Error)]
+pub enum DigestError {
+    /// The file cannot be read.
+    #[error("cannot read {path} to compute its SHA-256")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Someone asked to stop.
+    #[error("interrupted while computing the SHA-256 of {path}")]
+    Cancelled {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// SHA-256 (hex) of a file. `progress` receives the bytes read so far, about once per 4 MiB.
+pub fn sha256_file(
+    path: &Path,
+    progress: &mut dyn FnMut(u64),
+    cancel: &Cancel,
+) -> Result<String, DigestError> {
+    let refuse = |source| DigestError::Read { path: path.to_path_buf(), source };
+    let mut file = File::open(path).map_err(refuse)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut done = 0u64;
+    loop {
+        if cancel.is_cancelled() {
+            return Err(DigestError::Cancelled { path: path.to_path_buf() });
+        }
+        let n = file.read(&mut buffer).map_err(refuse)?;
+        if n == 0 {
+            return Ok(hex(&hasher.finalize()));
+        }
+        hasher.update(&buffer[..n]);
+        done += n as u64;
+        if done.is_multiple_of(4 << 20) {
+            progress(done);
+        }
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The remembered digests, one small file per model file.
+#[derive(Debug, Clone)]
+pub struct DigestCache {
+    dir: PathBuf,
+}
+
+#[derive(Serialize, Deserialize, PartialEq)]
+struct Remembered {
+    path: PathBuf,
+    size: u64,
+    mtime: i64,
+    mtime_nsec: i64,
+    inode: u64,
+    device: u64,
+    sha256: String,
+}
+
+impl DigestCache {
+    /// `dir` is created when something is remembered.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// The digest of `path`: remembered when nothing about the file changed, else computed and
+    /// remembered. Not being able to remember is no error; it only costs time at the next start.
+    pub fn digest(
+        &self,
+        path: &Path,
+        progress: &mut dyn FnMut(u64),
+        cancel: &Cancel,
+    ) -> Result<String, DigestError> {
+        let refuse = |source| DigestError::Read { path: path.to_path_buf(), source };
+        let before = path.metadata().map_err(refuse)?;
+        if let Some(sha256) = self.recall(path, &before) {
+            return Ok(sha256);
+        }
+        let sha256 = sha256_file(path, progress, cancel)?;
+        // A file that changes while it is read has no digest worth remembering.
+        let after = path.metadata().map_err(refuse)?;
+        if describe(path, &before, "") == describe(path, &after, "") {
+            self.remember(path, &after, &sha256);
+        }
+        Ok(sha256)
+    }
+
+    fn recall(&self, path: &Path, now: &Metadata) -> Option<String> {
+        let text = std::fs::read(self.entry(path)).ok()?;
+        let known: Remembered = serde_json::from_slice(&text).ok()?;
+        let current = describe(path, now, &known.sha256);
+        (current == known && known.sha256.len() == 64).then_some(known.sha256)
+    }
+
+    fn remember(&self, path: &Path, now: &Metadata, sha256: &str) {
+        let Ok(text) = serde_json::to_vec(&describe(path, now, sha256)) else { return };
+        let write = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&self.dir)?;
+            let temp = tempfile::NamedTempFile::new_in(&self.dir)?;
+            std::fs::write(temp.path(), &text)?;
+            temp.persist(self.entry(path)).map(drop).map_err(|e| e.error)
+        };
+        if let Err(error) = write() {
+            tracing::debug!(path = %path.display(), %error, "the digest is not remembered");
+        }
+    }
+
+    fn entry(&self, path: &Path) -> PathBuf {
+        let name = hex(&Sha256::digest(path.as_os_str().as_encoded_bytes()));
+        self.dir.join(format!("{}.json", &name[..32]))
+    }
+}
+
+fn describe(path: &Path, meta: &Metadata, sha256: &str) -> Remembered {
+    Remembered {
+        path: path.to_path_buf(),
+        size: meta.len(),
+        mtime: meta.mtime(),
+        mtime_nsec: meta.mtime_nsec(),
+        inode: meta.ino(),
+        device: meta.dev(),
+        sha256: sha256.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn the_digest_is_sha256() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("empty");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(sha256_file(&path, &mut |_| (), &Cancel::new()).unwrap(), EMPTY);
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_read_twice_and_a_changed_one_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model");
+        let cache = DigestCache::new(dir.path().join("digests"));
+        std::fs::write(&path, vec![7u8; 5 << 20]).unwrap();
+        let mut reads = 0;
+        let first = cache.digest(&path, &mut |_| reads += 1, &Cancel::new()).unwrap();
+        assert_eq!(reads, 1);
+        assert_eq!(cache.digest(&path, &mut |_| reads += 1, &Cancel::new()).unwrap(), first);
+        assert_eq!(reads, 1, "the second time nothing is read");
+        std::fs::write(&path, vec![8u8; 5 << 20]).unwrap();
+        assert_ne!(cache.digest(&path, &mut |_| reads += 1, &Cancel::new()).unwrap(), first);
+        assert_eq!(reads, 2);
+    }
+
+    #[test]
+    fn a_cancelled_digest_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model");
+        std::fs::write(&path, "x").unwrap();
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let error = sha256_file(&path, &mut |_| (), &cancel).unwrap_err();
+        assert!(matches!(error, DigestError::Cancelled { .. }));
+    }
+}

@@ -1,0 +1,225 @@
+//! Staging: from a reference to a verified file on this machine and what its header says.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use wire::ModelRecord;
+
+use crate::builtin::{self, Builtin};
+use crate::digest::{DigestCache, DigestError};
+use crate::gguf::{self, GgufError};
+use crate::{Cancel, ModelRef};
+
+/// Stages models into, and remembers digests in, one cache directory.
+#[derive(Debug, Clone)]
+pub struct ModelProvisioner {
+    cache: PathBuf,
+}
+
+/// How far staging is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageProgress {
+    /// What goes on, as `checking the SHA-256 of a.gguf`.
+    pub description: String,
+    /// Bytes done.
+    pub bytes_done: u64,
+    /// Bytes in all.
+    pub bytes_total: u64,
+}
+
+/// Why a model is not staged.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// No such built-in model.
+    #[error("there is no built-in model {name:?}; known: {known}")]
+    UnknownBuiltin {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The file is not there.
+    #[error("the model file {path} does not exist; check `model:` in the configuration")]
+    Missing {
+        /// The path, absolute.
+        path: PathBuf,
+    },
+    /// The path is a directory, a device or cannot be looked at.
+    #[error("the model {path} cannot be used: {problem}")]
+    Unusable {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// Downloads are not built yet.
+    #[error(
+        "{reference} would have to be downloaded, which this version cannot do yet; download the GGUF \
+         file yourself and write `model: file:/path/to/it.gguf`"
+    )]
+    DownloadNotAvailable {
+        /// The reference.
+        reference: String,
+    },
+    /// The file is not the one that was asked for.
+    #[error(
+        "{path} has SHA-256 {actual}, expected {expected}; the file was changed or damaged: fetch it \
+         again, or correct `model_sha256`"
+    )]
+    DigestMismatch {
+        /// The file.
+        path: PathBuf,
+        /// As configured.
+        expected: String,
+        /// As computed.
+        actual: String,
+    },
+    /// The digest could not be computed.
+    #[error("cannot verify the model")]
+    Digest {
+        /// Why.
+        #[from]
+        source: DigestError,
+    },
+    /// The file is no usable GGUF model.
+    #[error("{path} is not a usable GGUF model")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: GgufError,
+    },
+    /// The cache cannot be written.
+    #[error(
+        "cannot write the model into the cache at {path}; check space and permissions, or set LLAMA_ORCH_CACHE"
+    )]
+    Store {
+        /// The file in the cache.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl StageError {
+    /// Whether it ended because someone asked to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Digest { source: DigestError::Cancelled { .. } })
+    }
+}
+
+impl ModelProvisioner {
+    /// `cache_dir` is the product's cache (`paths.cache`); it is created when something is stored.
+    #[must_use]
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self { cache: cache_dir.into() }
+    }
+
+    /// Makes the model available and verified. Blocking: may read the whole file.
+    ///
+    /// `expected_sha256` is compared when given (hex, any case). A file that is already there and
+    /// unchanged since it was last verified is not read again.
+    pub fn stage(
+        &self,
+        reference: &ModelRef,
+        expected_sha256: Option<&str>,
+        progress: &dyn Fn(StageProgress),
+        cancel: &Cancel,
+    ) -> Result<ModelRecord, StageError> {
+        let path = match reference {
+            ModelRef::Builtin(name) => self.place_builtin(find_builtin(name)?, cancel)?,
+            ModelRef::File(path) => existing_file(path)?,
+            ModelRef::Https(_) | ModelRef::Hub { .. } => {
+                return Err(StageError::DownloadNotAvailable { reference: reference.to_string() });
+            }
+        };
+        // The header first: it costs nothing and spares hashing a file that is no model.
+        let header =
+            gguf::read_header(&path).map_err(|source| StageError::Gguf { path: path.clone(), source })?;
+        let digest = self.verified_digest(&path, header.file_size, expected_sha256, progress, cancel)?;
+        let stem = || path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(ModelRecord {
+            model_ref: reference.to_string(),
+            id: header.name.clone().unwrap_or_else(stem),
+            size_bytes: header.file_size,
+            digest,
+            ctx_max: header.ctx_max,
+            quantisation: header.quantisation,
+            architecture: header.architecture,
+            parameters: header.parameters,
+            chat_template: header.chat_template,
+            path,
+        })
+    }
+
+    fn verified_digest(
+        &self,
+        path: &Path,
+        size: u64,
+        expected: Option<&str>,
+        progress: &dyn Fn(StageProgress),
+        cancel: &Cancel,
+    ) -> Result<String, StageError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut report = |bytes_done| {
+            let description = format!("checking the SHA-256 of {name}");
+            progress(StageProgress { description, bytes_done, bytes_total: size });
+        };
+        let actual = self.digests().digest(path, &mut report, cancel)?;
+        match expected {
+            Some(expected) if !expected.eq_ignore_ascii_case(&actual) => Err(StageError::DigestMismatch {
+                path: path.to_path_buf(),
+                expected: expected.to_owned(),
+                actual,
+            }),
+            _ => Ok(actual),
+        }
+    }
+
+    /// The path of a built-in model in the cache, written or repaired when it is not intact there.
+    fn place_builtin(&self, model: &Builtin, cancel: &Cancel) -> Result<PathBuf, StageError> {
+        let dir = self.cache.join("models/builtin").join(model.digest());
+        let path = dir.join(format!("{}.gguf", model.name));
+        let same_size =
+            path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == model.bytes.len() as u64);
+        if same_size && self.digests().digest(&path, &mut |_| (), cancel)? == model.digest() {
+            return Ok(path);
+        }
+        match write_atomically(&dir, &path, model.bytes) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(StageError::Store { path, source }),
+        }
+    }
+
+    fn digests(&self) -> DigestCache {
+        DigestCache::new(self.cache.join("models/digests"))
+    }
+}
+
+fn find_builtin(name: &str) -> Result<&'static Builtin, StageError> {
+    builtin::all().into_iter().find(|model| model.name == name).ok_or_else(|| StageError::UnknownBuiltin {
+        name: name.to_owned(),
+        known: builtin::all().map(|model| model.name).join(", "),
+    })
+}
+
+fn existing_file(path: &Path) -> Result<PathBuf, StageError> {
+    let unusable = |problem: String| StageError::Unusable { path: path.to_path_buf(), problem };
+    let path = std::path::absolute(path).map_err(|e| unusable(e.to_string()))?;
+    match path.metadata() {
+        Ok(meta) if meta.is_file() => Ok(path),
+        Ok(_) => Err(unusable("it is not a regular file; name the .gguf file itself".to_owned())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(StageError::Missing { path }),
+        Err(e) => Err(unusable(e.to_string())),
+    }
+}
+
+fn write_atomically(dir: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+    temp.write_all(bytes)?;
+    temp.as_file().sync_all()?;
+    temp.persist(path).map_err(|e| e.error)?;
+    std::fs::File::open(dir)?.sync_all()
+}
