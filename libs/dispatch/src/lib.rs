@@ -1,1 +1,35 @@
 //! Admission, placement and dispatch: the control plane without its edges.
+//!
+//! [`Dispatch::submit`] puts a task in its pool's bounded queue; one loop per pool matches waiting
+//! tasks with free slots ([`place()`] decides, the registry leases); one task per running
+//! generation pumps the engine's stream into the task's log. Readers follow the log; nobody here
+//! ever waits for one.
+//!
+//! Knows no HTTP and no files, and starts no engines. What a task's owner may see or do is decided
+//! by [`Owner`]; who the owner is, by the edge.
+#![forbid(unsafe_code)]
+
+mod admission;
+mod core;
+mod dispatcher;
+mod ending;
+mod limits;
+mod metrics;
+mod names;
+mod place;
+mod pool;
+mod queue;
+mod rate;
+mod run;
+mod spec;
+mod store;
+mod task;
+mod watchers;
+
+pub use admission::{AdmissionError, UnknownModel};
+pub use dispatcher::Dispatch;
+pub use limits::Limits;
+pub use metrics::Metrics;
+pub use place::{Decision, Insist, InvalidPlacement, PlacementOutcome, Wish, place};
+pub use spec::{Detach, Owner, PoolSpec, TaskFilter, TaskSpec};
+pub use task::{QueuePlace, Task};

@@ -1,0 +1,68 @@
+//! Why a task was not admitted.
+
+use std::time::Duration;
+
+use wire::{PoolId, TaskId};
+
+use crate::InvalidPlacement;
+
+/// Why a task was not admitted. Nothing was queued.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdmissionError {
+    /// No pool has this name.
+    #[error(transparent)]
+    UnknownModel(#[from] UnknownModel),
+    /// The pool's queue has no place, and nothing in it may be dropped.
+    #[error("the queue of pool {pool} is full ({capacity} tasks wait)")]
+    QueueFull {
+        /// The pool.
+        pool: PoolId,
+        /// Tasks it lets wait.
+        capacity: u32,
+        /// When a place is likely, from the measured drain rate; whole seconds, at least one.
+        retry_after: Duration,
+    },
+    /// The id belongs to a task with another body or of another owner.
+    #[error("task id {task_id} is taken by another request")]
+    Conflict {
+        /// The id.
+        task_id: TaskId,
+    },
+    /// The deadline is over before anything can happen.
+    #[error("the deadline is zero, so the task could never start in time")]
+    DeadlineUnmet,
+    /// The placement contradicts itself or the model.
+    #[error(transparent)]
+    InvalidPlacement(#[from] InvalidPlacement),
+    /// This orchestratord is going down.
+    #[error("orchestratord is shutting down and admits nothing new")]
+    ShuttingDown,
+}
+
+impl AdmissionError {
+    /// The value of the metric's `reason` label.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownModel(_) => "unknown_model",
+            Self::QueueFull { .. } => "queue_full",
+            Self::Conflict { .. } => "conflict",
+            Self::DeadlineUnmet => "deadline_unmet",
+            Self::InvalidPlacement(_) => "invalid_placement",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
+/// No pool has this id, alias or model name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no pool serves a model named {model:?}{}", hint(.nearest))]
+pub struct UnknownModel {
+    /// What was asked for.
+    pub model: String,
+    /// The nearest names there are, nearest first; at most three.
+    pub nearest: Vec<String>,
+}
+
+fn hint(nearest: &[String]) -> String {
+    if nearest.is_empty() { String::new() } else { format!("; the nearest names are {}", nearest.join(", ")) }
+}

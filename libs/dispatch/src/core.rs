@@ -1,0 +1,335 @@
+//! A task's one state: waiting, on an engine, or ended. Every change goes through its lock, and
+//! ending consumes the log's writer, so a task ends exactly once and nothing follows its end.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use adapter_host::EngineRequest;
+use task_log::{Entry, Full, LogWriter, TaskLog};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::event::{FinishReason, Resumed, Started};
+use wire::task::TaskView;
+use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState};
+
+use crate::ending::{Ending, Ran, Tokens, Used, millis};
+use crate::metrics::ClassMetrics;
+use crate::place::Wish;
+use crate::pool::Pool;
+use crate::queue::Place;
+use crate::{Detach, Owner};
+
+/// What never changes about a task, and its state.
+#[derive(Debug)]
+pub(crate) struct TaskCore {
+    pub(crate) id: TaskId,
+    pub(crate) owner: Owner,
+    pub(crate) fingerprint: [u8; 32],
+    pub(crate) session: Option<SessionId>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) place: Place,
+    pub(crate) wish: Wish,
+    pub(crate) detach: Detach,
+    pub(crate) admitted: Instant,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) predicted: Option<Duration>,
+    pub(crate) log: TaskLog,
+    /// Cancelled when the task has ended, whoever ended it.
+    pub(crate) ended: CancellationToken,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Live(Box<Live>),
+    Ended { state: TaskState, history: History },
+}
+
+#[derive(Debug)]
+struct Live {
+    writer: LogWriter,
+    request: EngineRequest,
+    running: bool,
+    lost: Option<String>,
+    retries_left: u32,
+    tokens: Tokens,
+    last_chunk: Option<Instant>,
+    history: History,
+}
+
+/// What is shown of a task's past.
+#[derive(Debug, Default)]
+struct History {
+    run: Option<Run>,
+    queue: Option<Duration>,
+    decode: Option<Duration>,
+}
+
+/// One stay of a task on an engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) key: ReplicaKey,
+    pub(crate) engine_version: Arc<str>,
+    pub(crate) model_id: Arc<str>,
+    pub(crate) model_digest: Arc<str>,
+    pub(crate) since: Instant,
+    pub(crate) words: String,
+}
+
+/// Why a chunk was not appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The task has ended.
+    Ended,
+    /// Its log is full.
+    Full(Full),
+}
+
+/// What becomes of a task whose engine was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterLoss {
+    /// Its reader has seen nothing of it: it may run again.
+    Again,
+    /// It has begun to speak, or has been retried often enough.
+    GiveUp,
+    /// It has ended meanwhile.
+    Ended,
+}
+
+/// What an ending cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Account {
+    pub(crate) used: Used,
+    pub(crate) decode: Option<Duration>,
+}
+
+impl State {
+    pub(crate) fn live(writer: LogWriter, request: EngineRequest, retries: u32) -> Self {
+        Self::Live(Box::new(Live {
+            writer,
+            request,
+            running: false,
+            lost: None,
+            retries_left: retries,
+            tokens: Tokens::default(),
+            last_chunk: None,
+            history: History::default(),
+        }))
+    }
+}
+
+/// What a task is made of; see [`TaskCore`].
+pub(crate) struct NewTask {
+    pub(crate) id: TaskId,
+    pub(crate) owner: Owner,
+    pub(crate) fingerprint: [u8; 32],
+    pub(crate) session: Option<SessionId>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) place: Place,
+    pub(crate) wish: Wish,
+    pub(crate) detach: Detach,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) predicted: Option<Duration>,
+    pub(crate) request: EngineRequest,
+}
+
+impl TaskCore {
+    pub(crate) fn new(task: NewTask, log_bytes: usize, retries: u32) -> Self {
+        let (log, writer) = TaskLog::new(log_bytes);
+        let admitted = Instant::now();
+        Self {
+            id: task.id,
+            owner: task.owner,
+            fingerprint: task.fingerprint,
+            session: task.session,
+            pool: task.pool,
+            place: task.place,
+            wish: task.wish,
+            detach: task.detach,
+            admitted,
+            // A deadline beyond the clock's range is none.
+            deadline: task.deadline.and_then(|life| admitted.checked_add(life)),
+            predicted: task.predicted,
+            log,
+            ended: CancellationToken::new(),
+            state: Mutex::new(State::live(writer, task.request, retries)),
+        }
+    }
+
+    pub(crate) fn metrics(&self) -> &ClassMetrics {
+        self.pool.metrics.class(self.place.priority)
+    }
+
+    /// The task has a slot: says so in its log and hands out what to ask the engine. `None` when
+    /// it has ended meanwhile.
+    pub(crate) fn begin(&self, run: Run) -> Option<EngineRequest> {
+        let mut state = self.lock();
+        let State::Live(live) = &mut *state else { return None };
+        if let Some(reason) = live.lost.take() {
+            let replica_id = run.key.replica.clone();
+            live.writer.resumed(Resumed { from_index: 0, reason, replica_id });
+        } else {
+            let queue = run.since.saturating_duration_since(self.admitted);
+            live.writer.started(Started {
+                queue_ms: millis(queue),
+                pool_id: run.key.pool.clone(),
+                replica_id: run.key.replica.clone(),
+                engine_version: run.engine_version.to_string(),
+                model: run.model_id.to_string(),
+            });
+            live.history.queue = Some(queue);
+            self.count_start(queue);
+        }
+        live.history.run = Some(run);
+        live.running = true;
+        Some(live.request.clone())
+    }
+
+    fn count_start(&self, queue: Duration) {
+        self.metrics().started.inc();
+        self.metrics().queue_wait.observe(queue.as_secs_f64());
+        if let Some(predicted) = self.predicted {
+            self.metrics().eta_error.observe(predicted.abs_diff(queue).as_secs_f64());
+        }
+    }
+
+    /// Appends what the engine sent. The task's own lock is the only one on this path.
+    pub(crate) fn append(&self, chunk: EngineChunk, now: Instant) -> Result<(), Refused> {
+        let mut state = self.lock();
+        let State::Live(live) = &mut *state else { return Err(Refused::Ended) };
+        live.tokens.see(&chunk);
+        live.writer.chunk(chunk).map_err(Refused::Full)?;
+        match live.last_chunk.replace(now) {
+            Some(before) => self.metrics().inter_token.observe((now - before).as_secs_f64()),
+            None => self.metrics().first_token.observe((now - self.admitted).as_secs_f64()),
+        }
+        Ok(())
+    }
+
+    /// The engine was lost. The state is waiting again when the answer is [`AfterLoss::Again`].
+    pub(crate) fn after_loss(&self, reason: &str) -> AfterLoss {
+        let mut state = self.lock();
+        let State::Live(live) = &mut *state else { return AfterLoss::Ended };
+        if live.tokens.chunks > 0 || live.retries_left == 0 {
+            return AfterLoss::GiveUp;
+        }
+        live.retries_left -= 1;
+        live.running = false;
+        live.lost = Some(reason.to_owned());
+        AfterLoss::Again
+    }
+
+    /// Ends the task: its log is terminal when this returns. `None` when it had ended before.
+    pub(crate) fn end(&self, ending: &Ending) -> Option<Account> {
+        let mut state = self.lock();
+        let shown = match ending {
+            Ending::Finished(_) => TaskState::Done,
+            Ending::Cancelled(_) => TaskState::Cancelled,
+            Ending::Failed(failure) => failure.state(),
+        };
+        let ended = State::Ended { state: shown, history: History::default() };
+        let live = match std::mem::replace(&mut *state, ended) {
+            State::Live(live) => *live,
+            before @ State::Ended { .. } => {
+                *state = before;
+                return None;
+            }
+        };
+        let mut past = live.history;
+        past.decode = past.run.as_ref().filter(|_| live.running).map(|run| run.since.elapsed());
+        let used = live.tokens.used(ending);
+        let finish_reason = match ending {
+            Ending::Finished(finished) => Some(finished.reason),
+            Ending::Cancelled(_) => Some(FinishReason::Cancelled),
+            Ending::Failed(_) => None,
+        };
+        match (finish_reason, ending) {
+            (Some(reason), _) => {
+                let ran = ran(&past, &live.request);
+                live.writer.end(live.tokens.end(used, reason, ran));
+            }
+            (None, Ending::Failed(failure)) => live.writer.error(failure.event()),
+            // Dropping the writer ends the log too; no ending without a reason gets here.
+            (None, _) => drop(live.writer),
+        }
+        let decode = past.decode;
+        if let State::Ended { history, .. } = &mut *state {
+            *history = past;
+        }
+        drop(state);
+        self.ended.cancel();
+        Some(Account { used, decode })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(&*self.lock(), State::Ended { .. })
+    }
+
+    /// What is shown of it, but for its place in the queue.
+    pub(crate) fn view(&self) -> TaskView {
+        let state = self.lock();
+        let (shown, history, words) = match &*state {
+            State::Live(live) if live.running => (TaskState::Running, &live.history, true),
+            State::Live(live) => (TaskState::Queued, &live.history, false),
+            State::Ended { state, history } => (*state, history, true),
+        };
+        let run = history.run.as_ref().filter(|_| words);
+        let mut view = TaskView {
+            task_id: self.id.clone(),
+            state: shown,
+            pool_id: self.pool.spec.id.clone(),
+            replica_id: run.map(|run| run.key.replica.clone()),
+            priority: self.place.priority,
+            queue_position: None,
+            queue_ms: history.queue.map(millis),
+            decode_time_ms: history.decode.map(millis),
+            tokens_in: None,
+            tokens_out: None,
+            finish_reason: None,
+            error: None,
+            receipt: None,
+            placement: run.map(|run| run.words.clone()),
+        };
+        drop(state);
+        self.add_outcome(&mut view);
+        view
+    }
+
+    fn add_outcome(&self, view: &mut TaskView) {
+        match self.log.terminal().as_deref() {
+            Some(Entry::End(end)) => {
+                view.tokens_in = Some(end.tokens_in);
+                view.tokens_out = Some(end.tokens_out);
+                view.finish_reason = Some(end.finish_reason);
+                view.receipt = Some(end.receipt.clone());
+            }
+            Some(Entry::Error(error)) => {
+                let mut body = ErrorBody::new(error.code, error.message.clone()).pool(view.pool_id.clone());
+                body.retriable = error.retriable;
+                body.retry_after_ms = error.retry_after_ms;
+                view.error = Some(body);
+            }
+            _ => {}
+        }
+    }
+
+    // A poisoned lock is taken as it is: whoever panicked held a complete state.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ran(past: &History, request: &EngineRequest) -> Ran {
+    let seed = match request {
+        EngineRequest::Completion(completion) => completion.sampling.seed,
+        EngineRequest::Chat(chat) => chat.request.seed,
+    };
+    let decode = past.decode.unwrap_or_default();
+    let Some(run) = &past.run else { return Ran { seed, decode, ..Ran::default() } };
+    Ran {
+        engine_version: run.engine_version.to_string(),
+        model_digest: run.model_digest.to_string(),
+        seed,
+        decode,
+    }
+}

@@ -1,0 +1,308 @@
+//! The handle that admits and finds tasks, and the loops behind it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use adapter_host::AdapterHost;
+use registry::Registry;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::task::TaskView;
+use wire::{PoolId, TaskId};
+
+use crate::core::{NewTask, TaskCore};
+use crate::ending::{Ending, Failure};
+use crate::names::Names;
+use crate::place::Wish;
+use crate::pool::Pool;
+use crate::queue::{NoPlace, Place};
+use crate::run::run;
+use crate::store::Store;
+use crate::watchers::watch_connection;
+use crate::{
+    AdmissionError, Detach, Limits, Metrics, Owner, PoolSpec, Task, TaskFilter, TaskSpec, UnknownModel,
+};
+
+/// How often ended tasks are looked over for age.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long a pool's loop sleeps when only a wake-up can bring it work.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+/// Dispatch. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Dispatch {
+    shared: Arc<Shared>,
+}
+
+/// What every part of dispatch shares. Locks are taken in the order store, queue, registry; a
+/// task's own lock is never held while another is taken.
+pub(crate) struct Shared {
+    pub(crate) registry: Registry,
+    pub(crate) host: AdapterHost,
+    pub(crate) limits: Limits,
+    /// Cancelled when running tasks must end now.
+    pub(crate) drained: CancellationToken,
+    metrics: Metrics,
+    pools: HashMap<PoolId, Arc<Pool>>,
+    names: RwLock<Names>,
+    store: Mutex<Store>,
+    next_seq: AtomicU64,
+    shutdown: CancellationToken,
+    /// Every task this crate spawns, for its owner.
+    tracker: TaskTracker,
+    /// The running generations among them, for our own shutdown.
+    running: TaskTracker,
+}
+
+impl Dispatch {
+    /// Starts one loop per pool. Everything it spawns is on `tracker` and ends after `shutdown`,
+    /// running tasks within [`Limits::drain`].
+    #[must_use]
+    pub fn start(
+        pools: Vec<PoolSpec>,
+        registry: Registry,
+        host: AdapterHost,
+        limits: Limits,
+        metrics: Metrics,
+        shutdown: CancellationToken,
+        tracker: TaskTracker,
+    ) -> Self {
+        let names = RwLock::new(Names::new(&pools));
+        let pool = |spec: PoolSpec| (spec.id.clone(), Arc::new(Pool::new(spec, &limits, &metrics)));
+        let pools = pools.into_iter().map(pool).collect();
+        let shared = Arc::new(Shared {
+            registry,
+            host,
+            drained: CancellationToken::new(),
+            metrics,
+            pools,
+            names,
+            store: Mutex::default(),
+            next_seq: AtomicU64::new(0),
+            shutdown,
+            tracker,
+            running: TaskTracker::new(),
+            limits,
+        });
+        for pool in shared.pools.values() {
+            shared.tracker.spawn(pool_loop(Arc::clone(&shared), Arc::clone(pool)));
+        }
+        shared.tracker.spawn(keeper(Arc::clone(&shared)));
+        Self { shared }
+    }
+
+    /// Admits a task. Never waits for an engine; the task is queued when this returns.
+    pub fn submit(&self, spec: TaskSpec) -> Result<Task, AdmissionError> {
+        let shared = &self.shared;
+        let pool = shared.resolve(&spec.model).inspect_err(|_| {
+            shared.metrics.rejected(None, "unknown_model");
+        })?;
+        let id = pool.spec.id.clone();
+        shared.admit(pool, spec).inspect_err(|error| shared.metrics.rejected(Some(&id), error.reason()))
+    }
+
+    /// A task that `owner` may know of.
+    #[must_use]
+    pub fn task(&self, id: &TaskId, owner: &Owner) -> Option<Task> {
+        let core = self.shared.lock_store().get(id).filter(|core| owner.sees(&core.owner)).map(Arc::clone)?;
+        Some(self.shared.task(core, false))
+    }
+
+    /// Tasks that the filter's owner may know of, newest first.
+    #[must_use]
+    pub fn tasks(&self, filter: &TaskFilter) -> Vec<TaskView> {
+        let cores: Vec<_> = self
+            .shared
+            .lock_store()
+            .newest_first()
+            .filter(|core| filter.owner.sees(&core.owner))
+            .map(Arc::clone)
+            .collect();
+        let views = cores.iter().map(|core| self.shared.view(core));
+        views.filter(|view| filter.state.is_none_or(|state| view.state == state)).take(filter.limit).collect()
+    }
+
+    /// The pool that a model name means.
+    pub fn resolve(&self, model: &str) -> Result<PoolId, UnknownModel> {
+        self.shared.resolve(model).map(|pool| pool.spec.id.clone())
+    }
+
+    /// A pool as it was configured; `None` for one there is not.
+    #[must_use]
+    pub fn pool_spec(&self, pool: &PoolId) -> Option<Arc<PoolSpec>> {
+        self.shared.pools.get(pool).map(|pool| Arc::clone(&pool.spec))
+    }
+
+    /// Tasks that wait in a pool; 0 for one there is not.
+    #[must_use]
+    pub fn queue_depth(&self, pool: &PoolId) -> u32 {
+        self.shared.pools.get(pool).map_or(0, |pool| pool.depth())
+    }
+
+    /// Lets a pool be asked for by one more name, as its model's once it is staged. A name that
+    /// is taken stays with whom it belongs to.
+    pub fn learn_model_name(&self, pool: &PoolId, name: &str) {
+        if self.shared.pools.contains_key(pool) {
+            self.shared.names.write().unwrap_or_else(PoisonError::into_inner).learn(name, pool);
+        }
+    }
+}
+
+impl Shared {
+    fn resolve(&self, model: &str) -> Result<&Arc<Pool>, UnknownModel> {
+        let id = self.names.read().unwrap_or_else(PoisonError::into_inner).resolve(model)?;
+        let unknown = || UnknownModel { model: model.to_owned(), nearest: Vec::new() };
+        self.pools.get(&id).ok_or_else(unknown)
+    }
+
+    fn admit(self: &Arc<Self>, pool: &Arc<Pool>, spec: TaskSpec) -> Result<Task, AdmissionError> {
+        if self.shutdown.is_cancelled() {
+            return Err(AdmissionError::ShuttingDown);
+        }
+        let wish = Wish::new(&pool.spec.id, spec.placement.as_ref())?;
+        if spec.deadline.is_some_and(|deadline| deadline.is_zero()) {
+            return Err(AdmissionError::DeadlineUnmet);
+        }
+        // Held from the look-up to the insertion: of a thousand equal submissions one is admitted.
+        let mut store = self.lock_store();
+        if let Some(known) = spec.task_id.as_ref().and_then(|id| store.get(id)) {
+            return self.repeated(Arc::clone(known), &spec);
+        }
+        let core = Arc::new(self.new_task(pool, spec, wish));
+        let dropped = pool.admit(&core).map_err(|no_place| self.refusal(pool, no_place))?;
+        store.insert(Arc::clone(&core));
+        drop(store);
+        core.metrics().enqueued.inc();
+        if let Some(dropped) = dropped {
+            let retry_after = pool.retry_after(&self.registry.snapshot(), &self.limits);
+            self.end(&dropped, Ending::Failed(Failure::dropped(retry_after)));
+        }
+        if core.detach == Detach::AtOnce {
+            self.tracker.spawn(watch_connection(Arc::clone(self), Arc::clone(&core)));
+        }
+        pool.wake.notify_one();
+        Ok(self.task(core, true))
+    }
+
+    fn repeated(self: &Arc<Self>, known: Arc<TaskCore>, spec: &TaskSpec) -> Result<Task, AdmissionError> {
+        if known.owner == spec.owner && known.fingerprint == spec.fingerprint {
+            Ok(self.task(known, false))
+        } else {
+            Err(AdmissionError::Conflict { task_id: known.id.clone() })
+        }
+    }
+
+    fn new_task(&self, pool: &Arc<Pool>, spec: TaskSpec, wish: Wish) -> TaskCore {
+        let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
+        let task = NewTask {
+            id: spec.task_id.unwrap_or_else(TaskId::generate),
+            owner: spec.owner,
+            fingerprint: spec.fingerprint,
+            session: spec.session,
+            pool: Arc::clone(pool),
+            place: Place { priority: spec.priority, seq },
+            wish,
+            detach: spec.detach,
+            deadline: spec.deadline,
+            predicted: pool.predicted_start(pool.depth(), &self.registry.snapshot()),
+            request: spec.request,
+        };
+        TaskCore::new(task, self.limits.task_log_bytes, self.limits.retries)
+    }
+
+    fn refusal(&self, pool: &Pool, no_place: NoPlace) -> AdmissionError {
+        match no_place {
+            NoPlace::Closed => AdmissionError::ShuttingDown,
+            NoPlace::Full => AdmissionError::QueueFull {
+                pool: pool.spec.id.clone(),
+                capacity: pool.spec.queue.capacity,
+                retry_after: pool.retry_after(&self.registry.snapshot(), &self.limits),
+            },
+        }
+    }
+
+    /// Ends a task, if it has not ended: its log is terminal when this returns, it waits nowhere,
+    /// and its run lets go by itself.
+    pub(crate) fn end(&self, core: &TaskCore, ending: Ending) {
+        let Some(account) = core.end(&ending) else { return };
+        core.pool.leave(core);
+        let class = core.metrics();
+        class.tokens_in.inc_by(account.used.tokens_in);
+        class.tokens_out.inc_by(account.used.tokens_out);
+        if let Some(decode) = account.decode {
+            class.decode.observe(decode.as_secs_f64());
+        }
+        match ending {
+            Ending::Finished(_) => {}
+            Ending::Cancelled(reason) => core.pool.metrics.canceled(reason.as_str()),
+            Ending::Failed(failure) => core.pool.metrics.failed(failure.code.as_str()),
+        }
+        self.lock_store().has_ended(core, &self.limits);
+    }
+
+    fn task(self: &Arc<Self>, core: Arc<TaskCore>, created_now: bool) -> Task {
+        Task { shared: Arc::clone(self), core, created_now }
+    }
+
+    fn lock_store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings waiting tasks and free slots together, until shutdown; then nothing waits any more.
+async fn pool_loop(shared: Arc<Shared>, pool: Arc<Pool>) {
+    let mut changed = shared.registry.changed();
+    while !shared.shutdown.is_cancelled() {
+        changed.borrow_and_update();
+        let look_again = match_up(&shared, &pool);
+        tokio::select! {
+            () = shared.shutdown.cancelled() => break,
+            () = pool.wake.notified() => {}
+            // The registry cannot go away while `shared` holds it.
+            _ = changed.changed() => {}
+            () = tokio::time::sleep_until(look_again) => {}
+        }
+    }
+    for core in pool.close() {
+        shared.end(&core, Ending::Failed(Failure::interrupted()));
+    }
+}
+
+/// Starts everything that can start now; says when to look again at the latest.
+fn match_up(shared: &Arc<Shared>, pool: &Arc<Pool>) -> Instant {
+    let now = Instant::now();
+    for core in pool.take_expired(now) {
+        shared.end(&core, Ending::Failed(Failure::deadline()));
+    }
+    while let Some(placed) = pool.take_placed(&shared.registry, now) {
+        let generation = shared.running.track_future(run(Arc::clone(shared), placed));
+        shared.tracker.spawn(generation);
+    }
+    pool.show_slots(&shared.registry.snapshot());
+    pool.next_look(now).unwrap_or(now + IDLE)
+}
+
+/// Lets go of ended tasks as they age; at shutdown gives running tasks their last chance.
+async fn keeper(shared: Arc<Shared>) {
+    while !shared.shutdown.is_cancelled() {
+        tokio::select! {
+            () = shared.shutdown.cancelled() => {}
+            () = tokio::time::sleep(SWEEP_EVERY) => shared.lock_store().sweep(&shared.limits),
+        }
+    }
+    shared.running.close();
+    // The answer does not matter: a run that a pool's loop was just starting when nothing else ran
+    // must end as well.
+    let _ = tokio::time::timeout(shared.limits.drain, shared.running.wait()).await;
+    shared.drained.cancel();
+}
+
+impl fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatch").field("pools", &self.shared.pools.keys()).finish_non_exhaustive()
+    }
+}

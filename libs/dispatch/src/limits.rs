@@ -1,0 +1,53 @@
+//! Every number of dispatch, with its default in one place.
+
+use std::time::Duration;
+
+/// The numbers.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of events one task may produce; 16 MiB.
+    pub task_log_bytes: usize,
+    /// Finished tasks kept for late readers; 1,000.
+    pub kept_tasks: usize,
+    /// Bytes of their logs in all; 64 MiB.
+    pub kept_bytes: usize,
+    /// How long they are kept; 1 h.
+    pub kept_for: Duration,
+    /// Times a task is dispatched again after its engine was lost before the first token; 2.
+    pub retries: u32,
+    /// How long a replica whose engine did not take a task gets no other one; 1 s. Its registry
+    /// entry is still up then, and without a pause one dead engine would use up every task's
+    /// retries within a millisecond.
+    pub suspect_for: Duration,
+    /// Interactive tasks that may overtake a waiting batch task; 8.
+    pub batch_overtaken: u32,
+    /// Wait after which the oldest batch task goes first; 30 s.
+    pub batch_wait: Duration,
+    /// How long a task with [`crate::Detach::AtOnce`] waits for its first reader; 30 s.
+    pub first_reader: Duration,
+    /// How long running tasks may go on after shutdown began; 10 s.
+    pub drain: Duration,
+    /// `Retry-After` while no service time has been measured; 5 s.
+    pub retry_after_unmeasured: Duration,
+    /// Upper bound of `Retry-After`; 120 s.
+    pub retry_after_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            task_log_bytes: 16 * 1024 * 1024,
+            kept_tasks: 1_000,
+            kept_bytes: 64 * 1024 * 1024,
+            kept_for: Duration::from_secs(3_600),
+            retries: 2,
+            suspect_for: Duration::from_secs(1),
+            batch_overtaken: 8,
+            batch_wait: Duration::from_secs(30),
+            first_reader: Duration::from_secs(30),
+            drain: Duration::from_secs(10),
+            retry_after_unmeasured: Duration::from_secs(5),
+            retry_after_max: Duration::from_secs(120),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Where a task runs: a pure function of the registry's snapshot and the task's wish. It takes no
+//! slot; leasing the one it chose may still fail, and then it is asked again.
+
+use std::fmt;
+
+use registry::{Replica, Snapshot};
+use wire::task::{Placement, PlacementMode};
+use wire::{PoolId, ReplicaId, ReplicaKey};
+
+/// Where a task wants to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The pool its model resolved to.
+    pub pool: PoolId,
+    /// The replica it names, and how much it means it.
+    pub replica: Option<(Insist, ReplicaId)>,
+}
+
+/// How much a task means its replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Insist {
+    /// There if it is free, else anywhere.
+    Prefer,
+    /// There or nowhere.
+    Pin,
+}
+
+/// A placement that cannot be honoured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPlacement {
+    /// It names a pool that does not serve the model.
+    #[error("placement.pool_id is {named}, but the model is served by pool {serving}")]
+    OtherPool {
+        /// The pool it names.
+        named: PoolId,
+        /// The pool the model resolved to.
+        serving: PoolId,
+    },
+    /// It pins the task to nothing.
+    #[error("placement.mode pin needs a replica_id or a pool_id")]
+    PinToNothing,
+    /// It names a replica without saying how binding that is.
+    #[error("placement.replica_id means nothing with mode auto; use prefer or pin")]
+    ReplicaWithAuto,
+}
+
+/// What was decided and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The replica and the life of it; `None` when none is feasible now.
+    pub chosen: Option<(ReplicaKey, u64)>,
+    /// Why, for people.
+    pub words: String,
+    /// The same for the metric's label.
+    pub outcome: PlacementOutcome,
+}
+
+/// Ways a decision can go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PlacementOutcome {
+    /// The feasible replica with the most free slots.
+    MostFree,
+    /// The replica that the task preferred.
+    Preferred,
+    /// The replica that the task is pinned to.
+    Pinned,
+    /// Nowhere now.
+    Waits,
+}
+
+impl PlacementOutcome {
+    /// The label's value.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MostFree => "most_free",
+            Self::Preferred => "preferred",
+            Self::Pinned => "pinned",
+            Self::Waits => "waits",
+        }
+    }
+}
+
+impl Wish {
+    /// The wish of a task whose model is served by `pool`.
+    pub fn new(pool: &PoolId, placement: Option<&Placement>) -> Result<Self, InvalidPlacement> {
+        let Some(placement) = placement else { return Ok(Self { pool: pool.clone(), replica: None }) };
+        if let Some(named) = placement.pool_id.as_ref().filter(|named| *named != pool) {
+            return Err(InvalidPlacement::OtherPool { named: named.clone(), serving: pool.clone() });
+        }
+        let replica = match (placement.mode, placement.replica_id.clone()) {
+            (PlacementMode::Auto, Some(_)) => return Err(InvalidPlacement::ReplicaWithAuto),
+            (PlacementMode::Pin, None) if placement.pool_id.is_none() => {
+                return Err(InvalidPlacement::PinToNothing);
+            }
+            (_, None) => None,
+            (PlacementMode::Prefer, Some(replica)) => Some((Insist::Prefer, replica)),
+            (PlacementMode::Pin, Some(replica)) => Some((Insist::Pin, replica)),
+        };
+        Ok(Self { pool: pool.clone(), replica })
+    }
+}
+
+/// Decides: feasible first (of the pool, ready, not draining, a free slot, the pin, `usable`), then
+/// the preferred replica, then the most free slots, then the lowest key. `usable` lets the caller
+/// rule out lives it has just had trouble with.
+#[must_use]
+pub fn place(snapshot: &Snapshot, wish: &Wish, usable: impl Fn(&ReplicaKey, u64) -> bool) -> Decision {
+    let feasible: Vec<(&ReplicaKey, &Replica)> = snapshot
+        .pool(&wish.pool)
+        .filter(|(key, replica)| {
+            replica.takes_work() && wish.allows(&key.replica) && usable(key, replica.generation)
+        })
+        .collect();
+    let preferred = feasible.iter().find(|(key, _)| wish.names(&key.replica));
+    // The first of equals is the lowest key: the snapshot is in order.
+    let most_free = feasible.iter().rev().max_by_key(|(_, replica)| replica.slots_free);
+    let Some(&(key, replica)) = preferred.or(most_free) else {
+        return Decision { chosen: None, words: why_not(snapshot, wish), outcome: PlacementOutcome::Waits };
+    };
+    let outcome = match &wish.replica {
+        Some((Insist::Pin, _)) => PlacementOutcome::Pinned,
+        Some((Insist::Prefer, name)) if *name == key.replica => PlacementOutcome::Preferred,
+        _ => PlacementOutcome::MostFree,
+    };
+    let words = Why { key, replica, outcome, feasible: feasible.len() }.to_string();
+    Decision { chosen: Some((key.clone(), replica.generation)), words, outcome }
+}
+
+impl Wish {
+    fn names(&self, replica: &ReplicaId) -> bool {
+        self.replica.as_ref().is_some_and(|(_, name)| name == replica)
+    }
+
+    fn allows(&self, replica: &ReplicaId) -> bool {
+        !matches!(&self.replica, Some((Insist::Pin, name)) if name != replica)
+    }
+}
+
+struct Why<'a> {
+    key: &'a ReplicaKey,
+    replica: &'a Replica,
+    outcome: PlacementOutcome,
+    feasible: usize,
+}
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, replica, outcome, feasible } = self;
+        match outcome {
+            PlacementOutcome::Pinned => write!(f, "{key}: pinned there")?,
+            PlacementOutcome::Preferred => write!(f, "{key}: preferred and free")?,
+            PlacementOutcome::MostFree | PlacementOutcome::Waits if *feasible == 1 => {
+                write!(f, "{key}: the only replica with a free slot")?;
+            }
+            PlacementOutcome::MostFree | PlacementOutcome::Waits => {
+                write!(f, "{key}: most free slots of {feasible} replicas")?;
+            }
+        }
+        write!(f, " ({} of {} slots free)", replica.slots_free, replica.slots_total)
+    }
+}
+
+fn why_not(snapshot: &Snapshot, wish: &Wish) -> String {
+    let pool = &wish.pool;
+    let allowed: Vec<_> = snapshot.pool(pool).filter(|(key, _)| wish.allows(&key.replica)).collect();
+    let whom = match &wish.replica {
+        Some((Insist::Pin, name)) => format!("{pool}/{name}, where it is pinned,"),
+        _ => format!("pool {pool}"),
+    };
+    let ready = allowed.iter().filter(|(_, replica)| replica.ready).count();
+    let open = allowed.iter().filter(|(_, replica)| replica.ready && !replica.draining).count();
+    let free = allowed.iter().any(|(_, replica)| replica.takes_work());
+    if ready == 0 {
+        format!("waits: {whom} has no ready engine")
+    } else if open == 0 {
+        format!("waits: {whom} is draining")
+    } else if free {
+        format!("waits: {whom} did not answer just now and is left alone for a moment")
+    } else {
+        format!("waits: {whom} has no free slot")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use registry::{Event, Registry, Up};
+
+    fn key(replica: &str) -> ReplicaKey {
+        ReplicaKey { pool: PoolId::try_new("p").unwrap(), replica: ReplicaId::try_new(replica).unwrap() }
+    }
+
+    fn up(registry: &Registry, replica: &str, slots: u32, draining: bool) {
+        registry.apply(Event::Up(Up {
+            key: key(replica),
+            generation: 1,
+            slots,
+            engine_version: "v".to_owned(),
+            model_id: "m".to_owned(),
+            model_digest: String::new(),
+            ctx: None,
+            draining,
+        }));
+    }
+
+    fn wish(mode: PlacementMode, replica: Option<&str>) -> Wish {
+        let placement = Placement {
+            mode,
+            pool_id: None,
+            replica_id: replica.map(|name| ReplicaId::try_new(name).unwrap()),
+        };
+        Wish::new(&key("r0").pool, Some(&placement)).unwrap()
+    }
+
+    fn chosen(registry: &Registry, wish: &Wish) -> (Option<String>, PlacementOutcome) {
+        let decision = place(&registry.snapshot(), wish, |_, _| true);
+        (decision.chosen.map(|(key, _)| key.replica.to_string()), decision.outcome)
+    }
+
+    #[test]
+    fn the_most_free_replica_is_chosen_and_the_lowest_key_among_equals() {
+        let registry = Registry::default();
+        ["r2", "r1"].iter().for_each(|name| up(&registry, name, 2, false));
+        up(&registry, "r0", 1, false);
+        let auto = wish(PlacementMode::Auto, None);
+        assert_eq!(chosen(&registry, &auto), (Some("r1".to_owned()), PlacementOutcome::MostFree));
+        let _held = registry.try_lease(&key("r1"), 1);
+        assert_eq!(chosen(&registry, &auto), (Some("r2".to_owned()), PlacementOutcome::MostFree));
+    }
+
+    #[test]
+    fn a_preference_is_honoured_when_it_is_free_and_only_then() {
+        let registry = Registry::default();
+        up(&registry, "r0", 4, false);
+        up(&registry, "r1", 1, false);
+        let prefer = wish(PlacementMode::Prefer, Some("r1"));
+        assert_eq!(chosen(&registry, &prefer), (Some("r1".to_owned()), PlacementOutcome::Preferred));
+        let _held = registry.try_lease(&key("r1"), 1);
+        assert_eq!(chosen(&registry, &prefer), (Some("r0".to_owned()), PlacementOutcome::MostFree));
+    }
+
+    #[test]
+    fn a_pinned_task_waits_rather_than_run_elsewhere() {
+        let registry = Registry::default();
+        up(&registry, "r0", 4, false);
+        let pin = wish(PlacementMode::Pin, Some("r1"));
+        assert_eq!(chosen(&registry, &pin), (None, PlacementOutcome::Waits));
+        up(&registry, "r1", 1, false);
+        assert_eq!(chosen(&registry, &pin), (Some("r1".to_owned()), PlacementOutcome::Pinned));
+    }
+
+    #[test]
+    fn a_draining_replica_and_one_ruled_out_take_nothing_and_the_words_say_so() {
+        let registry = Registry::default();
+        let auto = wish(PlacementMode::Auto, None);
+        let words = |usable: bool| place(&registry.snapshot(), &auto, |_, _| usable).words;
+        assert_eq!(words(true), "waits: pool p has no ready engine");
+        up(&registry, "r0", 1, true);
+        assert_eq!(words(true), "waits: pool p is draining");
+        up(&registry, "r0", 1, false);
+        assert!(words(false).contains("did not answer"), "{}", words(false));
+        assert_eq!(words(true), "p/r0: the only replica with a free slot (1 of 1 slots free)");
+    }
+
+    #[test]
+    fn a_placement_that_contradicts_the_model_is_refused() {
+        let pool = key("r0").pool;
+        let other = Placement {
+            mode: PlacementMode::Auto,
+            pool_id: Some(PoolId::try_new("q").unwrap()),
+            replica_id: None,
+        };
+        assert!(matches!(Wish::new(&pool, Some(&other)), Err(InvalidPlacement::OtherPool { .. })));
+        let nothing = Placement { mode: PlacementMode::Pin, pool_id: None, replica_id: None };
+        assert_eq!(Wish::new(&pool, Some(&nothing)), Err(InvalidPlacement::PinToNothing));
+    }
+}

@@ -1,0 +1,224 @@
+//! One stay of a task on an engine: from the leased slot to its end, its loss or its cancellation.
+//!
+//! Where the code stands is the state. The token path is one poll of the stream and one append;
+//! everything that may cut a run short is one future beside it.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use adapter_host::{EngineItem, StreamFault, SubmitError, TokenStream, WorkerAdapter};
+use futures_util::StreamExt;
+use registry::SlotLease;
+use tokio::time::Instant;
+use wire::ErrorCode;
+
+use crate::core::{AfterLoss, Refused, Run, TaskCore};
+use crate::dispatcher::Shared;
+use crate::ending::{CancelReason, Ending, Failure};
+use crate::pool::Placed;
+use crate::watchers::unread_for;
+use crate::{Detach, PlacementOutcome};
+
+/// How a run came to its end.
+enum Verdict {
+    /// Somebody else has ended the task.
+    EndedElsewhere,
+    /// The task ends so.
+    End(Ending),
+    /// Its replica went away between its choice and its use; the task has not begun.
+    NotBegun,
+    /// The engine is gone; `failure` is what the task ends with if it may not run again.
+    Lost { reason: String, failure: Failure },
+}
+
+/// Runs a placed task. The stream and the slot are let go before the task's end is announced, so
+/// that whoever reads the end finds the slot free.
+pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
+    let Placed { core, lease, decision } = placed;
+    let guard = Guard { shared: &shared, core: &core };
+    let since = Instant::now();
+    let key = lease.key().clone();
+    let generation = lease.generation();
+    count_placement(&core, decision.outcome);
+    let verdict = attempt(&shared, &core, &lease, decision.words).await;
+    drop(lease);
+    let distrust = || core.pool.suspect(&key, generation, Instant::now() + shared.limits.suspect_for);
+    match verdict {
+        Verdict::EndedElsewhere => core.pool.served(since.elapsed()),
+        Verdict::End(ending) => {
+            core.pool.served(since.elapsed());
+            shared.end(&core, ending);
+        }
+        Verdict::NotBegun => {
+            distrust();
+            again(&shared, &core);
+        }
+        Verdict::Lost { reason, failure } => {
+            distrust();
+            tracing::warn!(task = %core.id, replica = %key, %reason, "the engine of a task was lost");
+            after_loss(&shared, &core, &reason, failure);
+        }
+    }
+    std::mem::forget(guard);
+}
+
+fn count_placement(core: &TaskCore, outcome: PlacementOutcome) {
+    core.pool.metrics.placed(outcome.as_str());
+}
+
+fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure: Failure) {
+    match core.after_loss(reason) {
+        AfterLoss::Ended => {}
+        AfterLoss::GiveUp => shared.end(core, Ending::Failed(failure)),
+        AfterLoss::Again => again(shared, core),
+    }
+}
+
+fn again(shared: &Shared, core: &Arc<TaskCore>) {
+    if core.pool.put_back(core).is_err() {
+        shared.end(core, Ending::Failed(Failure::interrupted()));
+    } else if core.has_ended() {
+        // It ended before it was back: it must not take up a place.
+        core.pool.leave(core);
+    }
+}
+
+async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: String) -> Verdict {
+    let snapshot = shared.registry.snapshot();
+    let replica = snapshot.replicas.get(lease.key()).filter(|r| r.generation == lease.generation());
+    let adapter = shared.host.get(lease.key(), lease.generation());
+    let (Some(replica), Some(adapter)) = (replica, adapter) else {
+        return Verdict::NotBegun;
+    };
+    let run = Run {
+        key: lease.key().clone(),
+        engine_version: Arc::clone(&replica.engine_version),
+        model_id: Arc::clone(&replica.model_id),
+        model_digest: Arc::clone(&replica.model_digest),
+        since: Instant::now(),
+        words,
+    };
+    // Held any longer it would make the registry copy its map on every change.
+    drop(snapshot);
+    if is_over(core.deadline) {
+        return Verdict::End(Ending::Failed(Failure::deadline()));
+    }
+    let Some(request) = core.begin(run) else { return Verdict::EndedElsewhere };
+    let mut cut_short = pin!(cut_short(shared, core, lease));
+    let stream = tokio::select! {
+        biased;
+        verdict = &mut cut_short => return verdict,
+        stream = submit(&*adapter, request) => stream,
+    };
+    match stream {
+        Ok(stream) => pump(core, stream, cut_short).await,
+        Err(verdict) => verdict,
+    }
+}
+
+async fn submit(
+    adapter: &dyn WorkerAdapter,
+    request: adapter_host::EngineRequest,
+) -> Result<TokenStream, Verdict> {
+    adapter.submit(request).await.map_err(|error| match error {
+        SubmitError::Lost(reason) => lost(reason),
+        SubmitError::Refused(body) => Verdict::End(Ending::Failed(Failure::new(body.code, body.message))),
+    })
+}
+
+/// The stream goes first: what the engine has already sent is the reader's, even if the engine is
+/// gone by now. The deadline is therefore checked at every token and not only beside the stream.
+async fn pump(
+    core: &TaskCore,
+    mut stream: TokenStream,
+    mut cut_short: impl Future<Output = Verdict> + Unpin,
+) -> Verdict {
+    loop {
+        let item = tokio::select! {
+            biased;
+            item = stream.next() => item,
+            verdict = &mut cut_short => return verdict,
+        };
+        match item {
+            Some(Ok(EngineItem::Chunk(chunk))) => {
+                let now = Instant::now();
+                if core.deadline.is_some_and(|deadline| now >= deadline) {
+                    return Verdict::End(Ending::Failed(Failure::deadline()));
+                }
+                match core.append(chunk, now) {
+                    Ok(()) => {}
+                    Err(Refused::Ended) => return Verdict::EndedElsewhere,
+                    Err(Refused::Full(full)) => return too_large(full),
+                }
+            }
+            Some(Ok(EngineItem::Finished(finished))) => return Verdict::End(Ending::Finished(finished)),
+            Some(Err(fault)) => return fault_verdict(fault),
+            None => return lost("it closed the stream without an end".to_owned()),
+        }
+        // An engine that is always faster than we are must not keep the thread to itself.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Everything that ends a run from outside.
+async fn cut_short(shared: &Shared, core: &TaskCore, lease: &SlotLease) -> Verdict {
+    let unread = async {
+        match core.detach {
+            Detach::After(grace) => unread_for(core.log.readers(), grace).await,
+            Detach::AtOnce | Detach::Never => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = core.ended.cancelled() => Verdict::EndedElsewhere,
+        reason = lease.lost() => lost(reason.to_string()),
+        () = shared.drained.cancelled() => Verdict::End(Ending::Failed(Failure::interrupted())),
+        () = until(core.deadline) => Verdict::End(Ending::Failed(Failure::deadline())),
+        () = unread => Verdict::End(Ending::Cancelled(CancelReason::Unread)),
+    }
+}
+
+fn lost(reason: String) -> Verdict {
+    let failure = Failure::engine_lost(&reason);
+    Verdict::Lost { reason, failure }
+}
+
+fn fault_verdict(fault: StreamFault) -> Verdict {
+    match fault {
+        StreamFault::Lost(reason) => lost(reason),
+        StreamFault::Protocol(what) => lost(format!("it broke its protocol: {what}")),
+        StreamFault::Engine(what) => {
+            let failure = Failure::new(ErrorCode::Internal, format!("the engine reported: {what}"));
+            Verdict::Lost { reason: format!("it reported: {what}"), failure }
+        }
+    }
+}
+
+fn too_large(full: task_log::Full) -> Verdict {
+    let message = format!("{full}; ask for fewer max_tokens");
+    Verdict::End(Ending::Failed(Failure::new(ErrorCode::TooLarge, message)))
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending::<()>().await,
+    }
+}
+
+/// A run that is torn down in the middle (a panic, a runtime going away) still ends its task, so
+/// that no reader waits for ever.
+struct Guard<'a> {
+    shared: &'a Shared,
+    core: &'a TaskCore,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.shared.end(self.core, Ending::Failed(Failure::interrupted()));
+    }
+}

@@ -1,0 +1,91 @@
+//! What the edge hands to dispatch: pools from the config, tasks from clients.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapter_host::EngineRequest;
+use wire::config::QueueConfig;
+use wire::task::{Placement, Priority};
+use wire::{PoolId, SessionId, TaskId, TaskState};
+
+/// A pool as configured.
+#[derive(Debug, Clone)]
+pub struct PoolSpec {
+    /// Its id; always a name it can be asked for by.
+    pub id: PoolId,
+    /// Further names clients may use.
+    pub aliases: Vec<String>,
+    /// Names of its model, as far as they are known before it is staged.
+    pub model_names: Vec<String>,
+    /// Tokens of context per slot.
+    pub ctx: u32,
+    /// The admission queue.
+    pub queue: QueueConfig,
+    /// The same request gives the same bytes; the edge asks before it allows a prompt cache.
+    pub deterministic: bool,
+}
+
+/// A task to be admitted. The edge has checked every field of the request.
+#[derive(Debug, Clone)]
+pub struct TaskSpec {
+    /// Chosen by the client; the same id and fingerprint submit once.
+    pub task_id: Option<TaskId>,
+    /// Hash of the request body, to tell a repeated submission from another one.
+    pub fingerprint: [u8; 32],
+    /// Who may see and cancel it.
+    pub owner: Owner,
+    /// Pool id, alias or model name.
+    pub model: String,
+    /// What the engine is asked.
+    pub request: EngineRequest,
+    /// Class in the queue.
+    pub priority: Priority,
+    /// Whole life, from admission.
+    pub deadline: Option<Duration>,
+    /// Where it may run.
+    pub placement: Option<Placement>,
+    /// What a missing reader means.
+    pub detach: Detach,
+    /// The session it belongs to.
+    pub session: Option<SessionId>,
+}
+
+/// What a missing reader means for a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detach {
+    /// The connection is the task: cancelled when the last reader leaves, queued or running.
+    AtOnce,
+    /// Cancelled when nobody has read for so long, from `started` or since the last reader left.
+    After(Duration),
+    /// Runs to its end.
+    Never,
+}
+
+/// On whose behalf something is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// The control scope: sees every task.
+    Control,
+    /// One data token (or "everybody" where no tokens are configured), by a name of the edge's
+    /// choosing that is not the token.
+    Data(Arc<str>),
+}
+
+impl Owner {
+    /// Whether this owner may know of a task of `other`.
+    #[must_use]
+    pub fn sees(&self, other: &Self) -> bool {
+        *self == Self::Control || self == other
+    }
+}
+
+/// Which tasks to list.
+#[derive(Debug, Clone)]
+pub struct TaskFilter {
+    /// On whose behalf.
+    pub owner: Owner,
+    /// Only in this state.
+    pub state: Option<TaskState>,
+    /// At most so many, newest first.
+    pub limit: usize,
+}
