@@ -179,7 +179,10 @@ impl Drop for Child {
 /// A pidfd becomes readable when its process has exited. The descriptor is duplicated because one
 /// descriptor can be registered only once, and several may wait.
 pub(crate) async fn readable(pidfd: &OwnedFd) -> io::Result<()> {
-    let watched = AsyncFd::with_interest(pidfd.try_clone()?, Interest::READABLE)?;
+    #[expect(unsafe_code, reason = "tokio has no safe way to watch a descriptor any more")]
+    // SAFETY: the OwnedFd is the only owner of its descriptor, gives the same number every time it is
+    // asked, and closes it only when the AsyncFd that holds it has deregistered it.
+    let watched = unsafe { AsyncFd::register_with_interest(pidfd.try_clone()?, Interest::READABLE) }?;
     watched.readable().await?.retain_ready();
     Ok(())
 }

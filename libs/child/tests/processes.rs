@@ -1,5 +1,6 @@
 //! Real processes: what they inherit, how they end, how they are known again.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a failed setup is a failed test")]
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
