@@ -1,6 +1,6 @@
 //! The handle that admits and finds tasks, and the loops behind it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     /// Cancelled when running tasks must end now.
     pub(crate) drained: CancellationToken,
     metrics: Metrics,
-    pools: HashMap<PoolId, Arc<Pool>>,
+    pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
     names: RwLock<Names>,
     store: Mutex<Store>,
     next_seq: AtomicU64,
@@ -72,14 +72,12 @@ impl Dispatch {
         tracker: TaskTracker,
     ) -> Self {
         let names = RwLock::new(Names::new(&pools));
-        let pool = |spec: PoolSpec| (spec.id.clone(), Arc::new(Pool::new(spec, &limits, &metrics)));
-        let pools = pools.into_iter().map(pool).collect();
         let shared = Arc::new(Shared {
             registry,
             host,
             drained: CancellationToken::new(),
             metrics,
-            pools,
+            pools: RwLock::default(),
             names,
             store: Mutex::default(),
             next_seq: AtomicU64::new(0),
@@ -88,9 +86,7 @@ impl Dispatch {
             running: TaskTracker::new(),
             limits,
         });
-        for pool in shared.pools.values() {
-            shared.tracker.spawn(pool_loop(Arc::clone(&shared), Arc::clone(pool)));
-        }
+        pools.into_iter().for_each(|spec| shared.add_pool(spec));
         shared.tracker.spawn(keeper(Arc::clone(&shared)));
         Self { shared }
     }
@@ -102,7 +98,7 @@ impl Dispatch {
             shared.metrics.rejected(None, "unknown_model");
         })?;
         let id = pool.spec.id.clone();
-        shared.admit(pool, spec).inspect_err(|error| shared.metrics.rejected(Some(&id), error.reason()))
+        shared.admit(&pool, spec).inspect_err(|error| shared.metrics.rejected(Some(&id), error.reason()))
     }
 
     /// A task that `owner` may know of.
@@ -134,29 +130,73 @@ impl Dispatch {
     /// A pool as it was configured; `None` for one there is not.
     #[must_use]
     pub fn pool_spec(&self, pool: &PoolId) -> Option<Arc<PoolSpec>> {
-        self.shared.pools.get(pool).map(|pool| Arc::clone(&pool.spec))
+        self.shared.pool(pool).map(|pool| Arc::clone(&pool.spec))
+    }
+
+    /// Adds a pool that no configuration names: an engine someone else runs made itself known. A
+    /// pool that is there already stays as it is.
+    pub fn ensure_pool(&self, spec: PoolSpec) {
+        if self.shared.pool(&spec.id).is_none() {
+            let mut names = self.shared.names.write().unwrap_or_else(PoisonError::into_inner);
+            names.learn(spec.id.as_str(), &spec.id);
+            drop(names);
+            self.shared.add_pool(spec);
+        }
+    }
+
+    /// Every pool, by name.
+    #[must_use]
+    pub fn pool_ids(&self) -> Vec<PoolId> {
+        self.shared.pools.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Every name a pool can be asked for by: ids, aliases, model names.
+    #[must_use]
+    pub fn model_names(&self) -> Vec<String> {
+        self.shared.names.read().unwrap_or_else(PoisonError::into_inner).all()
+    }
+
+    /// Resolves once shutdown has begun and no generation runs any more, or none may.
+    pub async fn drained(&self) {
+        self.shared.drained.cancelled().await;
     }
 
     /// Tasks that wait in a pool; 0 for one there is not.
     #[must_use]
     pub fn queue_depth(&self, pool: &PoolId) -> u32 {
-        self.shared.pools.get(pool).map_or(0, |pool| pool.depth())
+        self.shared.pool(pool).map_or(0, |pool| pool.depth())
     }
 
     /// Lets a pool be asked for by one more name, as its model's once it is staged. A name that
     /// is taken stays with whom it belongs to.
     pub fn learn_model_name(&self, pool: &PoolId, name: &str) {
-        if self.shared.pools.contains_key(pool) {
+        if self.shared.pool(pool).is_some() {
             self.shared.names.write().unwrap_or_else(PoisonError::into_inner).learn(name, pool);
         }
     }
 }
 
 impl Shared {
-    fn resolve(&self, model: &str) -> Result<&Arc<Pool>, UnknownModel> {
+    fn pool(&self, id: &PoolId) -> Option<Arc<Pool>> {
+        self.pools.read().unwrap_or_else(PoisonError::into_inner).get(id).map(Arc::clone)
+    }
+
+    /// Adds a pool and starts its loop, unless there is one of this name.
+    fn add_pool(self: &Arc<Self>, spec: PoolSpec) {
+        let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
+        if pools.contains_key(&spec.id) {
+            return;
+        }
+        let id = spec.id.clone();
+        let pool = Arc::new(Pool::new(spec, &self.limits, &self.metrics));
+        self.tracker.spawn(pool_loop(Arc::clone(self), Arc::clone(&pool)));
+        pools.insert(id, pool);
+    }
+
+    fn resolve(&self, model: &str) -> Result<Arc<Pool>, UnknownModel> {
         let id = self.names.read().unwrap_or_else(PoisonError::into_inner).resolve(model)?;
         let unknown = || UnknownModel { model: model.to_owned(), nearest: Vec::new() };
-        self.pools.get(&id).ok_or_else(unknown)
+        self.pool(&id).ok_or_else(unknown)
     }
 
     fn admit(self: &Arc<Self>, pool: &Arc<Pool>, spec: TaskSpec) -> Result<Task, AdmissionError> {
@@ -303,6 +343,6 @@ async fn keeper(shared: Arc<Shared>) {
 
 impl fmt::Debug for Dispatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dispatch").field("pools", &self.shared.pools.keys()).finish_non_exhaustive()
+        f.debug_struct("Dispatch").field("pools", &self.pool_ids()).finish_non_exhaustive()
     }
 }

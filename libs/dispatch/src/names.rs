@@ -44,6 +44,10 @@ impl Names {
         }
     }
 
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.by_name.keys().cloned().collect()
+    }
+
     fn nearest(&self, model: &str) -> Vec<String> {
         let lower = model.to_lowercase();
         let mut scored: Vec<_> = self
