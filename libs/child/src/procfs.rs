@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn our_own_stat_can_be_read() {
         let own = stat(std::process::id()).unwrap();
-        assert_eq!(own.state, 'R');
+        assert!(!matches!(own.state, 'Z' | 'X'), "{own:?}");
         assert!(own.start_ticks > 0);
     }
 }

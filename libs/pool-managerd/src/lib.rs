@@ -1,1 +1,38 @@
-//! Runs engines: spawns, probes, supervises.
+//! Runs engines: takes a `PreparedEngine`, starts it, proves that it works, publishes its handoff,
+//! watches it, restarts it with ever longer pauses, and adopts engines that outlived an earlier
+//! manager. Library and daemon; orchestratord runs the same [`App`] inside its process and speaks to
+//! it over the same HTTP API.
+//!
+//! Builds nothing itself (that is engine-provisioner's, behind [`Prepare`]) and knows no task, queue
+//! or placement.
+#![forbid(unsafe_code)]
+
+mod app;
+mod board;
+mod classify;
+mod durable;
+mod engine;
+mod engine_http;
+mod engine_log;
+mod http;
+mod launch;
+mod loss;
+mod metrics;
+mod orders;
+mod prepare;
+mod reconcile;
+mod record;
+mod replica;
+mod schedule;
+mod serving;
+mod timestamp;
+mod timings;
+mod token;
+
+pub use app::{App, AppConfig, Running, StartError};
+pub use classify::{Cause, classify};
+pub use launch::InheritedEnv;
+pub use prepare::{Prepare, PrepareError, Progress};
+pub use schedule::{Next, RestartSchedule};
+pub use timings::{RestartPolicy, Timings};
+pub use token::Token;

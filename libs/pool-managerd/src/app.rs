@@ -1,0 +1,278 @@
+//! The composition: lock, reconcile, listen, one task per replica, and an orderly end.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use handoff::{HandoffDir, HandoffError};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use wire::config::PoolConfig;
+use wire::{ReplicaId, ReplicaKey};
+
+use crate::board::{Board, Seat};
+use crate::engine_http::EngineClients;
+use crate::http::{Api, router, serve};
+use crate::metrics::Metrics;
+use crate::orders::Commander;
+use crate::reconcile::{Leftovers, reconcile};
+use crate::record::RunDir;
+use crate::replica::{Replica, Shared};
+use crate::{InheritedEnv, Prepare, Timings, Token, durable};
+
+/// More engines loading side by side only slow each other down.
+const LOADING_AT_ONCE: usize = 2;
+
+/// Everything the daemon needs; nothing is read from the environment after this.
+pub struct AppConfig {
+    /// Handoffs, records, logs and the lock. Never shared between managers.
+    pub runtime_dir: PathBuf,
+    /// The pools.
+    pub pools: Vec<PoolConfig>,
+    /// A loopback address; port 0 is any free one.
+    pub listen: SocketAddr,
+    /// What callers must send.
+    pub token: Token,
+    /// Who prepares engines.
+    pub preparer: Arc<dyn Prepare>,
+    /// What engines inherit of our environment.
+    pub inherited: InheritedEnv,
+    /// Limits and periods.
+    pub timings: Timings,
+}
+
+/// Starts the daemon.
+#[derive(Debug)]
+pub struct App;
+
+/// A running daemon. [`shutdown`](Running::shutdown) ends it in order; dropping it tells its tasks
+/// to do so without waiting for them.
+#[derive(Debug)]
+pub struct Running {
+    addr: SocketAddr,
+    token: Token,
+    replicas: TaskTracker,
+    api: TaskTracker,
+    shutdown: CancellationToken,
+    _told_on_drop: DropGuard,
+    /// Held for as long as this manager lives.
+    _lock: File,
+}
+
+/// The daemon did not start; nothing of it runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another manager has the runtime directory.
+    #[error(
+        "the runtime directory {} is in use by another pool-managerd (PID {holder}); stop that one, or set paths.runtime to another directory",
+        runtime_dir.display()
+    )]
+    Locked {
+        /// The directory.
+        runtime_dir: PathBuf,
+        /// The other manager's PID, as it wrote it down.
+        holder: String,
+    },
+    /// The runtime directory cannot be used.
+    #[error("cannot use the runtime directory {}; check its permissions and free space", path.display())]
+    RuntimeDir {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The handoff directory cannot be used.
+    #[error("cannot use the handoff directory")]
+    Handoffs(#[source] HandoffError),
+    /// This API drives processes; it listens on loopback only.
+    #[error("pool_managerd.listen is {0}, which is not a loopback address; use 127.0.0.1 and a port")]
+    NotLoopback(SocketAddr),
+    /// The port is taken, or the address is not ours.
+    #[error("cannot listen on {addr}{}", holder_text(holder.as_ref()))]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Who has the port, when that can be seen.
+        holder: Option<child::Holder>,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No HTTP client for the engines.
+    #[error("cannot make the HTTP client for the engines")]
+    Client(#[source] reqwest::Error),
+    /// A part of the start broke off.
+    #[error("starting broke off")]
+    Broken(#[source] tokio::task::JoinError),
+}
+
+fn holder_text(holder: Option<&child::Holder>) -> String {
+    holder.map_or_else(String::new, |h| format!(": {} (PID {}) has the port", h.name, h.pid))
+}
+
+/// What the blocking part of the start finds and makes.
+struct Ground {
+    lock: File,
+    run: RunDir,
+    handoffs: HandoffDir,
+    leftovers: Leftovers,
+}
+
+impl App {
+    /// Locks the runtime directory, reconciles what an earlier manager left, listens, and starts
+    /// every pool.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: AppConfig) -> Result<Running, StartError> {
+        if !config.listen.ip().is_loopback() {
+            return Err(StartError::NotLoopback(config.listen));
+        }
+        let clients = EngineClients::new().map_err(StartError::Client)?;
+        let pools: Vec<Arc<PoolConfig>> = config.pools.into_iter().map(Arc::new).collect();
+        let (runtime_dir, for_ground) = (config.runtime_dir, pools.clone());
+        let prepared = tokio::task::spawn_blocking(move || ground(&runtime_dir, &for_ground)).await;
+        let Ground { lock, run, handoffs, mut leftovers } = prepared.map_err(StartError::Broken)??;
+        let listener = listen(config.listen).await?;
+        let addr = listener.local_addr().map_err(|source| StartError::Listen {
+            addr: config.listen,
+            holder: None,
+            source,
+        })?;
+        leftovers.end_unwanted(config.timings.stop_grace).await;
+
+        let shared = Arc::new(Shared {
+            run,
+            handoffs,
+            inherited: config.inherited,
+            preparer: config.preparer,
+            provisioning: Mutex::new(()),
+            loading: Semaphore::new(LOADING_AT_ONCE),
+            timings: config.timings,
+            clients,
+            metrics: Metrics::new(),
+        });
+        let shutdown = CancellationToken::new();
+        let board = Arc::new(Board::new(&pools));
+        let (commanders, replicas) = supervise(&pools, &shared, &board, &shutdown, leftovers);
+        let routes =
+            router(Api { board, commanders: Arc::new(commanders), shared, token: config.token.clone() });
+        let api = TaskTracker::new();
+        api.spawn(serve(listener, routes, shutdown.clone()));
+        api.close();
+        let told_on_drop = shutdown.clone().drop_guard();
+        Ok(Running {
+            addr,
+            token: config.token,
+            replicas,
+            api,
+            shutdown,
+            _told_on_drop: told_on_drop,
+            _lock: lock,
+        })
+    }
+}
+
+impl Running {
+    /// Where the API listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What callers must send.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        self.token.expose()
+    }
+
+    /// Ends every replica as its pool's `on_exit` says, then the API. Takes at most the stop grace
+    /// and a little.
+    pub async fn shutdown(self) {
+        self.shutdown.cancel();
+        self.replicas.wait().await;
+        self.api.wait().await;
+    }
+}
+
+fn supervise(
+    pools: &[Arc<PoolConfig>],
+    shared: &Arc<Shared>,
+    board: &Arc<Board>,
+    shutdown: &CancellationToken,
+    mut leftovers: Leftovers,
+) -> (HashMap<String, Commander>, TaskTracker) {
+    let tasks = TaskTracker::new();
+    let mut commanders = HashMap::new();
+    for pool in pools {
+        let commander = Commander::new();
+        for id in (0..pool.replicas).map(ReplicaId::nth) {
+            let key = ReplicaKey { pool: pool.id.clone(), replica: id.clone() };
+            let seat = Seat::new(Arc::clone(board), pool.id.clone(), id);
+            let orders = commander.subscribe(shutdown.clone());
+            let survivor = leftovers.survivors.remove(&key);
+            let replica = Replica::new(Arc::clone(shared), Arc::clone(pool), key, seat, orders);
+            tasks.spawn(replica.supervise(survivor));
+        }
+        commanders.insert(pool.id.to_string(), commander);
+    }
+    tasks.close();
+    (commanders, tasks)
+}
+
+fn ground(runtime_dir: &Path, pools: &[Arc<PoolConfig>]) -> Result<Ground, StartError> {
+    let unusable = |source| StartError::RuntimeDir { path: runtime_dir.to_owned(), source };
+    durable::private_dir(runtime_dir).map_err(unusable)?;
+    let lock = lock(runtime_dir)?;
+    let run = RunDir::open(runtime_dir).map_err(unusable)?;
+    let handoffs = HandoffDir::open(runtime_dir.join("engines")).map_err(StartError::Handoffs)?;
+    let leftovers = reconcile(&run, &handoffs, pools).map_err(unusable)?;
+    Ok(Ground { lock, run, handoffs, leftovers })
+}
+
+/// The lock ends with the process, however that ends; engines do not inherit it.
+fn lock(runtime_dir: &Path) -> Result<File, StartError> {
+    let path = runtime_dir.join("pool-managerd.lock");
+    let unusable = |source| StartError::RuntimeDir { path: path.clone(), source };
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _unreadable_is_unknown = file.read_to_string(&mut holder);
+            let holder = match holder.trim() {
+                "" => "unknown".to_owned(),
+                pid => pid.to_owned(),
+            };
+            return Err(StartError::Locked { runtime_dir: runtime_dir.to_owned(), holder });
+        }
+        Err(TryLockError::Error(source)) => return Err(unusable(source)),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(unusable)?;
+    Ok(file)
+}
+
+async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
+    match TcpListener::bind(addr).await {
+        Ok(listener) => Ok(listener),
+        Err(source) => {
+            let port = addr.port();
+            let holder = tokio::task::spawn_blocking(move || child::holder_of_port(port)).await;
+            Err(StartError::Listen { addr, holder: holder.unwrap_or_default(), source })
+        }
+    }
+}

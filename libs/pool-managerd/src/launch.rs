@@ -1,0 +1,207 @@
+//! Starting one engine: port, key, log, environment, write-ahead record, process. Blocks.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use child::{Launch, SpawnError};
+use wire::config::PoolConfig;
+use wire::{ModelRecord, PreparedEngine};
+
+use crate::durable;
+use crate::engine::Engine;
+use crate::engine_log::EngineLog;
+use crate::record::{Record, RunDir, hex};
+
+/// Marks every engine of one run directory, see [`RunDir::marker`].
+pub(crate) const RUN_DIR_VARIABLE: &str = "LLORCH_RUN_DIR";
+
+/// The few variables an engine inherits. Everything else, `LLAMA_ARG_*` above all, stays out.
+const INHERITED: &[&str] = &["PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "TZ"];
+
+/// What engines inherit from our environment, picked once at start.
+#[derive(Debug, Clone, Default)]
+pub struct InheritedEnv(BTreeMap<OsString, OsString>);
+
+impl InheritedEnv {
+    /// Picks the allowed variables out of an environment.
+    pub fn pick<'a>(variables: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>) -> Self {
+        let allowed = |name: &OsStr| INHERITED.iter().any(|a| name == *a);
+        let picked = variables.into_iter().filter(|(name, _)| allowed(name));
+        Self(picked.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
+/// A started process and everything that is known about it.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) engine: Engine,
+    pub(crate) record: Record,
+    pub(crate) api_key: String,
+    pub(crate) log: EngineLog,
+    pub(crate) model_bytes: u64,
+}
+
+impl Life {
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}:{}", Ipv4Addr::LOCALHOST, self.record.port)
+    }
+}
+
+/// Nothing runs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error("cannot write {what} in the run directory; the engine is not started without it")]
+    Durable {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot find a free port on 127.0.0.1")]
+    Port(#[source] io::Error),
+    #[error("cannot open the engine's log {}", path.display())]
+    Log {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+}
+
+/// Starts the engine of a replica.
+pub(crate) fn launch(
+    run: &RunDir,
+    inherited: &InheritedEnv,
+    pool: &PoolConfig,
+    prepared: &PreparedEngine,
+    model: Option<ModelRecord>,
+) -> Result<Life, LaunchError> {
+    let durable = |what| move |source| LaunchError::Durable { what, source };
+    let port = if prepared.port == 0 { free_port().map_err(LaunchError::Port)? } else { prepared.port };
+    let key = wire::ReplicaKey { pool: prepared.pool_id.clone(), replica: prepared.replica_id.clone() };
+    let log_path = run.log(&key);
+    let (log, log_file) =
+        EngineLog::open(log_path.clone()).map_err(|source| LaunchError::Log { path: log_path, source })?;
+
+    let generation = run.next_generation(&key).map_err(durable("the generation"))?;
+    let mut record = Record::intent(pool, prepared, model, generation, port);
+    let api_key = random_key().map_err(durable("the API key"))?;
+    let key_file = run.api_key(&key);
+    durable::write_private(&key_file, api_key.as_bytes()).map_err(durable("the API key"))?;
+    run.write(&record).map_err(durable("the identity record"))?;
+
+    let mut launch = Launch::new(&prepared.binary_path, record.spawn_id.clone(), log_file)
+        .args(&prepared.flags)
+        .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--api-key-file"])
+        .args([&key_file])
+        .directory(run.empty_home());
+    for (name, value) in environment(run, inherited, prepared) {
+        launch = launch.env(name, value);
+    }
+    let child = launch.spawn()?;
+    record.identity = Some(child.identity().clone());
+    if let Err(source) = run.write(&record) {
+        // The intent is on disk, so the process would be found again; but never half a record.
+        child::sweep(&record.spawn_id);
+        return Err(LaunchError::Durable { what: "the identity record", source });
+    }
+    Ok(Life { engine: Engine::Own(child), record, api_key, log, model_bytes: size(&prepared.model_path) })
+}
+
+/// Size of the model; 0 when it is not there, which the engine will say better.
+pub(crate) fn size(model: &Path) -> u64 {
+    std::fs::metadata(model).map_or(0, |m| m.len())
+}
+
+fn environment(
+    run: &RunDir,
+    inherited: &InheritedEnv,
+    prepared: &PreparedEngine,
+) -> BTreeMap<OsString, OsString> {
+    let mut env = inherited.0.clone();
+    let home = run.empty_home();
+    env.insert("HOME".into(), home.clone().into());
+    env.insert("XDG_CONFIG_HOME".into(), home.clone().into());
+    env.insert("XDG_CACHE_HOME".into(), home.into());
+    if let Some(mask) = &prepared.device_mask {
+        env.insert("CUDA_VISIBLE_DEVICES".into(), mask.into());
+        env.insert("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into());
+    }
+    let steers_the_server = |name: &str| name.starts_with("LLAMA_ARG_") || name.starts_with("AIP_");
+    for (name, value) in prepared.env.iter().filter(|(name, _)| !steers_the_server(name)) {
+        env.insert(name.into(), value.into());
+    }
+    env.insert(RUN_DIR_VARIABLE.into(), run.marker().into());
+    env
+}
+
+/// Free a moment ago. Somebody may take it before the engine does; that is noticed and tried again.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// 256 random bits in hex.
+pub(crate) fn random_key() -> io::Result<String> {
+    let mut bytes = [0_u8; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(hex(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::{PoolId, ReplicaId};
+
+    fn prepared() -> PreparedEngine {
+        PreparedEngine {
+            binary_path: "/bin/true".into(),
+            flags: vec![],
+            port: 0,
+            host: "127.0.0.1".to_owned(),
+            model_path: "/m".into(),
+            engine_version: String::new(),
+            pool_id: PoolId::try_new("p").unwrap(),
+            replica_id: ReplicaId::nth(0),
+            device_mask: Some("1".to_owned()),
+            engine_digest: String::new(),
+            model_digest: String::new(),
+            ctx: 1,
+            slots: 1,
+            env: BTreeMap::from([
+                ("LLAMA_ARG_TOOLS".to_owned(), "1".to_owned()),
+                ("GGML_X".to_owned(), "2".to_owned()),
+            ]),
+        }
+    }
+
+    #[test]
+    fn an_engine_inherits_only_what_is_listed_and_never_the_servers_own_variables() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        let ours = ["PATH", "LLAMA_ARG_TOOLS", "AIP_MODE", "HF_TOKEN", "HOME", "CUDA_VISIBLE_DEVICES"];
+        let inherited = InheritedEnv::pick(ours.iter().map(|n| (OsStr::new(*n), OsStr::new("ours"))));
+        let env = environment(&run, &inherited, &prepared());
+        let get = |name: &str| env.get(OsStr::new(name)).map(|v| v.to_str().unwrap());
+        assert_eq!(get("PATH"), Some("ours"));
+        assert_eq!(get("LLAMA_ARG_TOOLS"), None);
+        assert_eq!(get("AIP_MODE"), None);
+        assert_eq!(get("HF_TOKEN"), None);
+        assert_ne!(get("HOME"), Some("ours"));
+        assert_eq!(get("CUDA_VISIBLE_DEVICES"), Some("1"));
+        assert_eq!(get("CUDA_DEVICE_ORDER"), Some("PCI_BUS_ID"));
+        assert_eq!(get("GGML_X"), Some("2"));
+    }
+
+    #[test]
+    fn each_key_is_64_hex_digits_and_new() {
+        let (one, two) = (random_key().unwrap(), random_key().unwrap());
+        assert_eq!(one.len(), 64);
+        assert_ne!(one, two);
+    }
+}

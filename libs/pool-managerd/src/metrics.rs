@@ -1,0 +1,95 @@
+//! Counters of what happened, as Prometheus reads them. Labels are pool, replica and cause, never
+//! ids of requests or paths.
+
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use wire::ReplicaKey;
+
+use crate::classify::Cause;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReplicaLabels {
+    pool_id: String,
+    replica_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LossLabels {
+    cause: &'static str,
+    pool_id: String,
+    replica_id: String,
+}
+
+/// All metrics of this daemon.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    restarts: Family<LossLabels, Counter<u64, AtomicU64>>,
+    published: Family<ReplicaLabels, Counter>,
+    adoptions: Family<ReplicaLabels, Counter>,
+    breaker: Family<ReplicaLabels, Gauge>,
+    load: Family<ReplicaLabels, Histogram>,
+}
+
+fn load_buckets() -> Histogram {
+    Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0])
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("poold");
+        let metrics = (
+            Family::<LossLabels, Counter<u64, AtomicU64>>::default(),
+            Family::<ReplicaLabels, Counter>::default(),
+            Family::<ReplicaLabels, Counter>::default(),
+            Family::<ReplicaLabels, Gauge>::default(),
+            Family::<ReplicaLabels, Histogram>::new_with_constructor(load_buckets),
+        );
+        let (restarts, published, adoptions, breaker, load) = metrics;
+        registry.register("engine_restarts", "Engines lost and to be started again", restarts.clone());
+        registry.register("handoffs_published", "Replicas published as ready", published.clone());
+        registry.register("adoptions", "Engines taken over from an earlier manager", adoptions.clone());
+        registry.register("breaker_state", "1 while a replica's breaker is open, else 0", breaker.clone());
+        registry.register("engine_load_seconds", "From start of the process to readiness", load.clone());
+        Self { registry, restarts, published, adoptions, breaker, load }
+    }
+
+    pub(crate) fn lost(&self, key: &ReplicaKey, cause: Cause) {
+        let ReplicaLabels { pool_id, replica_id } = labels(key);
+        self.restarts.get_or_create(&LossLabels { cause: cause.as_str(), pool_id, replica_id }).inc();
+    }
+
+    pub(crate) fn published(&self, key: &ReplicaKey) {
+        self.published.get_or_create(&labels(key)).inc();
+    }
+
+    pub(crate) fn adopted(&self, key: &ReplicaKey) {
+        self.adoptions.get_or_create(&labels(key)).inc();
+    }
+
+    pub(crate) fn loaded(&self, key: &ReplicaKey, took: Duration) {
+        self.load.get_or_create(&labels(key)).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn breaker(&self, key: &ReplicaKey, open: bool) {
+        self.breaker.get_or_create(&labels(key)).set(i64::from(open));
+    }
+
+    /// OpenMetrics text.
+    pub(crate) fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn labels(key: &ReplicaKey) -> ReplicaLabels {
+    ReplicaLabels { pool_id: key.pool.to_string(), replica_id: key.replica.to_string() }
+}

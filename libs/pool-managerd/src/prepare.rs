@@ -1,0 +1,69 @@
+//! The seam to provisioning: whoever can turn a pool's configuration into a [`PreparedEngine`].
+//! The real one calls engine-provisioner; tests bring an engine that is already there.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use wire::config::PoolConfig;
+use wire::{ModelRecord, PreparationStep, PreparedEngine, ReplicaId};
+
+/// Prepares engines. Called on a thread where blocking is allowed, one call at a time.
+pub trait Prepare: Send + Sync + 'static {
+    /// Fetches, builds and stages what the replica needs. Returns soon after `cancel`.
+    ///
+    /// # Errors
+    /// See [`PrepareError`].
+    fn prepare(
+        &self,
+        pool: &PoolConfig,
+        replica: &ReplicaId,
+        progress: &Progress,
+        cancel: &CancellationToken,
+    ) -> Result<PreparedEngine, PrepareError>;
+}
+
+/// Why an engine could not be prepared. Trying again without a change is pointless.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PrepareError {
+    /// The whole error with its causes, for people.
+    pub message: String,
+    /// What to do.
+    pub remedy: Option<String>,
+}
+
+type StepSink = Arc<dyn Fn(PreparationStep) + Send + Sync>;
+type ModelSink = Arc<dyn Fn(ModelRecord) + Send + Sync>;
+
+/// Where a preparation reports how it goes. Cheap to clone and to call.
+#[derive(Clone)]
+pub struct Progress {
+    steps: StepSink,
+    model: ModelSink,
+}
+
+impl Progress {
+    pub(crate) fn new(
+        steps: impl Fn(PreparationStep) + Send + Sync + 'static,
+        model: impl Fn(ModelRecord) + Send + Sync + 'static,
+    ) -> Self {
+        Self { steps: Arc::new(steps), model: Arc::new(model) }
+    }
+
+    /// A step began, moved or ended; replaces the step with the same id.
+    pub fn step(&self, step: PreparationStep) {
+        (self.steps)(step);
+    }
+
+    /// The model is staged.
+    pub fn model(&self, model: ModelRecord) {
+        (self.model)(model);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
+}

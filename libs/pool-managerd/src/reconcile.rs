@@ -1,0 +1,112 @@
+//! Before any spawn: what did an earlier manager leave behind? Engines that are provably ours and
+//! still wanted are kept for adoption; everything else of ours is ended and forgotten. Strangers
+//! are never touched.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use child::{AdoptError, Adopted};
+use handoff::HandoffDir;
+use wire::ReplicaKey;
+use wire::config::PoolConfig;
+
+use crate::engine::Engine;
+use crate::engine_log::EngineLog;
+use crate::launch::{Life, RUN_DIR_VARIABLE, size};
+use crate::record::{Record, RunDir};
+
+/// What was found.
+pub(crate) struct Leftovers {
+    /// Engines to adopt, by replica.
+    pub(crate) survivors: HashMap<ReplicaKey, Life>,
+    /// Engines of ours that nobody wants any more.
+    unwanted: Vec<Adopted>,
+}
+
+impl Leftovers {
+    /// Ends what nobody wants.
+    pub(crate) async fn end_unwanted(&mut self, grace: Duration) {
+        for process in self.unwanted.drain(..) {
+            tracing::warn!(pid = process.pid(), "an engine of an earlier manager that is not wanted any more is stopped");
+            if let Err(error) = process.terminate(grace).await {
+                tracing::error!(%error, "it cannot be observed to end");
+            }
+        }
+    }
+}
+
+/// Looks at every record and every marked process. Blocking.
+pub(crate) fn reconcile(
+    run: &RunDir,
+    handoffs: &HandoffDir,
+    pools: &[Arc<PoolConfig>],
+) -> io::Result<Leftovers> {
+    let mut survivors = HashMap::new();
+    for record in run.records()? {
+        let key = record.key();
+        match adopt(run, record).filter(|_| is_configured(pools, &key)) {
+            Some(life) => {
+                survivors.insert(key, life);
+            }
+            None => forget(run, handoffs, &key)?,
+        }
+    }
+    withdraw_stale(handoffs, pools, &survivors);
+    let kept: Vec<u32> = survivors.values().map(|life| life.engine.pid()).collect();
+    let mut unwanted = child::processes_with(RUN_DIR_VARIABLE, run.marker());
+    unwanted.retain(|process| !kept.contains(&process.pid()));
+    Ok(Leftovers { survivors, unwanted })
+}
+
+fn is_configured(pools: &[Arc<PoolConfig>], key: &ReplicaKey) -> bool {
+    let in_pool = |pool: &PoolConfig| (0..pool.replicas).any(|n| wire::ReplicaId::nth(n) == key.replica);
+    pools.iter().any(|pool| pool.id == key.pool && in_pool(pool))
+}
+
+/// The life of a record, if its process lives and is exactly the recorded one.
+fn adopt(run: &RunDir, record: Record) -> Option<Life> {
+    let key = record.key();
+    let identity = record.identity.as_ref()?;
+    if identity.spawn_id.as_ref() != Some(&record.spawn_id) {
+        return None;
+    }
+    let engine = match Adopted::open(identity) {
+        Ok(adopted) => Engine::Adopted(adopted),
+        Err(AdoptError::Gone(pid)) => {
+            tracing::info!(replica = %key, pid, "the recorded engine is gone");
+            return None;
+        }
+        Err(error) => {
+            tracing::warn!(replica = %key, %error, "the recorded engine is not adopted");
+            return None;
+        }
+    };
+    let api_key = std::fs::read_to_string(run.api_key(&key)).ok()?;
+    let log = EngineLog::existing(run.log(&key));
+    let model_bytes = size(&record.prepared.model_path);
+    Some(Life { engine, record, api_key: api_key.trim().to_owned(), log, model_bytes })
+}
+
+fn forget(run: &RunDir, handoffs: &HandoffDir, key: &ReplicaKey) -> io::Result<()> {
+    handoffs.withdraw(key).map_err(io::Error::other)?;
+    run.forget(key)
+}
+
+/// Claims of our replicas without an engine. Claims of others (an engine that someone else runs)
+/// are none of our business.
+fn withdraw_stale(
+    handoffs: &HandoffDir,
+    pools: &[Arc<PoolConfig>],
+    survivors: &HashMap<ReplicaKey, Life>,
+) {
+    let keys = pools.iter().flat_map(|pool| {
+        (0..pool.replicas).map(|n| ReplicaKey { pool: pool.id.clone(), replica: wire::ReplicaId::nth(n) })
+    });
+    for key in keys.filter(|key| !survivors.contains_key(key)) {
+        if let Err(error) = handoffs.withdraw(&key) {
+            tracing::warn!(replica = %key, %error, "a stale handoff cannot be withdrawn");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The run directory and its identity records: what is written before a process is started, so
+//! that the next manager finds every process of ours and never starts a second one beside it.
+//! All calls block.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use child::{ProcessIdentity, SpawnId};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use wire::config::PoolConfig;
+use wire::{Handoff, ModelRecord, PoolId, PreparedEngine, ReplicaId, ReplicaKey};
+
+use crate::durable;
+
+const SCHEMA_VERSION: u32 = 1;
+
+/// One life of a replica, from intent to readiness.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) schema_version: u32,
+    pub(crate) pool_id: PoolId,
+    pub(crate) replica_id: ReplicaId,
+    /// Grows by one with every life.
+    pub(crate) generation: u64,
+    /// In the environment of the process, even when nothing else of it was written down.
+    pub(crate) spawn_id: SpawnId,
+    /// Of the pool's configuration when it was launched.
+    pub(crate) pool_digest: String,
+    pub(crate) prepared: PreparedEngine,
+    pub(crate) model: Option<ModelRecord>,
+    pub(crate) port: u16,
+    /// Absent between intent and spawn.
+    pub(crate) identity: Option<ProcessIdentity>,
+    /// Absent until it was ready.
+    pub(crate) handoff: Option<Handoff>,
+}
+
+impl Record {
+    pub(crate) fn intent(
+        pool: &PoolConfig,
+        prepared: &PreparedEngine,
+        model: Option<ModelRecord>,
+        generation: u64,
+        port: u16,
+    ) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            pool_id: prepared.pool_id.clone(),
+            replica_id: prepared.replica_id.clone(),
+            generation,
+            spawn_id: SpawnId::generate(),
+            pool_digest: pool_digest(pool),
+            prepared: prepared.clone(),
+            model,
+            port,
+            identity: None,
+            handoff: None,
+        }
+    }
+
+    pub(crate) fn key(&self) -> ReplicaKey {
+        ReplicaKey { pool: self.pool_id.clone(), replica: self.replica_id.clone() }
+    }
+}
+
+/// A pool whose digest is the same launches the same engine: its sources are pinned.
+pub(crate) fn pool_digest(pool: &PoolConfig) -> String {
+    let bytes = serde_json::to_vec(pool).unwrap_or_default();
+    hex(&Sha256::digest(bytes))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _never_fails = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// `<runtime>/run`.
+#[derive(Debug, Clone)]
+pub(crate) struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    pub(crate) fn open(runtime: &Path) -> io::Result<Self> {
+        let path = runtime.join("run");
+        durable::private_dir(&path)?;
+        let dir = Self { path: fs::canonicalize(path)? };
+        durable::private_dir(&dir.empty_home())?;
+        Ok(dir)
+    }
+
+    /// In every engine's environment, so that engines whose record was lost are still found.
+    pub(crate) fn marker(&self) -> &str {
+        self.path.to_str().unwrap_or_default()
+    }
+
+    /// `HOME` and `XDG_CONFIG_HOME` of engines: the user's files are none of their business.
+    pub(crate) fn empty_home(&self) -> PathBuf {
+        self.path.join("home")
+    }
+
+    pub(crate) fn log(&self, key: &ReplicaKey) -> PathBuf {
+        self.path.join(format!("llamacpp-{}.{}.log", key.pool, key.replica))
+    }
+
+    pub(crate) fn api_key(&self, key: &ReplicaKey) -> PathBuf {
+        self.file(key, "key")
+    }
+
+    fn file(&self, key: &ReplicaKey, extension: &str) -> PathBuf {
+        self.path.join(format!("{}.{}.{extension}", key.pool, key.replica))
+    }
+
+    /// Writes a record; it is on disk when this returns.
+    pub(crate) fn write(&self, record: &Record) -> io::Result<()> {
+        durable::write_private(&self.file(&record.key(), "pid"), &serde_json::to_vec_pretty(record)?)
+    }
+
+    /// Removes what belongs to a life that is over; its log stays.
+    pub(crate) fn forget(&self, key: &ReplicaKey) -> io::Result<()> {
+        durable::remove(&self.api_key(key))?;
+        durable::remove(&self.file(key, "pid"))
+    }
+
+    /// The number of the next life, kept beside the records because it outlives them.
+    pub(crate) fn next_generation(&self, key: &ReplicaKey) -> io::Result<u64> {
+        let path = self.file(key, "generation");
+        let last = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0_u64);
+        let next = last.saturating_add(1);
+        durable::write_private(&path, format!("{next}\n").as_bytes())?;
+        Ok(next)
+    }
+
+    /// Every record; one that cannot be read is removed, its process is found by the marker.
+    pub(crate) fn records(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|e| e != "pid") {
+                continue;
+            }
+            match fs::read(&path).map_err(io::Error::from).and_then(|b| Ok(serde_json::from_slice(&b)?)) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "an unreadable identity record is removed");
+                    durable::remove(&path)?;
+                }
+            }
+        }
+        Ok(records)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> ReplicaKey {
+        ReplicaKey { pool: PoolId::try_new("p").unwrap(), replica: ReplicaId::nth(0) }
+    }
+
+    #[test]
+    fn generations_grow_over_the_lives_of_managers() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(RunDir::open(dir.path()).unwrap().next_generation(&key()).unwrap(), 1);
+        let again = RunDir::open(dir.path()).unwrap();
+        again.forget(&key()).unwrap();
+        assert_eq!(again.next_generation(&key()).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_torn_record_is_set_aside_and_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        let torn = dir.path().join("run/p.r0.pid");
+        fs::write(&torn, b"{\"schema_version\": 1, \"poo").unwrap();
+        assert!(run.records().unwrap().is_empty());
+        assert!(!torn.exists());
+    }
+
+    #[test]
+    fn any_change_of_a_pool_changes_its_digest() {
+        let pool = PoolConfig::haiku();
+        let mut other = pool.clone();
+        other.flags.push("--no-mmap".to_owned());
+        assert_eq!(pool_digest(&pool), pool_digest(&pool.clone()));
+        assert_ne!(pool_digest(&pool), pool_digest(&other));
+    }
+}

@@ -1,0 +1,323 @@
+//! One task owns one replica. Its life is control flow: prepare → launch → probe → publish → watch
+//! → withdraw → pause → again; where the code stands is the state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use handoff::HandoffDir;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::config::{OnExit, PoolConfig};
+use wire::pool::ReplicaError;
+use wire::{Phase, PreparedEngine, ReplicaKey};
+
+use crate::board::Seat;
+use crate::classify::Cause;
+use crate::engine_http::EngineClients;
+use crate::launch::{InheritedEnv, LaunchError, Life, launch, random_key};
+use crate::loss::{Fault, Loss};
+use crate::metrics::Metrics;
+use crate::orders::Orders;
+use crate::prepare::Progress;
+use crate::record::{RunDir, pool_digest};
+use crate::schedule::{Next, RestartSchedule};
+use crate::serving::Serving;
+use crate::{Prepare, Timings};
+
+/// A port that was taken is tried again at once, so many times; then it counts as a loss.
+const PORT_TRIES: u32 = 5;
+
+/// What all replicas of this manager share.
+pub(crate) struct Shared {
+    pub(crate) run: RunDir,
+    pub(crate) handoffs: HandoffDir,
+    pub(crate) inherited: InheritedEnv,
+    pub(crate) preparer: Arc<dyn Prepare>,
+    /// One provisioning at a time: builds and downloads do not get faster side by side.
+    pub(crate) provisioning: Mutex<()>,
+    /// Engines that may load at once.
+    pub(crate) loading: Semaphore,
+    pub(crate) timings: Timings,
+    pub(crate) clients: EngineClients,
+    pub(crate) metrics: Metrics,
+}
+
+/// One replica and its task's state.
+pub(crate) struct Replica {
+    shared: Arc<Shared>,
+    pool: Arc<PoolConfig>,
+    key: ReplicaKey,
+    seat: Seat,
+    orders: Orders,
+    schedule: RestartSchedule,
+    prepared: Option<PreparedEngine>,
+    ports_taken: u32,
+}
+
+/// What follows an attempt.
+enum After {
+    /// Stopped on request, or shut down.
+    Stopped,
+    /// Start again when this is over.
+    Pause(Duration, Phase),
+    /// Wait for somebody to change something and ask anew.
+    Failed(Box<ReplicaError>),
+}
+
+impl Replica {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pool: Arc<PoolConfig>,
+        key: ReplicaKey,
+        seat: Seat,
+        orders: Orders,
+    ) -> Self {
+        let schedule = RestartSchedule::new(shared.timings.restart.clone());
+        Self { shared, pool, key, seat, orders, schedule, prepared: None, ports_taken: 0 }
+    }
+
+    /// Runs until shutdown. `survivor` is an engine that outlived an earlier manager.
+    pub(crate) async fn supervise(mut self, mut survivor: Option<Life>) {
+        while self.orders.wanted().await {
+            match self.attempt(&mut survivor).await {
+                After::Stopped => {
+                    self.schedule.reset();
+                    self.seat.update(|r| {
+                        r.phase(Phase::Stopped);
+                        r.failures = 0;
+                    });
+                }
+                After::Pause(pause, phase) => {
+                    let failures = self.schedule.losses();
+                    self.seat.update(|r| {
+                        r.phase(phase);
+                        r.failures = failures;
+                        r.next_attempt = Some(Instant::now() + pause);
+                    });
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.orders.unwanted() => {}
+                    }
+                }
+                After::Failed(error) => self.failed(*error).await,
+            }
+        }
+        self.seat.update(|r| r.phase(Phase::Stopped));
+    }
+
+    async fn failed(&mut self, error: ReplicaError) {
+        tracing::error!(replica = %self.key, cause = error.cause, "{}", error.message);
+        // What is configured or on disk will have changed when somebody asks again.
+        self.prepared = None;
+        self.schedule.reset();
+        self.seat.update(|r| {
+            r.phase(Phase::Failed);
+            r.last_error = Some(error);
+        });
+        self.orders.asked_anew().await;
+    }
+
+    async fn attempt(&mut self, survivor: &mut Option<Life>) -> After {
+        if let Some(life) = survivor.take_if(|life| life.record.pool_digest == pool_digest(&self.pool)) {
+            self.prepared = Some(life.record.prepared.clone());
+            return self.live(life, None).await;
+        }
+        let prepared = match self.prepare().await {
+            Ok(prepared) => prepared,
+            Err(after) => {
+                self.discard(survivor.take()).await;
+                return after;
+            }
+        };
+        match survivor.take() {
+            Some(life) if life.record.prepared == prepared => return self.live(life, None).await,
+            outdated => self.discard(outdated).await,
+        }
+        let shared = Arc::clone(&self.shared);
+        let loading = tokio::select! {
+            permit = shared.loading.acquire() => permit.ok(),
+            () = self.orders.unwanted() => return After::Stopped,
+        };
+        match self.launch(prepared).await {
+            Ok(life) => self.live(life, loading).await,
+            Err(after) => after,
+        }
+    }
+
+    /// Ends an engine that is not the one that is wanted now.
+    async fn discard(&mut self, life: Option<Life>) {
+        if let Some(life) = life {
+            tracing::info!(replica = %self.key, pid = life.engine.pid(), "the running engine is outdated and is stopped");
+            self.finish(&life, self.shared.timings.stop_grace).await;
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<PreparedEngine, After> {
+        if let Some(prepared) = &self.prepared {
+            return Ok(prepared.clone());
+        }
+        self.seat.update(|r| r.phase(Phase::Provisioning));
+        let shared = Arc::clone(&self.shared);
+        let _turn = tokio::select! {
+            turn = shared.provisioning.lock() => turn,
+            () = self.orders.unwanted() => return Err(After::Stopped),
+        };
+        let cancel = CancellationToken::new();
+        let mut work = tokio::task::spawn_blocking({
+            let (shared, pool, cancel) = (Arc::clone(&self.shared), Arc::clone(&self.pool), cancel.clone());
+            let (replica, progress) = (self.key.replica.clone(), self.progress());
+            move || shared.preparer.prepare(&pool, &replica, &progress, &cancel)
+        });
+        let outcome = tokio::select! {
+            outcome = &mut work => outcome,
+            () = self.orders.unwanted() => {
+                cancel.cancel();
+                let _whatever_it_came_to = work.await;
+                return Err(After::Stopped);
+            }
+        };
+        match outcome {
+            Ok(Ok(prepared)) => {
+                self.prepared = Some(prepared.clone());
+                Ok(prepared)
+            }
+            Ok(Err(error)) => Err(self.loss_without_life(Cause::Provisioning, error.message, error.remedy)),
+            Err(join) => Err(self.loss_without_life(
+                Cause::Provisioning,
+                format!("preparing the engine broke off: {join}"),
+                None,
+            )),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        let (steps, model) = (self.seat.clone(), self.seat.clone());
+        Progress::new(move |step| steps.step(step), move |record| model.set_model(Some(record)))
+    }
+
+    /// Never dropped half-way: a process that was started must not be forgotten.
+    async fn launch(&mut self, prepared: PreparedEngine) -> Result<Life, After> {
+        let outcome = tokio::task::spawn_blocking({
+            let (shared, pool, model) = (Arc::clone(&self.shared), Arc::clone(&self.pool), self.seat.model());
+            move || launch(&shared.run, &shared.inherited, &pool, &prepared, model)
+        })
+        .await;
+        match outcome {
+            Ok(Ok(life)) => Ok(life),
+            Ok(Err(error @ LaunchError::Durable { .. })) => {
+                // A full disk recovers by itself and says nothing about the engine: not counted.
+                let error = Loss::plain(Cause::Launch, with_causes(&error)).into_wire();
+                self.seat.update(|r| r.last_error = Some(error));
+                Err(After::Pause(self.shared.timings.disk_retry, Phase::Backoff))
+            }
+            Ok(Err(error)) => Err(self.loss_without_life(Cause::Launch, with_causes(&error), None)),
+            Err(join) => Err(self.loss_without_life(Cause::Launch, join.to_string(), None)),
+        }
+    }
+
+    /// One life, from a started (or adopted) process to its end.
+    async fn live(&mut self, mut life: Life, loading: Option<tokio::sync::SemaphorePermit<'_>>) -> After {
+        let mut serving = Serving::new(Arc::clone(&self.shared), self.seat.clone(), self.key.clone(), self.pool.kind);
+        let fault = tokio::select! {
+            fault = serving.run(&mut life, loading) => Some(fault),
+            () = self.orders.unwanted() => None,
+        };
+        let Some(fault) = fault else {
+            let keep = self.pool.on_exit == OnExit::Keep && self.orders.shutting_down();
+            if keep && life.record.handoff.is_some() {
+                tracing::info!(replica = %self.key, pid = life.engine.pid(), "the engine is left running");
+            } else {
+                self.finish(&life, self.shared.timings.stop_grace).await;
+                serving.warmup_failed();
+            }
+            return After::Stopped;
+        };
+        // Whatever is wrong with it, it will not end by itself politely, and nobody waits for it.
+        self.finish(&life, Duration::ZERO).await;
+        serving.warmup_failed();
+        self.lost(&life, fault, serving.served()).await
+    }
+
+    /// The claim goes first: nobody may be sent to an engine that is about to end.
+    async fn finish(&self, life: &Life, grace: Duration) {
+        self.blocking(|shared, key| {
+            if let Err(error) = shared.handoffs.withdraw(&key) {
+                tracing::error!(replica = %key, %error, "the handoff cannot be withdrawn; orchestratord's own probe will notice the loss");
+            }
+        })
+        .await;
+        life.engine.terminate(grace).await;
+        self.blocking(|shared, key| {
+            if let Err(error) = shared.run.forget(&key) {
+                tracing::warn!(replica = %key, %error, "the identity record of an ended engine cannot be removed");
+            }
+        })
+        .await;
+    }
+
+    async fn blocking(&self, work: impl FnOnce(&Shared, ReplicaKey) + Send + 'static) {
+        let (shared, key) = (Arc::clone(&self.shared), self.key.clone());
+        let _panicked_and_logged = tokio::task::spawn_blocking(move || work(&shared, key)).await;
+    }
+
+    async fn lost(&mut self, life: &Life, fault: Fault, served: Option<Duration>) -> After {
+        let log = life.log.clone();
+        let path = log.path().to_owned();
+        let tail = tokio::task::spawn_blocking(move || log.tail(crate::loss::LOG_LINES)).await.unwrap_or_default();
+        let loss = Loss::explain(&fault, served.is_some(), &path, tail);
+        if served.is_some() {
+            self.ports_taken = 0;
+        }
+        if loss.cause == Cause::PortTaken && self.ports_taken < PORT_TRIES {
+            self.ports_taken += 1;
+            tracing::info!(replica = %self.key, port = life.record.port, "the port was taken; another one is tried");
+            return After::Pause(Duration::ZERO, Phase::Starting);
+        }
+        self.ports_taken = 0;
+        self.count(loss, served.unwrap_or_default())
+    }
+
+    fn loss_without_life(&mut self, cause: Cause, message: String, remedy: Option<String>) -> After {
+        let mut loss = Loss::plain(cause, message);
+        if remedy.is_some() {
+            loss.remedy = remedy;
+        }
+        self.count(loss, Duration::ZERO)
+    }
+
+    fn count(&mut self, loss: Loss, served: Duration) -> After {
+        if loss.cause.needs_a_change() {
+            return After::Failed(Box::new(loss.into_wire()));
+        }
+        self.shared.metrics.lost(&self.key, loss.cause);
+        let next = self.schedule.lost(served, jitter());
+        self.shared.metrics.breaker(&self.key, matches!(next, Next::Trial(_)));
+        tracing::warn!(
+            replica = %self.key, cause = loss.cause.as_str(), losses = self.schedule.losses(), next = ?next,
+            "{}", loss.message
+        );
+        self.seat.update(|r| r.last_error = Some(loss.into_wire()));
+        match next {
+            Next::Restart(pause) => After::Pause(pause, Phase::Backoff),
+            Next::Trial(pause) => After::Pause(pause, Phase::BreakerOpen),
+        }
+    }
+}
+
+/// Between 0 and 1; without randomness from the kernel, none.
+fn jitter() -> f64 {
+    let digits = random_key().ok().and_then(|key| u32::from_str_radix(&key[..8], 16).ok());
+    f64::from(digits.unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+/// An error and its causes in one line, for people.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}

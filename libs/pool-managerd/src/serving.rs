@@ -1,0 +1,289 @@
+//! A life while it lives: startup probe, publication, watch. Returns only with what ended it, and
+//! can be dropped at any point: it owns no process.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, MissedTickBehavior};
+use wire::config::PoolKind;
+use wire::handoff::HANDOFF_SCHEMA_VERSION;
+use wire::{
+    Handoff, HandoffModel, HandoffState, Phase, PreparationStep, ReplicaKey, StepKind, StepStatus,
+};
+
+use crate::board::Seat;
+use crate::classify::Cause;
+use crate::engine_http::{EngineClient, Health, Props};
+use crate::launch::Life;
+use crate::loss::{Fault, Loss};
+use crate::replica::{Shared, with_causes};
+use crate::timestamp::rfc3339;
+
+/// The log is looked at for its length this often.
+const LOG_CHECK: Duration = Duration::from_secs(10);
+
+/// One life while it lives.
+pub(crate) struct Serving {
+    shared: Arc<Shared>,
+    seat: Seat,
+    key: ReplicaKey,
+    kind: PoolKind,
+    begun: Instant,
+    /// Since when it is published.
+    ready: Option<Instant>,
+}
+
+impl Serving {
+    pub(crate) fn new(shared: Arc<Shared>, seat: Seat, key: ReplicaKey, kind: PoolKind) -> Self {
+        Self { shared, seat, key, kind, begun: Instant::now(), ready: None }
+    }
+
+    /// How long it has served; `None` when it never did.
+    pub(crate) fn served(&self) -> Option<Duration> {
+        self.ready.map(|since| since.elapsed())
+    }
+
+    /// Probes, publishes and watches. `loading` is given back when the engine has loaded.
+    pub(crate) async fn run(&mut self, life: &mut Life, loading: Option<SemaphorePermit<'_>>) -> Fault {
+        let client = self.shared.clients.of(life.url(), life.api_key.clone());
+        let (version, pid, url) =
+            (life.record.prepared.engine_version.clone(), life.engine.pid(), life.url());
+        let generation = life.record.generation;
+        self.seat.update(|r| {
+            r.phase(Phase::Starting);
+            r.engine_version = Some(version);
+            r.pid = Some(pid);
+            r.url = Some(url);
+            r.generation = generation;
+        });
+        let adopted = life.record.handoff.is_some();
+        if let Err(fault) = self.become_ready(life, &client).await {
+            return fault;
+        }
+        drop(loading);
+        if adopted {
+            self.shared.metrics.adopted(&self.key);
+            tracing::info!(replica = %self.key, pid, "adopted an engine that outlived its manager");
+        } else {
+            self.shared.metrics.loaded(&self.key, self.begun.elapsed());
+        }
+        self.ready = Some(Instant::now());
+        self.watch(life, &client).await
+    }
+
+    async fn become_ready(&mut self, life: &mut Life, client: &EngineClient) -> Result<(), Fault> {
+        if life.record.handoff.is_none() {
+            self.warmup(StepStatus::Running);
+            let props = tokio::select! {
+                biased;
+                exit = life.engine.exited() => return Err(Fault::Exited(exit)),
+                props = self.startup(life, client) => props?,
+            };
+            life.record.handoff = Some(self.claim(life, props));
+        } else if let Health::Down(last) = self.still_healthy(client).await {
+            return Err(Fault::Hung { probes: self.shared.timings.liveness_fall, last });
+        }
+        tokio::select! {
+            biased;
+            exit = life.engine.exited() => Err(Fault::Exited(exit)),
+            () = self.publish(life) => Ok(()),
+        }
+    }
+
+    /// From a started process to one real token.
+    async fn startup(&self, life: &Life, client: &EngineClient) -> Result<Props, Fault> {
+        self.loaded(life, client).await?;
+        let timings = &self.shared.timings;
+        let (pid, port) = (life.engine.pid(), life.record.port);
+        let ours = tokio::task::spawn_blocking(move || child::listens_on(pid, port)).await;
+        match ours {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Err(Fault::ForeignSocket { port }),
+            Ok(Err(error)) => return Err(Fault::Canary(format!("cannot see whose socket answers: {error}"))),
+            Err(join) => return Err(Fault::Canary(format!("cannot see whose socket answers: {join}"))),
+        }
+        let props = client.props(timings.canary_timeout).await;
+        let props = props.map_err(|why| Fault::Canary(format!("/props: {why}")))?;
+        if self.kind == PoolKind::Chat {
+            client.complete_one_token(timings.canary_timeout).await.map_err(Fault::Canary)?;
+        }
+        Ok(props)
+    }
+
+    /// Waits until the engine says that its model is loaded.
+    async fn loaded(&self, life: &Life, client: &EngineClient) -> Result<(), Fault> {
+        let timings = &self.shared.timings;
+        let mut budget = timings.startup_base;
+        let mut pause = timings.probe_first;
+        loop {
+            let last = match client.health(timings.liveness_timeout).await {
+                Health::Ready => return Ok(()),
+                Health::Loading => {
+                    // It shows progress, so it gets the time that a model of this size may need.
+                    let seconds = life.model_bytes / timings.startup_bytes_per_second.max(1);
+                    budget = timings.startup_base + Duration::from_secs(seconds);
+                    "it was still loading its model".to_owned()
+                }
+                Health::Down(why) => why,
+            };
+            if self.begun.elapsed() >= budget {
+                return Err(Fault::Slow { budget, last });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(timings.probe_slowest);
+        }
+    }
+
+    /// An adopted engine gets as many looks as a serving one has.
+    async fn still_healthy(&self, client: &EngineClient) -> Health {
+        let timings = &self.shared.timings;
+        let mut last = Health::Down("it was not asked".to_owned());
+        for _ in 0..timings.liveness_fall.max(1) {
+            last = client.health(timings.liveness_timeout).await;
+            if last == Health::Ready {
+                break;
+            }
+            tokio::time::sleep(timings.probe_first).await;
+        }
+        if last == Health::Loading { Health::Down("it loads again".to_owned()) } else { last }
+    }
+
+    fn claim(&self, life: &Life, props: Props) -> Handoff {
+        let prepared = &life.record.prepared;
+        let from_path = prepared.engine_version.starts_with("llamacpp-path-");
+        let stem = || prepared.model_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Handoff {
+            schema_version: HANDOFF_SCHEMA_VERSION,
+            engine: "llamacpp".to_owned(),
+            engine_version: prepared.engine_version.clone(),
+            provisioning_mode: if from_path { "path" } else { "source" }.to_owned(),
+            url: life.url(),
+            pool_id: self.key.pool.clone(),
+            replica_id: self.key.replica.clone(),
+            model: HandoffModel {
+                id: life.record.model.as_ref().map_or_else(stem, |m| m.id.clone()),
+                path: prepared.model_path.display().to_string(),
+                digest: prepared.model_digest.clone(),
+            },
+            flags: prepared.flags.clone(),
+            generation: life.record.generation,
+            state: HandoffState::Ready,
+            pid: Some(life.engine.pid()),
+            api_key: Some(life.api_key.clone()),
+            slots_total: props.slots.unwrap_or(prepared.slots),
+            ctx: props.ctx.or(Some(prepared.ctx)),
+            device_mask: prepared.device_mask.clone(),
+            started_at: Some(rfc3339(std::time::SystemTime::now())),
+        }
+    }
+
+    /// Record first, then the claim. A disk that is full is waited for; the engine stays loaded.
+    async fn publish(&self, life: &Life) {
+        loop {
+            let (shared, record) = (Arc::clone(&self.shared), life.record.clone());
+            let written = tokio::task::spawn_blocking(move || {
+                shared.run.write(&record).map_err(|e| with_causes(&e))?;
+                let handoff = record.handoff.as_ref();
+                handoff.map_or(Ok(()), |h| shared.handoffs.publish(h).map_err(|e| with_causes(&e)))
+            });
+            let problem = match written.await {
+                Ok(Ok(())) => break,
+                Ok(Err(problem)) => problem,
+                Err(join) => join.to_string(),
+            };
+            tracing::error!(replica = %self.key, problem, "the engine is ready but cannot be published yet");
+            let error = Loss::plain(Cause::Launch, format!("the engine is ready but cannot be published: {problem}"));
+            self.seat.update(|r| r.last_error = Some(error.into_wire()));
+            tokio::time::sleep(self.shared.timings.disk_retry).await;
+        }
+        self.shared.metrics.published(&self.key);
+        self.warmup(StepStatus::Completed);
+        let slots = life.record.handoff.as_ref().map_or(0, |h| h.slots_total);
+        self.seat.set_model(life.record.model.clone());
+        self.seat.update(|r| {
+            r.phase(Phase::Ready);
+            r.slots_total = slots;
+        });
+        tracing::info!(
+            replica = %self.key, pid = life.engine.pid(), url = life.url(), generation = life.record.generation,
+            "ready"
+        );
+    }
+
+    /// Until it exits or stops answering.
+    async fn watch(&self, life: &Life, client: &EngineClient) -> Fault {
+        tokio::select! {
+            biased;
+            exit = life.engine.exited() => Fault::Exited(exit),
+            fault = self.liveness(client) => fault,
+            never = self.keep_log_short(life) => match never {},
+            never = self.forget_losses() => match never {},
+        }
+    }
+
+    async fn liveness(&self, client: &EngineClient) -> Fault {
+        let timings = &self.shared.timings;
+        let mut ticks = tokio::time::interval(timings.liveness_period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut missed = 0;
+        loop {
+            ticks.tick().await;
+            let last = match client.health(timings.liveness_timeout).await {
+                Health::Ready => {
+                    missed = 0;
+                    continue;
+                }
+                Health::Loading => "it says that it is loading again".to_owned(),
+                Health::Down(why) => why,
+            };
+            missed += 1;
+            if missed >= timings.liveness_fall {
+                return Fault::Hung { probes: missed, last };
+            }
+        }
+    }
+
+    async fn keep_log_short(&self, life: &Life) -> Infallible {
+        loop {
+            tokio::time::sleep(LOG_CHECK).await;
+            let log = life.log.clone();
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.cap()).await {
+                tracing::warn!(replica = %self.key, %error, "the engine's log cannot be cut");
+            }
+        }
+    }
+
+    /// A life that has served long enough clears what is shown of earlier ones.
+    async fn forget_losses(&self) -> Infallible {
+        tokio::time::sleep(self.shared.timings.restart.stable_after).await;
+        self.shared.metrics.breaker(&self.key, false);
+        self.seat.update(|r| r.failures = 0);
+        std::future::pending().await
+    }
+
+    fn warmup(&self, status: StepStatus) {
+        let first = self.key.replica == wire::ReplicaId::nth(0);
+        let suffix = if first { String::new() } else { format!("-{}", self.key.replica) };
+        let description = match status {
+            StepStatus::Completed => "the engine is ready",
+            StepStatus::Failed => "the engine was lost",
+            StepStatus::Running | StepStatus::Pending => "starting the engine and loading the model",
+        };
+        self.seat.step(PreparationStep {
+            id: format!("{}/warmup{suffix}", self.key.pool),
+            kind: StepKind::PoolWarmup,
+            description: description.to_owned(),
+            status,
+            bytes_done: None,
+            bytes_total: None,
+            estimated_ms: None,
+        });
+    }
+
+    /// The step of a life that ended.
+    pub(crate) fn warmup_failed(&self) {
+        self.warmup(StepStatus::Failed);
+    }
+}

@@ -1,0 +1,73 @@
+//! Every limit and period of supervision, with its default, in one place; tests scale them down.
+
+use std::time::Duration;
+
+/// How long things may take and how often they are looked at.
+#[derive(Debug, Clone)]
+pub struct Timings {
+    /// First pause between two looks at a starting engine; doubles up to `probe_slowest`.
+    pub probe_first: Duration,
+    /// Longest pause between two looks at a starting engine.
+    pub probe_slowest: Duration,
+    /// How long a start may take before the engine shows that it is loading.
+    pub startup_base: Duration,
+    /// Once it shows that (503), the budget grows by a second for this many bytes of model.
+    pub startup_bytes_per_second: u64,
+    /// The one-token completion before a replica is published.
+    pub canary_timeout: Duration,
+    /// Period of the liveness probe.
+    pub liveness_period: Duration,
+    /// How long one liveness probe may take.
+    pub liveness_timeout: Duration,
+    /// So many failed probes in a row make an engine hung.
+    pub liveness_fall: u32,
+    /// Between SIGTERM and SIGKILL.
+    pub stop_grace: Duration,
+    /// Between two tries to write what must be on disk (a full disk recovers by itself).
+    pub disk_retry: Duration,
+    /// When a lost engine starts again.
+    pub restart: RestartPolicy,
+}
+
+/// When a lost engine starts again. The numbers are RELIABILITY.md's.
+#[derive(Debug, Clone)]
+pub struct RestartPolicy {
+    /// Pauses after the first, second, … loss in a row; the last one repeats.
+    pub pauses: Vec<Duration>,
+    /// So many losses in a row open the breaker.
+    pub open_after: u32,
+    /// Pauses between single trials while the breaker is open; the last one repeats.
+    pub trials: Vec<Duration>,
+    /// A life that served this long starts the count anew.
+    pub stable_after: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            probe_first: Duration::from_millis(50),
+            probe_slowest: Duration::from_millis(250),
+            startup_base: Duration::from_secs(60),
+            startup_bytes_per_second: 50 * 1024 * 1024,
+            canary_timeout: Duration::from_secs(60),
+            liveness_period: Duration::from_secs(1),
+            liveness_timeout: Duration::from_secs(1),
+            liveness_fall: 3,
+            stop_grace: Duration::from_secs(5),
+            disk_retry: Duration::from_secs(1),
+            restart: RestartPolicy::default(),
+        }
+    }
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        let seconds = |list: &[u64]| list.iter().copied().map(Duration::from_secs).collect();
+        Self {
+            pauses: seconds(&[0, 1, 2, 4, 8, 16]),
+            open_after: 6,
+            trials: seconds(&[60, 120, 240, 300]),
+            stable_after: Duration::from_mins(10),
+        }
+    }
+}
