@@ -1,0 +1,95 @@
+//! The stub as a program, in place of `llama-server`.
+#![forbid(unsafe_code)]
+
+use std::future::pending;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitCode};
+
+use stub_llama::{Role, StubConfig, serve};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = match StubConfig::parse(std::env::args().skip(1), std::env::vars()) {
+        Ok(config) => config,
+        Err(error) => return fail(&format!("error: {error}")),
+    };
+    if config.version {
+        say("version: 0 (stub)");
+        return ExitCode::SUCCESS;
+    }
+    if let Some(line) = &config.faults.say {
+        say(line);
+    }
+    match run(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("main: exiting due to HTTP server error: {error}")),
+    }
+}
+
+async fn run(config: StubConfig) -> io::Result<()> {
+    let faults = config.faults.clone();
+    // Held, not waited for: what a careless engine leaves behind.
+    let _grandchild = faults.grandchild.then(|| Command::new("sleep").arg("3600").spawn()).transpose()?;
+    if faults.ignore_term {
+        // A handler that does nothing.
+        let _ = signal(SignalKind::terminate())?;
+    }
+    if faults.no_bind {
+        return pending().await;
+    }
+    if faults.port_steal {
+        let _thief = steal_port()?;
+        return pending().await;
+    }
+    let listener = TcpListener::bind(SocketAddr::new(config.host, config.port)).await?;
+    say(&format!("main: HTTP server is listening on http://{}", listener.local_addr()?));
+    let (loaded, is_loaded) = oneshot::channel();
+    // Nobody is there to hear it only when the process is going down.
+    let on_loaded = || loaded.send(()).unwrap_or_default();
+    tokio::select! {
+        served = serve(listener, config, Role::Process, on_loaded) => served,
+        ended = terminated(is_loaded, faults.ignore_term) => ended,
+    }
+}
+
+/// As in the real server, there is no handler until the model is loaded: SIGTERM kills until then.
+async fn terminated(is_loaded: oneshot::Receiver<()>, ignored: bool) -> io::Result<()> {
+    if is_loaded.await.is_err() {
+        return pending().await;
+    }
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    say("main: model loaded");
+    if ignored {
+        return pending().await;
+    }
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    say("cleaning up before exit...");
+    Ok(())
+}
+
+/// The same command line in another process, which binds the port that this one was given.
+fn steal_port() -> io::Result<Child> {
+    let arguments = std::env::args().skip(1).filter(|argument| argument != "--stub-port-steal");
+    Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .arg("--stub-port-steal=0")
+        .env_remove("STUB_PORT_STEAL")
+        .spawn()
+}
+
+fn fail(line: &str) -> ExitCode {
+    say(line);
+    ExitCode::FAILURE
+}
+
+fn say(line: &str) {
+    // The log may be gone; the engine goes on.
+    let _ = writeln!(io::stderr(), "{line}");
+}
