@@ -1,6 +1,7 @@
 //! Repository chores: `cargo xtask <command>`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod contracts;
 mod floors;
 mod train;
@@ -25,6 +26,8 @@ enum Command {
     Floors,
     /// Train the haiku model from scratch and write it where builtin:haiku takes it from
     TrainHaiku,
+    /// Measure what the control plane costs, against the bare engine, and print the ratios
+    Bench(bench::Options),
 }
 
 fn main() -> Result<()> {
@@ -33,6 +36,7 @@ fn main() -> Result<()> {
         Command::RegenSchema => contracts::write(&contracts::schemas()?),
         Command::Floors => floors::check(),
         Command::TrainHaiku => train::haiku(),
+        Command::Bench(options) => bench::run(&options),
     }
 }
 

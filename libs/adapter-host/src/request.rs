@@ -9,7 +9,7 @@ pub enum EngineRequest {
     /// Text completion; carries token ids in its chunks.
     Completion(CompletionRequest),
     /// OpenAI chat with everything its chunks can carry (tool calls, reasoning, logprobs).
-    Chat(ChatRequest),
+    Chat(Box<ChatRequest>),
 }
 
 /// Text completion.

@@ -1,1 +1,14 @@
-//! The whole journey on the real engine.
+//! The whole journey on the real engine: what the tests of this package, and others that need the
+//! real daemons, stand on. Starts the built binaries as a user would; skips nothing and falls back
+//! to nothing.
+#![forbid(unsafe_code)]
+
+mod api;
+mod daemon;
+mod engine;
+mod minute;
+
+pub use api::{Api, Event, Followed};
+pub use daemon::Daemon;
+pub use engine::{built_binary, provisioned};
+pub use minute::{current_minute, spelled};
