@@ -118,6 +118,22 @@ impl State {
     }
 }
 
+impl Live {
+    /// Writes the terminal entry; says what the task cost and what is shown of it from now on.
+    fn close(self, ending: &Ending) -> (Account, History) {
+        let mut past = self.history;
+        past.decode = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
+        let used = self.tokens.used(ending);
+        let end = |reason| self.tokens.end(used, reason, ran(&past, &self.request));
+        match ending {
+            Ending::Finished(finished) => self.writer.end(end(finished.reason)),
+            Ending::Cancelled(_) => self.writer.end(end(FinishReason::Cancelled)),
+            Ending::Failed(failure) => self.writer.error(failure.event()),
+        }
+        (Account { used, decode: past.decode }, past)
+    }
+}
+
 /// What a task is made of; see [`TaskCore`].
 pub(crate) struct NewTask {
     pub(crate) id: TaskId,
@@ -235,30 +251,13 @@ impl TaskCore {
                 return None;
             }
         };
-        let mut past = live.history;
-        past.decode = past.run.as_ref().filter(|_| live.running).map(|run| run.since.elapsed());
-        let used = live.tokens.used(ending);
-        let finish_reason = match ending {
-            Ending::Finished(finished) => Some(finished.reason),
-            Ending::Cancelled(_) => Some(FinishReason::Cancelled),
-            Ending::Failed(_) => None,
-        };
-        match (finish_reason, ending) {
-            (Some(reason), _) => {
-                let ran = ran(&past, &live.request);
-                live.writer.end(live.tokens.end(used, reason, ran));
-            }
-            (None, Ending::Failed(failure)) => live.writer.error(failure.event()),
-            // Dropping the writer ends the log too; no ending without a reason gets here.
-            (None, _) => drop(live.writer),
-        }
-        let decode = past.decode;
+        let (account, past) = live.close(ending);
         if let State::Ended { history, .. } = &mut *state {
             *history = past;
         }
         drop(state);
         self.ended.cancel();
-        Some(Account { used, decode })
+        Some(account)
     }
 
     pub(crate) fn has_ended(&self) -> bool {

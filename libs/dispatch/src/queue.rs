@@ -192,3 +192,120 @@ impl<T> Queue<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const AGEING: Ageing = Ageing { overtaken: 3, wait: Duration::from_secs(30) };
+
+    fn queue(capacity: u32, policy: FullPolicy) -> Queue<u64> {
+        Queue::new(capacity, policy, AGEING)
+    }
+
+    fn add(queue: &mut Queue<u64>, priority: Priority, seq: u64) -> Result<Option<u64>, NoPlace> {
+        let waiting = Waiting { since: Instant::now(), deadline: None, item: seq };
+        queue.admit(Place { priority, seq }, waiting)
+    }
+
+    fn drain(queue: &mut Queue<u64>) -> Vec<u64> {
+        let mut taken = Vec::new();
+        while let Some((item, ())) = queue.take_first(Instant::now(), |_| Some(())) {
+            taken.push(item);
+        }
+        taken
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn interactive_goes_first_and_batch_after_being_overtaken_often_enough() {
+        let mut queue = queue(16, FullPolicy::Reject);
+        add(&mut queue, Priority::Batch, 0).unwrap();
+        add(&mut queue, Priority::Batch, 1).unwrap();
+        for seq in 2..8 {
+            add(&mut queue, Priority::Interactive, seq).unwrap();
+        }
+        assert_eq!(drain(&mut queue), [2, 3, 4, 0, 5, 6, 7, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_task_that_waited_long_enough_goes_first() {
+        let mut queue = queue(16, FullPolicy::Reject);
+        add(&mut queue, Priority::Batch, 0).unwrap();
+        tokio::time::advance(AGEING.wait).await;
+        add(&mut queue, Priority::Interactive, 1).unwrap();
+        assert_eq!(drain(&mut queue), [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_drops_its_oldest_batch_task_or_refuses() {
+        let mut dropping = queue(2, FullPolicy::DropLru);
+        add(&mut dropping, Priority::Batch, 0).unwrap();
+        add(&mut dropping, Priority::Batch, 1).unwrap();
+        assert_eq!(add(&mut dropping, Priority::Interactive, 2), Ok(Some(0)));
+        assert_eq!(add(&mut dropping, Priority::Interactive, 3), Ok(Some(1)));
+        assert_eq!(add(&mut dropping, Priority::Interactive, 4), Err(NoPlace::Full));
+        let mut refusing = queue(1, FullPolicy::Reject);
+        add(&mut refusing, Priority::Batch, 0).unwrap();
+        assert_eq!(add(&mut refusing, Priority::Interactive, 1), Err(NoPlace::Full));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_cannot_run_now_does_not_hold_up_the_ones_behind_it() {
+        let mut queue = queue(16, FullPolicy::Reject);
+        for seq in 0..3 {
+            add(&mut queue, Priority::Interactive, seq).unwrap();
+        }
+        let taken = queue.take_first(Instant::now(), |seq| (*seq > 0).then_some(()));
+        assert_eq!(taken.map(|(seq, ())| seq), Some(1));
+        assert_eq!(drain(&mut queue), [0, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_put_back_has_its_old_place() {
+        let mut queue = queue(2, FullPolicy::Reject);
+        for seq in 0..2 {
+            add(&mut queue, Priority::Interactive, seq).unwrap();
+        }
+        let (first, ()) = queue.take_first(Instant::now(), |_| Some(())).unwrap();
+        add(&mut queue, Priority::Interactive, 2).unwrap();
+        let waiting = Waiting { since: Instant::now(), deadline: None, item: first };
+        queue.put_back(Place { priority: Priority::Interactive, seq: first }, waiting).unwrap();
+        assert_eq!(drain(&mut queue), [0, 1, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_bound_holds_and_every_task_leaves_exactly_once(
+            acts in proptest::collection::vec((0..5_u8, any::<bool>(), 0..40_u64), 0..120),
+            drop_lru: bool,
+        ) {
+            let policy = if drop_lru { FullPolicy::DropLru } else { FullPolicy::Reject };
+            let mut queue = queue(4, policy);
+            let now = Instant::now();
+            let (mut admitted, mut left) = (Vec::new(), Vec::new());
+            for (seq, (act, batch, other)) in (0..).zip(acts) {
+                let priority = if batch { Priority::Batch } else { Priority::Interactive };
+                match act {
+                    0..3 => {
+                        let deadline = (other % 3 == 0).then(|| now + Duration::from_secs(other));
+                        let waiting = Waiting { since: now, deadline, item: seq };
+                        if let Ok(dropped) = queue.admit(Place { priority, seq }, waiting) {
+                            admitted.push(seq);
+                            left.extend(dropped);
+                        }
+                    }
+                    3 => left.extend(queue.take_first(now, |_| Some(())).map(|(seq, ())| seq)),
+                    _ if batch => left.extend(queue.take_expired(now + Duration::from_secs(other))),
+                    _ => left.extend(queue.remove(Place { priority, seq: other })),
+                }
+                prop_assert!(queue.len() <= 4);
+                prop_assert_eq!(queue.len() + left.len(), admitted.len());
+            }
+            left.extend(queue.close());
+            left.sort_unstable();
+            prop_assert_eq!(left, admitted);
+            prop_assert_eq!(queue.next_deadline(), None);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A task's journey: order, slots, priorities, bounds, idempotency.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test helper fails by panicking"
+)]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dispatch::{AdmissionError, Limits, Owner, TaskFilter, TaskSpec};
+use support::{Engine, Script, World, all, batch, id, key, owner, pool, spec, until_entries, words};
+use task_log::Entry;
+use wire::config::FullPolicy;
+use wire::task::{Placement, PlacementMode};
+use wire::{ErrorCode, TaskState};
+
+const MS: Duration = Duration::from_millis(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_started_speaks_without_gaps_and_ends_once() {
+    let world = World::new();
+    world.up(0, 1, 1, &Engine::new(Script::Speak(3, MS)));
+    let task = world.submit(spec("x"));
+    assert_eq!(words(&task).await, "started:r0 0=t0 1=t1 2=t2 end:stop");
+    assert_eq!(world.free(0), 1, "the slot is free when the end is read");
+
+    let view = task.view();
+    assert_eq!(view.state, TaskState::Done);
+    assert_eq!((view.tokens_in, view.tokens_out), (Some(7), Some(4)));
+    assert_eq!(view.decode_time_ms, Some(3));
+    assert_eq!(view.placement.unwrap(), "p/r0: the only replica with a free slot (1 of 1 slots free)");
+    let receipt = view.receipt.unwrap();
+    assert_eq!((receipt.engine_version.as_str(), receipt.model_digest.as_str()), ("engine-0-1", "digest"));
+    assert_eq!(receipt.seed.unwrap().0, 42);
+    assert_eq!(receipt.tokens_sha256.len(), 64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_counted_is_what_happened() {
+    let world = World::new();
+    world.up(0, 1, 1, &Engine::new(Script::Speak(3, MS)));
+    all(&world.submit(spec("x"))).await;
+    all(&world.submit(spec("y"))).await;
+    let class = r#"{pool_id="p",priority="interactive"}"#;
+    assert_eq!(world.metric(&format!("orchd_tokens_out_total{class}")), Some(8.0));
+    assert_eq!(world.metric(&format!("orchd_tokens_in_total{class}")), Some(14.0));
+    assert_eq!(world.metric(&format!("orchd_tasks_enqueued_total{class}")), Some(2.0));
+    assert_eq!(world.metric(&format!("orchd_tasks_started_total{class}")), Some(2.0));
+    assert_eq!(world.metric(&format!("orchd_queue_depth{class}")), Some(0.0));
+    assert_eq!(world.metric(&format!("orchd_inter_token_seconds_count{class}")), Some(4.0));
+    assert_eq!(
+        world.metric(r#"orchd_placement_decisions_total{pool_id="p",outcome="most_free"}"#),
+        Some(2.0)
+    );
+    assert_eq!(world.metric(r#"orchd_slots_total{pool_id="p"}"#), Some(1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_waits_for_an_engine_and_says_so_and_is_served_when_one_comes_up() {
+    let world = World::new();
+    let task = world.submit(spec("x"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let view = task.view();
+    assert_eq!((view.state, view.queue_position), (TaskState::Queued, Some(0)));
+    assert_eq!(view.placement.unwrap(), "waits: pool p has no ready engine");
+    assert_eq!(task.log().entries_len(), 0, "no invented tokens");
+    world.up(0, 1, 1, &Engine::new(Script::Speak(1, MS)));
+    assert_eq!(words(&task).await, "started:r0 0=t0 end:stop");
+    assert_eq!(task.view().queue_ms, Some(60_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_bound_what_runs_and_freed_ones_are_used() {
+    let world = World::with(100, FullPolicy::Reject, Limits::default());
+    let engine = Engine::new(Script::Speak(3, MS));
+    world.up(0, 1, 2, &engine);
+    let tasks: Vec<_> = (0..20).map(|n| world.submit(spec(&n.to_string()))).collect();
+    for task in &tasks {
+        assert!(words(task).await.ends_with("end:stop"));
+    }
+    assert_eq!(engine.peak.load(Ordering::SeqCst), 2);
+    let order: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+    assert_eq!(engine.prompts(), order, "first come, first served");
+    assert_eq!(world.free(0), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn interactive_goes_before_batch() {
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(1, MS));
+    let tasks = [world.submit(batch("b0")), world.submit(batch("b1")), world.submit(spec("i0"))];
+    assert_eq!(tasks[1].view().queue_position, Some(2));
+    world.up(0, 1, 1, &engine);
+    for task in &tasks {
+        all(task).await;
+    }
+    assert_eq!(engine.prompts(), ["i0", "b0", "b1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batch_does_not_starve_under_a_steady_stream_of_interactive_tasks() {
+    let world = World::with(100, FullPolicy::Reject, Limits { batch_overtaken: 3, ..Limits::default() });
+    let engine = Engine::new(Script::Speak(1, MS));
+    let waiting = world.submit(batch("b"));
+    let others: Vec<_> = (0..10).map(|n| world.submit(spec(&n.to_string()))).collect();
+    world.up(0, 1, 1, &engine);
+    all(&waiting).await;
+    assert_eq!(engine.prompts().iter().position(|prompt| prompt == "b"), Some(3));
+    for task in &others {
+        all(task).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_with_a_measured_wait() {
+    let world = World::with(2, FullPolicy::Reject, Limits::default());
+    let engine = Engine::new(Script::Speak(1, Duration::from_secs(9)));
+    world.up(0, 1, 1, &engine);
+    let first = world.submit(spec("x"));
+    assert_eq!(first.queue_place().now().unwrap().predicted_start_ms, None);
+    all(&first).await;
+    let running = world.submit(spec("r"));
+    world.until_free(0, 0).await;
+    let waiting = [world.submit(spec("a")), world.submit(spec("b"))];
+    let told = waiting[1].queue_place().now().unwrap();
+    assert_eq!((told.position, told.predicted_start_ms), (1, Some(18_000)));
+    let refused = world.dispatch.submit(spec("c")).unwrap_err();
+    let retry_after = Duration::from_secs(9);
+    assert_eq!(refused, AdmissionError::QueueFull { pool: pool(), capacity: 2, retry_after });
+    assert_eq!(world.metric(r#"orchd_tasks_rejected_total{pool_id="p",reason="queue_full"}"#), Some(1.0));
+    for task in waiting.iter().chain([&running]) {
+        all(task).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn drop_lru_gives_up_the_oldest_batch_task_with_an_error() {
+    let world = World::with(2, FullPolicy::DropLru, Limits::default());
+    let dropped = world.submit(batch("old"));
+    let kept = world.submit(batch("young"));
+    world.submit(spec("new"));
+    assert_eq!(words(&dropped).await, "error:QUEUE_FULL:0");
+    assert_eq!(dropped.view().state, TaskState::Failed);
+    assert_eq!(kept.view().state, TaskState::Queued);
+    assert_eq!(world.dispatch.queue_depth(&pool()), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_readers_place_in_the_queue_is_told_as_it_moves() {
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(1, MS));
+    let tasks: Vec<_> = (0..3).map(|n| world.submit(spec(&n.to_string()))).collect();
+    let mut place = tasks[2].queue_place();
+    assert_eq!(place.changed().await.unwrap().position, 2);
+    tasks[0].cancel();
+    assert_eq!(place.changed().await.unwrap().position, 1);
+    world.up(0, 1, 1, &engine);
+    assert_eq!(place.changed().await.unwrap().position, 0);
+    assert_eq!(place.changed().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_task_waits_for_its_replica_while_others_pass() {
+    let world = World::new();
+    let pinned = TaskSpec {
+        placement: Some(Placement {
+            mode: PlacementMode::Pin,
+            pool_id: None,
+            replica_id: Some(key(1).replica),
+        }),
+        ..spec("pinned")
+    };
+    let pinned = world.submit(pinned);
+    let free = world.submit(spec("free"));
+    world.up(0, 1, 1, &Engine::new(Script::Speak(1, MS)));
+    assert_eq!(words(&free).await, "started:r0 0=t0 end:stop");
+    assert_eq!(pinned.view().placement.unwrap(), "waits: p/r1, where it is pinned, has no ready engine");
+    world.up(1, 1, 1, &Engine::new(Script::Speak(1, MS)));
+    assert_eq!(words(&pinned).await, "started:r1 0=t0 end:stop");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_equal_submissions_are_one_execution() {
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(2, Duration::ZERO));
+    world.up(0, 1, 4, &engine);
+    let submit = |fingerprint| {
+        let dispatch = world.dispatch.clone();
+        let spec = TaskSpec { task_id: Some(id("mine")), fingerprint, ..spec("x") };
+        tokio::spawn(async move { dispatch.submit(spec) })
+    };
+    let submissions: Vec<_> = (0..1_000).map(|_| submit([1; 32])).collect();
+    let mut created = 0;
+    for submission in submissions {
+        let task = submission.await.unwrap().unwrap();
+        created += u32::from(task.created_now);
+        assert!(words(&task).await.ends_with("end:stop"));
+    }
+    assert_eq!((created, engine.prompts().len()), (1, 1));
+    let conflict = submit([2; 32]).await.unwrap().unwrap_err();
+    assert_eq!(conflict, AdmissionError::Conflict { task_id: id("mine") });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_belongs_to_its_owner_and_the_control_scope_sees_all() {
+    let world = World::new();
+    let task = world.submit(spec("x"));
+    let other = Owner::Data("two".into());
+    assert!(world.dispatch.task(task.id(), &other).is_none());
+    assert!(world.dispatch.task(task.id(), &owner()).is_some());
+    assert!(world.dispatch.task(task.id(), &Owner::Control).is_some());
+    let list = |owner| world.dispatch.tasks(&TaskFilter { owner, state: None, limit: 10 }).len();
+    assert_eq!((list(other), list(owner()), list(Owner::Control)), (0, 1, 1));
+    let taken = TaskSpec { task_id: Some(task.id().clone()), owner: Owner::Data("two".into()), ..spec("x") };
+    assert!(matches!(world.dispatch.submit(taken), Err(AdmissionError::Conflict { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_resolve_and_a_staged_models_name_does_so_later() {
+    let world = World::new();
+    assert_eq!(world.dispatch.resolve("alias").unwrap(), pool());
+    assert!(world.dispatch.resolve("staged").is_err());
+    world.dispatch.learn_model_name(&pool(), "staged");
+    assert_eq!(world.dispatch.resolve("staged").unwrap(), pool());
+    let unknown = TaskSpec { model: "alais".to_owned(), ..spec("x") };
+    let error = world.dispatch.submit(unknown).unwrap_err();
+    assert!(matches!(error, AdmissionError::UnknownModel(unknown) if unknown.nearest == ["alias"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ended_tasks_are_kept_within_their_bounds() {
+    let limits = Limits { kept_tasks: 3, kept_for: Duration::from_secs(100), ..Limits::default() };
+    let world = World::with(8, FullPolicy::Reject, limits);
+    world.up(0, 1, 1, &Engine::new(Script::Speak(1, MS)));
+    let waiting = TaskSpec {
+        placement: Some(Placement {
+            mode: PlacementMode::Pin,
+            pool_id: None,
+            replica_id: Some(key(9).replica),
+        }),
+        ..spec("waits")
+    };
+    let waiting = world.submit(waiting);
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let task = world.submit(spec(&n.to_string()));
+        all(&task).await;
+        ids.push(task.id().clone());
+    }
+    tokio::task::yield_now().await;
+    let known = || ids.iter().filter(|id| world.dispatch.task(id, &Owner::Control).is_some()).count();
+    assert_eq!(known(), 3);
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert_eq!(known(), 0);
+    assert!(world.dispatch.task(waiting.id(), &Owner::Control).is_some(), "a living task is never let go");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_says_more_than_its_log_may_hold_fails_and_frees_its_slot() {
+    let limits = Limits { task_log_bytes: 4_000, ..Limits::default() };
+    let world = World::with(8, FullPolicy::Reject, limits);
+    let engine = Engine::new(Script::Speak(1_000, MS));
+    world.up(0, 1, 1, &engine);
+    let task = world.submit(spec("x"));
+    let last = all(&task).await.pop().unwrap();
+    assert!(matches!(last, Entry::Error(error) if error.code == ErrorCode::TooLarge));
+    assert_eq!((world.free(0), engine.running.load(Ordering::SeqCst)), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_reader_sees_all_of_it() {
+    let world = World::new();
+    world.up(0, 1, 1, &Engine::new(Script::Speak(2, MS)));
+    let task = world.submit(spec("x"));
+    until_entries(&task, 4).await;
+    assert_eq!(words(&task).await, words(&task).await);
+    assert_eq!(words(&task).await, "started:r0 0=t0 1=t1 end:stop");
+}

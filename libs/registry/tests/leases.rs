@@ -1,0 +1,209 @@
+//! What leases promise.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test helper fails by panicking"
+)]
+
+use proptest::prelude::*;
+use registry::{Event, Registry, SlotLease, Up};
+use wire::{PoolId, ReplicaId, ReplicaKey};
+
+fn key(n: u32) -> ReplicaKey {
+    ReplicaKey { pool: PoolId::try_new("p").unwrap(), replica: ReplicaId::nth(n) }
+}
+
+fn up(n: u32, generation: u64, slots: u32) -> Event {
+    Event::Up(Up {
+        key: key(n),
+        generation,
+        slots,
+        engine_version: "v".to_owned(),
+        model_id: "m".to_owned(),
+        model_digest: "d".to_owned(),
+        ctx: Some(16),
+        draining: false,
+    })
+}
+
+fn down(n: u32, generation: u64) -> Event {
+    Event::Down { key: key(n), generation, reason: "killed".to_owned() }
+}
+
+fn free(registry: &Registry, n: u32) -> u32 {
+    registry.snapshot().replicas[&key(n)].slots_free
+}
+
+#[test]
+fn a_dropped_lease_frees_its_slot() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 1));
+    let lease = registry.try_lease(&key(0), 1).unwrap();
+    assert!(registry.try_lease(&key(0), 1).is_none());
+    drop(lease);
+    assert!(registry.try_lease(&key(0), 1).is_some());
+}
+
+#[tokio::test]
+async fn a_freed_slot_wakes() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 1));
+    let lease = registry.try_lease(&key(0), 1).unwrap();
+    let mut changed = registry.changed();
+    changed.borrow_and_update();
+    drop(lease);
+    assert!(changed.has_changed().unwrap());
+}
+
+#[test]
+fn an_older_life_never_changes_a_newer_one() {
+    let registry = Registry::default();
+    registry.apply(up(0, 2, 3));
+    let before = registry.snapshot();
+    registry.apply(up(0, 1, 9));
+    registry.apply(down(0, 1));
+    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    assert_eq!(registry.snapshot(), before);
+    assert!(registry.try_lease(&key(0), 1).is_none());
+}
+
+#[test]
+fn a_lease_of_an_old_life_frees_no_slot_of_the_new_one() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 1));
+    let old = registry.try_lease(&key(0), 1).unwrap();
+    registry.apply(up(0, 2, 1));
+    assert!(old.is_lost());
+    let new = registry.try_lease(&key(0), 2).unwrap();
+    drop(old);
+    assert_eq!(free(&registry, 0), 0);
+    drop(new);
+    assert_eq!(free(&registry, 0), 1);
+}
+
+#[test]
+fn a_mute_engine_that_comes_back_as_the_same_generation_has_all_its_slots() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 1));
+    let old = registry.try_lease(&key(0), 1).unwrap();
+    registry.apply(down(0, 1));
+    registry.apply(up(0, 1, 1));
+    let new = registry.try_lease(&key(0), 1).unwrap();
+    drop(old);
+    assert_eq!(free(&registry, 0), 0);
+    assert!(!new.is_lost());
+}
+
+#[tokio::test]
+async fn every_lease_of_a_lost_life_hears_of_it_and_why() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 2));
+    let early = registry.try_lease(&key(0), 1).unwrap();
+    let waiting = early.lost();
+    let late = registry.try_lease(&key(0), 1).unwrap();
+    registry.apply(down(0, 1));
+    assert_eq!(&*waiting.await, "killed");
+    assert_eq!(&*late.lost().await, "killed");
+    assert_eq!(registry.snapshot().replicas[&key(0)].last_down_reason.as_deref(), Some("killed"));
+}
+
+#[test]
+fn a_draining_replica_keeps_its_leases_and_gives_no_new_ones() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 2));
+    let lease = registry.try_lease(&key(0), 1).unwrap();
+    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    assert!(!lease.is_lost());
+    assert!(registry.try_lease(&key(0), 1).is_none());
+}
+
+#[test]
+fn a_snapshot_does_not_change() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 2));
+    let before = registry.snapshot();
+    let _lease = registry.try_lease(&key(0), 1);
+    assert_eq!(before.replicas[&key(0)].slots_free, 2);
+    assert_eq!(free(&registry, 0), 1);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Apply(Event),
+    Lease(u32, u64),
+    Drop(usize),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let who = (0..2_u32, 1..4_u64);
+    prop_oneof![
+        2 => (who.clone(), 0..4_u32).prop_map(|((n, g), slots)| Act::Apply(up(n, g, slots))),
+        1 => who.clone().prop_map(|(n, g)| Act::Apply(down(n, g))),
+        1 => who.clone().prop_map(|(n, generation)| Act::Apply(Event::Draining { key: key(n), generation })),
+        4 => who.prop_map(|(n, g)| Act::Lease(n, g)),
+        3 => (0..8_usize).prop_map(Act::Drop),
+    ]
+}
+
+// Unlost leases of a replica are exactly its taken slots.
+fn check(registry: &Registry, held: &[SlotLease]) -> Result<(), TestCaseError> {
+    for (key, replica) in &registry.snapshot().replicas {
+        let live = held.iter().filter(|lease| lease.key() == key && !lease.is_lost()).count();
+        let live = u32::try_from(live).unwrap();
+        let expected = if replica.ready { replica.slots_total.saturating_sub(live) } else { 0 };
+        prop_assert_eq!(replica.slots_free, expected);
+        prop_assert!(replica.ready || live == 0, "a lease of a replica that is down must be lost");
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn slots_never_leak_and_are_never_given_twice(acts in proptest::collection::vec(act(), 0..80)) {
+        let registry = Registry::default();
+        let mut held: Vec<SlotLease> = Vec::new();
+        for act in acts {
+            match act {
+                Act::Apply(event) => registry.apply(event),
+                Act::Lease(n, generation) => {
+                    let could = registry.snapshot().replicas.get(&key(n))
+                        .is_some_and(|r| r.takes_work() && r.generation == generation);
+                    let lease = registry.try_lease(&key(n), generation);
+                    prop_assert_eq!(lease.is_some(), could);
+                    held.extend(lease);
+                }
+                Act::Drop(i) if i < held.len() => drop(held.swap_remove(i)),
+                Act::Drop(_) => {}
+            }
+            check(&registry, &held)?;
+        }
+        held.clear();
+        for replica in registry.snapshot().replicas.values().filter(|r| r.ready) {
+            prop_assert_eq!(replica.slots_free, replica.slots_total);
+        }
+    }
+}
+
+#[test]
+fn many_threads_never_hold_more_than_there_is() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 3));
+    let (now, taken) = (AtomicU32::new(0), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    let Some(lease) = registry.try_lease(&key(0), 1) else { continue };
+                    assert!(now.fetch_add(1, Ordering::SeqCst) < 3);
+                    taken.fetch_add(1, Ordering::SeqCst);
+                    now.fetch_sub(1, Ordering::SeqCst);
+                    drop(lease);
+                }
+            });
+        }
+    });
+    assert!(taken.load(Ordering::SeqCst) > 0);
+    assert_eq!(free(&registry, 0), 3);
+}
