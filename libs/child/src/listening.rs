@@ -16,20 +16,13 @@ pub struct Holder {
     pub name: String,
 }
 
-/// Whether a TCP socket listening on `port` belongs to the process or to its session. Blocking.
+/// Whether a TCP socket listening on `port` belongs to exactly this process. Blocking.
 ///
 /// # Errors
 /// The kernel's socket tables or the process's descriptors cannot be read.
 pub fn listens_on(pid: u32, port: u16) -> io::Result<bool> {
     let sockets = listening_sockets(port)?;
-    if sockets.is_empty() {
-        return Ok(false);
-    }
-    if holds_any(pid, &sockets)? {
-        return Ok(true);
-    }
-    let in_session = |other: &u32| procfs::stat(*other).is_ok_and(|stat| stat.session == pid);
-    Ok(procfs::pids()?.iter().filter(|p| in_session(p)).any(|p| holds_any(*p, &sockets).unwrap_or(false)))
+    Ok(!sockets.is_empty() && holds_any(pid, &sockets)?)
 }
 
 /// The process that listens on a TCP port, when it can be seen. Blocking.

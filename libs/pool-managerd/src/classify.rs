@@ -74,20 +74,30 @@ impl Cause {
                  SIGSEGV, SIGILL or SIGABRT are defects of the engine or of its build"
             }
             Self::BadFlag => "correct `flags` of the pool, then preload it",
-            Self::ModelNotFound => "check `model` of the pool and that the file is still there, then preload it",
+            Self::ModelNotFound => {
+                "check `model` of the pool and that the file is still there, then preload it"
+            }
             Self::ModelCorrupt => {
                 "fetch the model again, or use an engine that knows its architecture, then preload the pool"
             }
-            Self::MissingLibrary => "install the library or build the engine again on this machine, then preload the pool",
+            Self::MissingLibrary => {
+                "install the library or build the engine again on this machine, then preload the pool"
+            }
             Self::DriverMismatch => "update the NVIDIA driver, or build the engine again for this card",
             Self::OutOfMemory => "lower `ctx` or `slots`, use a smaller quantisation, or free memory",
             Self::DeviceOutOfMemory => {
                 "lower `ctx` or `slots`, offload fewer layers (--n-gpu-layers), or free memory on the card"
             }
             Self::PortTaken => "another port is tried at once",
-            Self::StartupTimeout => "see in the engine's log what it was doing; a slow disk needs a smaller model",
-            Self::CanaryFailed => "try the engine by hand with the flags shown; it loads but does not generate",
-            Self::Hung => "it was killed and starts again; if it repeats, look at the card and the engine's log",
+            Self::StartupTimeout => {
+                "see in the engine's log what it was doing; a slow disk needs a smaller model"
+            }
+            Self::CanaryFailed => {
+                "try the engine by hand with the flags shown; it loads but does not generate"
+            }
+            Self::Hung => {
+                "it was killed and starts again; if it repeats, look at the card and the engine's log"
+            }
             Self::Launch => "check the path, its permissions, and the free space of the runtime directory",
             Self::Provisioning => "correct what the message names, then preload the pool",
         }

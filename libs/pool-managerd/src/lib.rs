@@ -33,6 +33,7 @@ pub use app::{App, AppConfig, Running, StartError};
 pub use classify::{Cause, classify};
 pub use launch::InheritedEnv;
 pub use prepare::{Prepare, PrepareError, Progress};
+pub use provisioners_model_provisioner::Cancel;
 pub use schedule::{Next, RestartSchedule};
 pub use timings::{RestartPolicy, Timings};
 pub use token::Token;

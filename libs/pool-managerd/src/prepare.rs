@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
+use provisioners_model_provisioner::Cancel;
 use wire::config::PoolConfig;
 use wire::{ModelRecord, PreparationStep, PreparedEngine, ReplicaId};
 
@@ -19,7 +19,7 @@ pub trait Prepare: Send + Sync + 'static {
         pool: &PoolConfig,
         replica: &ReplicaId,
         progress: &Progress,
-        cancel: &CancellationToken,
+        cancel: &Cancel,
     ) -> Result<PreparedEngine, PrepareError>;
 }
 

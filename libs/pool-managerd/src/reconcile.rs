@@ -29,7 +29,10 @@ impl Leftovers {
     /// Ends what nobody wants.
     pub(crate) async fn end_unwanted(&mut self, grace: Duration) {
         for process in self.unwanted.drain(..) {
-            tracing::warn!(pid = process.pid(), "an engine of an earlier manager that is not wanted any more is stopped");
+            tracing::warn!(
+                pid = process.pid(),
+                "an engine of an earlier manager that is not wanted any more is stopped"
+            );
             if let Err(error) = process.terminate(grace).await {
                 tracing::error!(%error, "it cannot be observed to end");
             }
@@ -96,11 +99,7 @@ fn forget(run: &RunDir, handoffs: &HandoffDir, key: &ReplicaKey) -> io::Result<(
 
 /// Claims of our replicas without an engine. Claims of others (an engine that someone else runs)
 /// are none of our business.
-fn withdraw_stale(
-    handoffs: &HandoffDir,
-    pools: &[Arc<PoolConfig>],
-    survivors: &HashMap<ReplicaKey, Life>,
-) {
+fn withdraw_stale(handoffs: &HandoffDir, pools: &[Arc<PoolConfig>], survivors: &HashMap<ReplicaKey, Life>) {
     let keys = pools.iter().flat_map(|pool| {
         (0..pool.replicas).map(|n| ReplicaKey { pool: pool.id.clone(), replica: wire::ReplicaId::nth(n) })
     });

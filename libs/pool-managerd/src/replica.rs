@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handoff::HandoffDir;
+use provisioners_model_provisioner::Cancel;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use wire::config::{OnExit, PoolConfig};
 use wire::pool::ReplicaError;
 use wire::{Phase, PreparedEngine, ReplicaKey};
@@ -163,7 +163,7 @@ impl Replica {
             turn = shared.provisioning.lock() => turn,
             () = self.orders.unwanted() => return Err(After::Stopped),
         };
-        let cancel = CancellationToken::new();
+        let cancel = Cancel::new();
         let mut work = tokio::task::spawn_blocking({
             let (shared, pool, cancel) = (Arc::clone(&self.shared), Arc::clone(&self.pool), cancel.clone());
             let (replica, progress) = (self.key.replica.clone(), self.progress());
@@ -218,7 +218,8 @@ impl Replica {
 
     /// One life, from a started (or adopted) process to its end.
     async fn live(&mut self, mut life: Life, loading: Option<tokio::sync::SemaphorePermit<'_>>) -> After {
-        let mut serving = Serving::new(Arc::clone(&self.shared), self.seat.clone(), self.key.clone(), self.pool.kind);
+        let mut serving =
+            Serving::new(Arc::clone(&self.shared), self.seat.clone(), self.key.clone(), self.pool.kind);
         let fault = tokio::select! {
             fault = serving.run(&mut life, loading) => Some(fault),
             () = self.orders.unwanted() => None,
@@ -264,7 +265,8 @@ impl Replica {
     async fn lost(&mut self, life: &Life, fault: Fault, served: Option<Duration>) -> After {
         let log = life.log.clone();
         let path = log.path().to_owned();
-        let tail = tokio::task::spawn_blocking(move || log.tail(crate::loss::LOG_LINES)).await.unwrap_or_default();
+        let tail =
+            tokio::task::spawn_blocking(move || log.tail(crate::loss::LOG_LINES)).await.unwrap_or_default();
         let loss = Loss::explain(&fault, served.is_some(), &path, tail);
         if served.is_some() {
             self.ports_taken = 0;

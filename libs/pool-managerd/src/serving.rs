@@ -9,9 +9,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, MissedTickBehavior};
 use wire::config::PoolKind;
 use wire::handoff::HANDOFF_SCHEMA_VERSION;
-use wire::{
-    Handoff, HandoffModel, HandoffState, Phase, PreparationStep, ReplicaKey, StepKind, StepStatus,
-};
+use wire::{Handoff, HandoffModel, HandoffState, Phase, PreparationStep, ReplicaKey, StepKind, StepStatus};
 
 use crate::board::Seat;
 use crate::classify::Cause;
@@ -194,7 +192,8 @@ impl Serving {
                 Err(join) => join.to_string(),
             };
             tracing::error!(replica = %self.key, problem, "the engine is ready but cannot be published yet");
-            let error = Loss::plain(Cause::Launch, format!("the engine is ready but cannot be published: {problem}"));
+            let error =
+                Loss::plain(Cause::Launch, format!("the engine is ready but cannot be published: {problem}"));
             self.seat.update(|r| r.last_error = Some(error.into_wire()));
             tokio::time::sleep(self.shared.timings.disk_retry).await;
         }

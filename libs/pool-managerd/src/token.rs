@@ -58,7 +58,9 @@ fn checked(path: &Path, text: &str) -> io::Result<Token> {
         return refuse("others may read it; chmod 600 it, or delete it and a new one is made");
     }
     if text.len() < 16 || !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return refuse("it must hold one token of at least 16 visible characters; delete it and a new one is made");
+        return refuse(
+            "it must hold one token of at least 16 visible characters; delete it and a new one is made",
+        );
     }
     Ok(Token(text.to_owned()))
 }

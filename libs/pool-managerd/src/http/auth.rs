@@ -19,7 +19,8 @@ pub(super) async fn require_token(State(token): State<Token>, request: Request, 
     }
     match bearer(&request) {
         Some(sent) if token.is(sent) => next.run(request).await,
-        Some(_) => Problem::new(ErrorCode::BadToken, "this bearer token is not the one of this daemon").into_response(),
+        Some(_) => Problem::new(ErrorCode::BadToken, "this bearer token is not the one of this daemon")
+            .into_response(),
         None => Problem::new(ErrorCode::MissingToken, "a bearer token is required")
             .hint("send Authorization: Bearer with the content of <runtime>/pool-managerd.token")
             .into_response(),

@@ -64,7 +64,9 @@ async fn metrics(State(api): State<Api>) -> Response {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
-        Err(error) => Problem::new(ErrorCode::Internal, format!("cannot render the metrics: {error}")).into_response(),
+        Err(error) => {
+            Problem::new(ErrorCode::Internal, format!("cannot render the metrics: {error}")).into_response()
+        }
     }
 }
 

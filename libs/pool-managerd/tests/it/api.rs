@@ -1,0 +1,76 @@
+//! The HTTP API: every operation of the contract, its errors, its key.
+
+use wire::operations::{Access, Daemon, of};
+use wire::{ErrorCode, ErrorEnvelope};
+
+use crate::harness::setup;
+
+#[tokio::test]
+async fn every_operation_of_the_contract_is_routed_and_guarded() {
+    let setup = setup();
+    let manager = setup.start().await;
+    manager.ready().await;
+    for operation in of(Daemon::PoolManagerd) {
+        let path = operation.path.replace("{id}", "p");
+        let open = manager.request(operation.method, &path).send().await.unwrap();
+        let expected = if operation.access == Access::Open { operation.success.0 } else { 401 };
+        assert_eq!(open.status(), expected, "{} {path} without a token", operation.method);
+
+        let request = manager.request(operation.method, &path).bearer_auth(manager.running.token());
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), operation.success.0, "{} {path}", operation.method);
+        assert!(answer.headers().contains_key("x-correlation-id"), "{path}");
+
+        if operation.path.contains("{id}") {
+            let unknown = operation.path.replace("{id}", "nobody");
+            let request = manager.request(operation.method, &unknown).bearer_auth(manager.running.token());
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 404, "{unknown}");
+            let error = answer.json::<ErrorEnvelope>().await.unwrap().error;
+            assert_eq!(error.code, ErrorCode::NotFound);
+            assert!(error.hint.unwrap().contains('p'), "the hint names the pools");
+        }
+    }
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn refusals_are_the_one_envelope_and_carry_the_callers_correlation_id() {
+    let setup = setup();
+    let manager = setup.start().await;
+    let token = manager.running.token().to_owned();
+    let cases = [
+        ("GET", "/v2/pools", None, 401, ErrorCode::MissingToken),
+        ("GET", "/v2/pools", Some("wrong"), 401, ErrorCode::BadToken),
+        ("GET", "/nothing", Some(token.as_str()), 404, ErrorCode::NotFound),
+        ("DELETE", "/v2/pools", Some(token.as_str()), 405, ErrorCode::MethodNotAllowed),
+    ];
+    for (method, path, token, status, code) in cases {
+        let mut request = manager.request(method, path).header("x-correlation-id", "mine-1");
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {path}");
+        assert_eq!(answer.headers()["x-correlation-id"], "mine-1");
+        assert_eq!(answer.headers()["x-request-id"], "mine-1");
+        assert_eq!(answer.json::<ErrorEnvelope>().await.unwrap().error.code, code);
+    }
+    let request = manager.request("GET", "/health").header("x-correlation-id", "x".repeat(65));
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.headers()["x-correlation-id"].len(), 36, "an id that is too long is replaced");
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let setup = setup();
+    let manager = setup.start().await;
+    manager.ready().await;
+    let text = manager.metrics().await;
+    let labels = r#"{pool_id="p",replica_id="r0"}"#;
+    assert!(text.contains(&format!("poold_handoffs_published_total{labels} 1")), "{text}");
+    assert!(text.contains(&format!("poold_engine_load_seconds_count{labels} 1")), "{text}");
+    assert!(!text.contains("poold_engine_restarts_total{"), "nothing was lost: {text}");
+    manager.running.shutdown().await;
+}

@@ -1,0 +1,247 @@
+//! A pool-managerd over stub-llama in a directory of its own, and ways to wait for what it does.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use pool_managerd::{
+    App, AppConfig, Cancel, InheritedEnv, Prepare, PrepareError, Progress, RestartPolicy, Running,
+    StartError, Timings, Token,
+};
+use wire::config::PoolConfig;
+use wire::pool::ReplicaError;
+use wire::{Handoff, Phase, PoolId, PoolView, PreparedEngine, ReplicaId, ReplicaView};
+
+/// For things that must happen some time; what must happen soon has its own limit.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Prepares the stub with the fault switches that are set now.
+#[derive(Default)]
+pub(crate) struct StubPreparer {
+    faults: Mutex<BTreeMap<String, String>>,
+    failure: Mutex<Option<PrepareError>>,
+    pub(crate) calls: AtomicU32,
+}
+
+impl StubPreparer {
+    pub(crate) fn faults(&self, faults: &[(&str, &str)]) {
+        let named = faults.iter().map(|(k, v)| (format!("STUB_{k}"), (*v).to_owned()));
+        *self.faults.lock().unwrap() = named.collect();
+    }
+
+    pub(crate) fn failure(&self, failure: Option<PrepareError>) {
+        *self.failure.lock().unwrap() = failure;
+    }
+}
+
+impl Prepare for StubPreparer {
+    fn prepare(
+        &self,
+        pool: &PoolConfig,
+        replica: &ReplicaId,
+        progress: &Progress,
+        _cancel: &Cancel,
+    ) -> Result<PreparedEngine, PrepareError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if let Some(failure) = self.failure.lock().unwrap().clone() {
+            return Err(failure);
+        }
+        progress.step(wire::PreparationStep {
+            id: format!("{}/engine", pool.id),
+            kind: wire::StepKind::EngineProvision,
+            description: "the stub is there".to_owned(),
+            status: wire::StepStatus::Completed,
+            bytes_done: None,
+            bytes_total: None,
+            estimated_ms: None,
+        });
+        Ok(PreparedEngine {
+            binary_path: stub_llama::binary().expect("stub-llama builds"),
+            flags: ["--model", "/models/stub.gguf", "--ctx-size", "1024", "--parallel", "2"]
+                .map(str::to_owned)
+                .into(),
+            port: 0,
+            host: "127.0.0.1".to_owned(),
+            model_path: PathBuf::from("/models/stub.gguf"),
+            engine_version: "llamacpp-path-0123456789ab".to_owned(),
+            pool_id: pool.id.clone(),
+            replica_id: replica.clone(),
+            device_mask: None,
+            engine_digest: "e".repeat(64),
+            model_digest: "d".repeat(64),
+            ctx: 512,
+            slots: 2,
+            env: self.faults.lock().unwrap().clone(),
+        })
+    }
+}
+
+/// Everything a test starts a manager from. The directory outlives managers.
+pub(crate) struct Setup {
+    dir: tempfile::TempDir,
+    pub(crate) pool: PoolConfig,
+    pub(crate) preparer: Arc<StubPreparer>,
+    pub(crate) timings: Timings,
+}
+
+pub(crate) fn setup() -> Setup {
+    let ms = Duration::from_millis;
+    let timings = Timings {
+        probe_first: ms(5),
+        probe_slowest: ms(20),
+        startup_base: Duration::from_secs(20),
+        canary_timeout: Duration::from_secs(10),
+        liveness_period: ms(50),
+        liveness_timeout: ms(1000),
+        liveness_fall: 3,
+        stop_grace: ms(300),
+        disk_retry: ms(50),
+        restart: RestartPolicy {
+            pauses: vec![ms(0), ms(10), ms(20)],
+            open_after: 4,
+            trials: vec![Duration::from_secs(300)],
+            stable_after: Duration::from_mins(10),
+        },
+        ..Timings::default()
+    };
+    Setup {
+        dir: tempfile::tempdir().unwrap(),
+        pool: PoolConfig::new(PoolId::try_new("p").unwrap(), "builtin:stub"),
+        preparer: Arc::default(),
+        timings,
+    }
+}
+
+impl Setup {
+    pub(crate) fn with_faults(self, faults: &[(&str, &str)]) -> Self {
+        self.preparer.faults(faults);
+        self
+    }
+
+    pub(crate) fn runtime(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn config(&self) -> AppConfig {
+        AppConfig {
+            runtime_dir: self.runtime().to_owned(),
+            pools: vec![self.pool.clone()],
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            token: Token::generate().unwrap(),
+            preparer: Arc::clone(&self.preparer) as Arc<dyn Prepare>,
+            inherited: InheritedEnv::default(),
+            timings: self.timings.clone(),
+        }
+    }
+
+    pub(crate) async fn try_start(&self) -> Result<Running, StartError> {
+        App::start(self.config()).await
+    }
+
+    pub(crate) async fn start(&self) -> Manager {
+        Manager { running: self.try_start().await.unwrap(), runtime: self.runtime().to_owned() }
+    }
+
+    pub(crate) fn handoff(&self) -> Option<Handoff> {
+        read_handoff(self.runtime())
+    }
+}
+
+fn read_handoff(runtime: &Path) -> Option<Handoff> {
+    let text = std::fs::read(runtime.join("engines/p.r0.json")).ok()?;
+    Some(serde_json::from_slice(&text).unwrap())
+}
+
+/// A running manager and its client.
+pub(crate) struct Manager {
+    pub(crate) running: Running,
+    runtime: PathBuf,
+}
+
+impl Manager {
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://{}{path}", self.running.addr());
+        client.request(method.parse().unwrap(), url).timeout(DEADLINE)
+    }
+
+    async fn view(&self, method: &str, path: &str) -> PoolView {
+        let answer = self.request(method, path).bearer_auth(self.running.token()).send().await.unwrap();
+        assert!(answer.status().is_success(), "{method} {path}: {}", answer.status());
+        answer.json().await.unwrap()
+    }
+
+    pub(crate) async fn pool(&self) -> PoolView {
+        self.view("GET", "/v2/pools/p").await
+    }
+
+    pub(crate) async fn replica(&self) -> ReplicaView {
+        self.pool().await.replicas.remove(0)
+    }
+
+    pub(crate) async fn preload(&self) -> PoolView {
+        self.view("POST", "/v2/pools/p/preload").await
+    }
+
+    pub(crate) async fn stop(&self) -> PoolView {
+        self.view("POST", "/v2/pools/p/stop").await
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = self.request("GET", "/metrics").bearer_auth(self.running.token()).send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
+    pub(crate) async fn until(&self, wanted: impl Fn(&ReplicaView) -> bool) -> ReplicaView {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let replica = self.replica().await;
+            if wanted(&replica) {
+                return replica;
+            }
+            assert!(Instant::now() < end, "never came: {replica:#?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) async fn phase(&self, phase: Phase) -> ReplicaView {
+        self.until(|r| r.phase == phase).await
+    }
+
+    /// Waits until it is ready, and checks that readiness and handoff agree.
+    pub(crate) async fn ready(&self) -> Handoff {
+        let replica = self.phase(Phase::Ready).await;
+        let handoff = read_handoff(&self.runtime).expect("a ready replica is published");
+        assert_eq!(Some(handoff.url.clone()), replica.url);
+        assert_eq!(handoff.generation, replica.generation);
+        handoff
+    }
+}
+
+/// The last error of a replica that has one.
+pub(crate) fn error(replica: &ReplicaView) -> &ReplicaError {
+    replica.last_error.as_ref().expect("a last error")
+}
+
+/// Polls, with a limit that is part of what is required.
+pub(crate) async fn within(limit: Duration, what: &str, reached: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Living processes of this manager's engines, found as the manager would find them.
+pub(crate) fn engines_of(runtime: &Path) -> Vec<u32> {
+    let run = std::fs::canonicalize(runtime.join("run")).unwrap();
+    child::processes_with("LLORCH_RUN_DIR", run.to_str().unwrap()).iter().map(child::Adopted::pid).collect()
+}

@@ -1,0 +1,139 @@
+//! Losses: seen at once, explained, and followed by the right next try.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pool_managerd::PrepareError;
+use rustix::process::Signal;
+use wire::Phase;
+
+use crate::harness::{engines_of, error, setup, signal, within};
+
+#[tokio::test]
+async fn a_killed_engine_loses_its_handoff_at_once_and_comes_back_as_a_new_generation() {
+    let setup = setup();
+    let manager = setup.start().await;
+    let first = manager.ready().await;
+    signal(first.pid.unwrap(), Signal::KILL);
+    // The next life may be ready within the limit: then its claim has replaced the old one.
+    let withdrawn = || setup.handoff().is_none_or(|h| h.generation != first.generation);
+    within(Duration::from_millis(500), "the handoff of a killed engine is gone", withdrawn).await;
+    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation == 2).await;
+    assert_eq!(setup.handoff().unwrap().generation, 2);
+    assert_ne!(replica.pid, first.pid);
+    let error = error(&replica);
+    assert_eq!(error.cause, "signal");
+    assert!(
+        error.message.contains("SIGKILL") && error.message.contains("while serving"),
+        "{}",
+        error.message
+    );
+    assert!(
+        manager
+            .metrics()
+            .await
+            .contains(r#"poold_engine_restarts_total{cause="signal",pool_id="p",replica_id="r0"} 1"#)
+    );
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_exits_at_once_is_counted_explained_and_left_to_the_breaker() {
+    let setup = setup().with_faults(&[("EXIT_AT_START", "3"), ("SAY", "the reason, in its own words")]);
+    let manager = setup.start().await;
+    let replica = manager.phase(Phase::BreakerOpen).await;
+    assert_eq!((replica.failures, replica.generation), (4, 4), "as many lives as the breaker allows");
+    assert!(replica.next_attempt_ms.unwrap() > 200_000, "{replica:?}");
+    let error = error(&replica);
+    assert_eq!(error.cause, "exit");
+    assert!(error.message.contains("exited with code 3 while starting"), "{}", error.message);
+    assert!(error.message.contains("llamacpp-p.r0.log"), "{}", error.message);
+    let reasons = error.log_tail.iter().filter(|line| line.contains("the reason, in its own words")).count();
+    assert_eq!(reasons, 1, "the lines of this life only: {:?}", error.log_tail);
+    assert!(manager.metrics().await.contains(r#"poold_breaker_state{pool_id="p",replica_id="r0"} 1"#));
+    assert_eq!(setup.handoff(), None);
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_bad_flag_fails_at_once_and_is_tried_again_only_when_asked() {
+    let faults = [("EXIT_AT_START", "1"), ("SAY", "error: invalid argument: --bogus")];
+    let setup = setup().with_faults(&faults);
+    let manager = setup.start().await;
+    let replica = manager.phase(Phase::Failed).await;
+    assert_eq!((replica.generation, replica.next_attempt_ms), (1, None), "{replica:?}");
+    let error = error(&replica);
+    assert_eq!(error.cause, "bad_flag");
+    assert!(error.remedy.as_ref().unwrap().contains("flags"));
+    assert!(error.log_tail.iter().any(|l| l.contains("--bogus")));
+
+    setup.preparer.faults(&[]);
+    manager.preload().await;
+    assert_eq!(manager.ready().await.generation, 2);
+    assert_eq!(setup.preparer.calls.load(Ordering::SeqCst), 2, "what failed is prepared anew");
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_stopped_process_is_hung_and_replaced() {
+    let mut setup = setup();
+    setup.timings.liveness_timeout = Duration::from_millis(200);
+    let manager = setup.start().await;
+    let first = manager.ready().await;
+    signal(first.pid.unwrap(), Signal::STOP);
+    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation == 2).await;
+    assert_eq!(error(&replica).cause, "hung");
+    assert_eq!(engines_of(setup.runtime()), [replica.pid.unwrap()], "the hung one is gone");
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_port_that_somebody_else_serves_is_never_published() {
+    let setup = setup().with_faults(&[("PORT_STEAL", "1")]);
+    let manager = setup.start().await;
+    let replica = manager.until(|r| r.failures >= 1).await;
+    assert_eq!(error(&replica).cause, "port_taken");
+    assert!(replica.generation > 1, "another port was tried before it counted");
+    assert!(!manager.metrics().await.contains("handoffs_published_total{"));
+    manager.running.shutdown().await;
+    assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn an_engine_that_cannot_complete_one_token_is_never_published() {
+    let mut setup = setup().with_faults(&[("MUTE", "1")]);
+    setup.timings.canary_timeout = Duration::from_millis(300);
+    let manager = setup.start().await;
+    let replica = manager.until(|r| r.failures >= 1).await;
+    assert_eq!(error(&replica).cause, "canary_failed");
+    assert!(!manager.metrics().await.contains("handoffs_published_total{"));
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_never_listens_is_stopped_when_its_time_is_over() {
+    let mut setup = setup().with_faults(&[("NO_BIND", "1")]);
+    setup.timings.startup_base = Duration::from_millis(300);
+    let manager = setup.start().await;
+    let replica = manager.until(|r| r.failures >= 1).await;
+    assert_eq!(error(&replica).cause, "startup_timeout");
+    manager.running.shutdown().await;
+    assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
+}
+
+#[tokio::test]
+async fn a_failed_preparation_is_shown_whole_and_tried_again_when_asked() {
+    let setup = setup();
+    let failure =
+        PrepareError { message: "no source worked: a: b".to_owned(), remedy: Some("do c".to_owned()) };
+    setup.preparer.failure(Some(failure));
+    let manager = setup.start().await;
+    let replica = manager.phase(Phase::Failed).await;
+    let shown = error(&replica);
+    assert_eq!((shown.cause.as_str(), shown.message.as_str()), ("provisioning", "no source worked: a: b"));
+    assert_eq!(shown.remedy.as_deref(), Some("do c"));
+    setup.preparer.failure(None);
+    manager.preload().await;
+    manager.ready().await;
+    manager.running.shutdown().await;
+}

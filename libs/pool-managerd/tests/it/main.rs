@@ -1,0 +1,14 @@
+//! The daemon as others see it: real processes (stub-llama), real files, real HTTP.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed setup is a failed test; the exception for tests does not reach their helpers"
+)]
+
+mod api;
+mod harness;
+mod life;
+mod loss;
+mod managers;

@@ -1,0 +1,107 @@
+//! Managers come and go: one at a time, and engines survive them when they should.
+
+use pool_managerd::StartError;
+use rustix::process::Signal;
+use wire::config::OnExit;
+
+use crate::harness::{engines_of, setup, signal};
+
+#[tokio::test]
+async fn a_second_manager_is_refused_and_told_who_the_first_is() {
+    let setup = setup();
+    let manager = setup.start().await;
+    let refused = setup.try_start().await.unwrap_err();
+    assert!(matches!(refused, StartError::Locked { .. }));
+    assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+    manager.running.shutdown().await;
+    setup.start().await.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_engine_that_was_kept_is_adopted_with_its_generation_and_key() {
+    let mut setup = setup();
+    setup.pool.on_exit = OnExit::Keep;
+    let manager = setup.start().await;
+    let before = manager.ready().await;
+    manager.running.shutdown().await;
+    assert_eq!(setup.handoff(), Some(before.clone()), "a kept engine stays published");
+
+    let manager = setup.start().await;
+    assert_eq!(manager.ready().await, before);
+    assert!(manager.metrics().await.contains(r#"poold_adoptions_total{pool_id="p",replica_id="r0"} 1"#));
+
+    // It is watched like any other.
+    signal(before.pid.unwrap(), Signal::KILL);
+    let after = manager.until(|r| r.phase == wire::Phase::Ready && r.generation == 2).await;
+    assert_eq!(after.last_error.unwrap().cause, "unknown", "nobody but its parent could know");
+    manager.stop().await;
+    manager.phase(wire::Phase::Stopped).await;
+    assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_engine_of_another_configuration_is_replaced() {
+    let mut setup = setup();
+    setup.pool.on_exit = OnExit::Keep;
+    let manager = setup.start().await;
+    let before = manager.ready().await;
+    manager.running.shutdown().await;
+
+    setup.pool.ctx = 77;
+    setup.preparer.faults(&[("TOKEN_MS", "1")]);
+    let manager = setup.start().await;
+    let after = manager.until(|r| r.phase == wire::Phase::Ready && r.generation == 2).await;
+    assert_ne!(after.pid, before.pid);
+    assert_eq!(engines_of(setup.runtime()), [after.pid.unwrap()]);
+    manager.stop().await;
+    manager.phase(wire::Phase::Stopped).await;
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_lost_record_never_leads_to_two_engines() {
+    let mut setup = setup();
+    setup.pool.on_exit = OnExit::Keep;
+    for damage in [None, Some("{\"schema_version\": 1, \"pool"), Some("")] {
+        let manager = setup.start().await;
+        let before = manager.ready().await;
+        manager.running.shutdown().await;
+        let record = setup.runtime().join("run/p.r0.pid");
+        match damage {
+            None => std::fs::remove_file(&record).unwrap(),
+            Some(text) => std::fs::write(&record, text).unwrap(),
+        }
+        let manager = setup.start().await;
+        let after = manager.ready().await;
+        assert_ne!(after.pid, before.pid, "{damage:?}");
+        assert!(after.generation > before.generation);
+        assert_eq!(engines_of(setup.runtime()), [after.pid.unwrap()], "{damage:?}");
+        manager.stop().await;
+        manager.phase(wire::Phase::Stopped).await;
+        manager.running.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_with_a_recorded_pid_is_left_alone() {
+    let mut setup = setup();
+    setup.pool.on_exit = OnExit::Keep;
+    let manager = setup.start().await;
+    let before = manager.ready().await;
+    manager.running.shutdown().await;
+    signal(before.pid.unwrap(), Signal::KILL);
+
+    // The record now names a process that is not the engine: this very test.
+    let record = setup.runtime().join("run/p.r0.pid");
+    let text = std::fs::read_to_string(&record).unwrap();
+    let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    value["identity"]["pid"] = std::process::id().into();
+    std::fs::write(&record, value.to_string()).unwrap();
+    let manager = setup.start().await;
+    let after = manager.ready().await;
+    assert_eq!(after.generation, 2);
+    manager.stop().await;
+    manager.phase(wire::Phase::Stopped).await;
+    manager.running.shutdown().await;
+}
