@@ -1,1 +1,35 @@
-//! Prepares an engine and returns a PreparedEngine.
+//! Prepares an engine: preflight, fetch, build, stage the model, and return a
+//! [`wire::PreparedEngine`] *value*.
+//!
+//! It never starts an engine, probes one, or writes PID or handoff files: that is pool-managerd's
+//! work, and a test over these sources holds it. Short-lived helpers (pip, git, CMake, the compiler)
+//! run through one module, `helper`, from a closed list. Everything blocks; call it off the async
+//! threads. What was built before is found again in milliseconds, without running any of them.
+#![forbid(unsafe_code)]
+
+mod argv;
+mod build;
+mod engine;
+mod error;
+mod flags;
+mod gpu;
+mod helper;
+mod host;
+mod key;
+mod observer;
+mod plan;
+mod preflight;
+mod provisioner;
+mod recipe;
+mod source;
+mod store;
+mod tools;
+
+pub use error::{Attempt, EnsureError, FailureKind};
+pub use gpu::{Gpu, GpuInventory, GpuProbe, NvidiaSmi};
+pub use host::Host;
+pub use observer::Observer;
+pub use plan::Plan;
+pub use preflight::Missing;
+pub use provisioner::EngineProvisioner;
+pub use provisioners_model_provisioner::Cancel;

@@ -1,0 +1,80 @@
+//! The engine's command line, planned from the pool: everything but host, port and key, which
+//! pool-managerd adds when it spawns. Pure.
+//!
+//! A deterministic pool gets one slot and no continuous batching here; that the prompt cache is off
+//! is said per request (`cache_prompt: false`), because it is a property of the task.
+
+use std::path::Path;
+
+use wire::config::{PoolConfig, PoolKind};
+
+use crate::flags;
+use crate::gpu::Target;
+
+/// `Err` names the key and what to write instead.
+pub(crate) fn plan(pool: &PoolConfig, model: &Path, target: &Target) -> Result<Vec<String>, String> {
+    let own = flags::canonical(pool)?;
+    let given = |name: &str| own.iter().any(|flag| flag == name);
+    let model = model.to_str().ok_or("model: the path is not valid UTF-8")?;
+    let ctx = u64::from(pool.ctx) * u64::from(pool.slots);
+    let mut argv: Vec<String> = ["--model", model, "--ctx-size"].map(str::to_owned).into();
+    argv.push(ctx.to_string());
+    argv.extend(["--parallel".to_owned(), pool.slots.to_string()]);
+    if pool.deterministic {
+        argv.push("--no-cont-batching".to_owned());
+    }
+    argv.extend(["--no-webui", "--metrics", "--offline", "--fit", "off"].map(str::to_owned));
+    match pool.kind {
+        PoolKind::Embedding if !given("--embeddings") => argv.push("--embeddings".to_owned()),
+        PoolKind::Rerank if !given("--reranking") => argv.push("--reranking".to_owned()),
+        _ => {}
+    }
+    match target {
+        // More than any model has: all layers, in a spelling that every version understands.
+        Target::Cuda { .. } if !given("--n-gpu-layers") => {
+            argv.extend(["--n-gpu-layers", "999"].map(str::to_owned));
+        }
+        Target::Cpu if given("--n-gpu-layers") => {
+            tracing::warn!(pool = %pool.id, "--n-gpu-layers has no effect: the engine is built for the CPU");
+        }
+        _ => {}
+    }
+    argv.extend(own);
+    Ok(argv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cuda() -> Target {
+        Target::Cuda { nvcc: "/n".into(), architectures: vec!["86".into()], device_mask: "GPU-0".into() }
+    }
+
+    fn line(pool: &PoolConfig, target: &Target) -> String {
+        plan(pool, Path::new("/m.gguf"), target).unwrap().join(" ")
+    }
+
+    #[test]
+    fn the_haiku_pool_has_the_flags_of_its_profile() {
+        insta::assert_snapshot!(
+            line(&PoolConfig::haiku(), &Target::Cpu),
+            @"--model /m.gguf --ctx-size 2048 --parallel 1 --no-cont-batching --no-webui --metrics --offline --fit off"
+        );
+    }
+
+    #[test]
+    fn the_context_is_per_slot_and_cuda_takes_all_layers_unless_told() {
+        let mut pool = PoolConfig { deterministic: false, slots: 4, ctx: 8192, ..PoolConfig::haiku() };
+        insta::assert_snapshot!(
+            line(&pool, &cuda()),
+            @"--model /m.gguf --ctx-size 32768 --parallel 4 --no-webui --metrics --offline --fit off --n-gpu-layers 999"
+        );
+        pool.flags = vec!["--ngl".into(), "20".into(), "-fa".into(), "on".into()];
+        pool.kind = PoolKind::Embedding;
+        insta::assert_snapshot!(
+            line(&pool, &cuda()),
+            @"--model /m.gguf --ctx-size 32768 --parallel 4 --no-webui --metrics --offline --fit off --embeddings --n-gpu-layers 20 --flash-attn on"
+        );
+    }
+}

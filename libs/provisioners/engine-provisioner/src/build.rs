@@ -1,0 +1,99 @@
+//! Configure and build with CMake and Ninja. Objects stay when a build is interrupted or fails, so the
+//! next attempt continues.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use provisioners_model_provisioner::Cancel;
+
+use crate::error::{EnsureError, FailureKind, SourceFailure};
+use crate::gpu::Target;
+use crate::helper::{Helper, HelperError, Tool};
+use crate::host::Host;
+use crate::observer::Step;
+use crate::tools::Tools;
+
+pub(crate) struct Build<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) tools: &'a Tools,
+    /// The directory with CMakeLists.txt.
+    pub(crate) tree: &'a Path,
+    /// Objects and logs.
+    pub(crate) dir: &'a Path,
+    pub(crate) definitions: &'a BTreeMap<String, String>,
+    pub(crate) target: &'a Target,
+    pub(crate) step: &'a Step<'a>,
+    pub(crate) cancel: &'a Cancel,
+}
+
+impl Build<'_> {
+    /// Returns the path of the built binary.
+    pub(crate) fn run(&self) -> Result<PathBuf, SourceFailure> {
+        self.step.doing("configuring llama-server");
+        let objects = self.dir.join("build");
+        self.cmake("configure.log").args(self.configure_args(&objects)).run(&mut |_| ()).map_err(failed)?;
+        let jobs = self.host.jobs();
+        self.step.doing(format!("building llama-server with {jobs} jobs"));
+        let mut on_line = |line: &str| {
+            if let Some((done, total)) = ninja_progress(line) {
+                let percent = done * 100 / total;
+                let text = || format!("building llama-server: {percent} % ({done} of {total})");
+                self.step.progress(text, done, total);
+            }
+        };
+        self.cmake("build.log")
+            .env("NINJA_STATUS", "[%f/%t] ")
+            .args([Path::new("--build"), &objects])
+            .args(["--target", "llama-server", "-j", &jobs.to_string()])
+            .run(&mut on_line)
+            .map_err(failed)?;
+        let binary = objects.join("bin/llama-server");
+        if binary.is_file() {
+            return Ok(binary);
+        }
+        let reason = format!("the build succeeded but left no {}", binary.display());
+        Err(SourceFailure::Next(FailureKind::Build, reason))
+    }
+
+    fn configure_args(&self, objects: &Path) -> Vec<std::ffi::OsString> {
+        let mut args: Vec<std::ffi::OsString> =
+            vec!["-S".into(), self.tree.into(), "-B".into(), objects.into(), "-G".into(), "Ninja".into()];
+        args.push(format!("-DCMAKE_MAKE_PROGRAM={}", self.tools.ninja.display()).into());
+        if let Target::Cuda { nvcc, .. } = self.target {
+            args.push(format!("-DCMAKE_CUDA_COMPILER={}", nvcc.display()).into());
+        }
+        args.extend(self.definitions.iter().map(|(name, value)| format!("-D{name}={value}").into()));
+        args
+    }
+
+    fn cmake(&self, log: &str) -> Helper<'_> {
+        Helper::new(self.host, Tool::Cmake, &self.tools.cmake, self.cancel).log(&self.dir.join(log))
+    }
+}
+
+fn failed(error: HelperError) -> SourceFailure {
+    match error {
+        HelperError::Cancelled => EnsureError::Cancelled.into(),
+        other => SourceFailure::Next(FailureKind::Build, other.to_string()),
+    }
+}
+
+/// `[12/206] …`, as ninja prints when it is not on a terminal.
+fn ninja_progress(line: &str) -> Option<(u64, u64)> {
+    let (done, total) = line.strip_prefix('[')?.split_once(']')?.0.split_once('/')?;
+    let (done, total) = (done.trim().parse().ok()?, total.trim().parse().ok()?);
+    (total > 0 && done <= total).then_some((done, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ninja_lines_are_progress_and_others_are_not() {
+        assert_eq!(ninja_progress("[12/206] Building CXX object x.o"), Some((12, 206)));
+        for other in ["[7/0] x", "[9/8] x", "[a/b]", "-- Found", "[100%] Built target"] {
+            assert_eq!(ninja_progress(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Finding or making the binary: the cache first, then each source in order until one works.
+
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use provisioners_model_provisioner::{Cancel, DigestCache, DigestError, sha256_file};
+use wire::PoolId;
+use wire::config::{EngineSource, PathSource, ProvisioningConfig};
+
+use crate::build::Build;
+use crate::error::{Attempt, EnsureError, SourceFailure};
+use crate::gpu::Target;
+use crate::helper::{Helper, HelperError, Tool};
+use crate::host::Host;
+use crate::key::{self, Inputs};
+use crate::observer::Step;
+use crate::store::{Manifest, Store};
+use crate::tools::{self, ToolsError};
+use crate::{preflight, recipe, source};
+
+/// A binary, and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Engine {
+    pub(crate) binary: PathBuf,
+    pub(crate) digest: String,
+    pub(crate) version: String,
+    /// Nothing had to be done.
+    pub(crate) cached: bool,
+}
+
+/// One search for an engine.
+pub(crate) struct Search<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) cache: &'a std::path::Path,
+    pub(crate) pool: &'a PoolId,
+    pub(crate) config: &'a ProvisioningConfig,
+    pub(crate) target: &'a Target,
+    pub(crate) step: &'a Step<'a>,
+    pub(crate) cancel: &'a Cancel,
+}
+
+impl Search<'_> {
+    pub(crate) fn run(&self) -> Result<Engine, EnsureError> {
+        let (found, mut attempts) = self.existing()?;
+        if let Some(engine) = found {
+            return Ok(engine);
+        }
+        let buildable: Vec<_> =
+            self.config.sources.iter().filter(|s| !matches!(s, EngineSource::Path(_))).collect();
+        if !buildable.is_empty() {
+            self.preflight()?;
+        }
+        for source in buildable {
+            match self.make(source, &attempts) {
+                Ok(engine) => return Ok(engine),
+                Err(SourceFailure::Stop(error)) => return Err(error),
+                Err(SourceFailure::Next(kind, reason)) => {
+                    let attempt = Attempt { source: source::describe(source), kind, reason };
+                    tracing::warn!(pool = %self.pool, "{attempt}");
+                    attempts.push(attempt);
+                }
+            }
+        }
+        Err(EnsureError::NoSource { pool: self.pool.clone(), attempts })
+    }
+
+    /// The first source whose engine is there already. A source that failed before and a later one
+    /// that was built then is the normal case behind a firewall; it must not cost a timeout each start.
+    pub(crate) fn existing(&self) -> Result<(Option<Engine>, Vec<Attempt>), EnsureError> {
+        let mut attempts = Vec::new();
+        let compilers = self.compilers()?;
+        for source in &self.config.sources {
+            if let EngineSource::Path(path) = source {
+                match self.check_path(path) {
+                    Ok(engine) => return Ok((Some(engine), attempts)),
+                    Err(SourceFailure::Stop(error)) => return Err(error),
+                    Err(SourceFailure::Next(kind, reason)) => {
+                        attempts.push(Attempt { source: source::describe(source), kind, reason });
+                    }
+                }
+                continue;
+            }
+            let digest = self.inputs(source, &compilers)?.digest();
+            if Store::new(self.cache).find(&digest).is_some() {
+                return Ok((Some(self.engine(source, digest, true)), attempts));
+            }
+        }
+        Ok((None, attempts))
+    }
+
+    /// What the digest of this source's engine is computed from.
+    pub(crate) fn inputs(&self, source: &EngineSource, compilers: &[String]) -> Result<Inputs, EnsureError> {
+        let definitions = recipe::definitions(&source::pin(source), self.target, &self.config.cmake_flags)
+            .map_err(|problem| EnsureError::Config { pool: self.pool.clone(), problem })?;
+        Ok(Inputs::new(source::identity(source), definitions, compilers.to_vec(), self.host))
+    }
+
+    pub(crate) fn compilers(&self) -> Result<Vec<String>, EnsureError> {
+        if self.config.sources.iter().all(|source| matches!(source, EngineSource::Path(_))) {
+            return Ok(Vec::new());
+        }
+        // Only a request to stop gets through; a compiler that does not answer is preflight's finding.
+        key::compilers(self.host, self.target, self.cancel).map_err(|_| EnsureError::Cancelled)
+    }
+
+    fn engine(&self, source: &EngineSource, digest: String, cached: bool) -> Engine {
+        let version = format!("llamacpp-{}-{}", source::label(source), &digest[..12]);
+        Engine { binary: Store::new(self.cache).binary(&digest), digest, version, cached }
+    }
+
+    pub(crate) fn preflight(&self) -> Result<(), EnsureError> {
+        let found = preflight::look(self.host, self.cache, &self.config.sources, self.cancel);
+        if self.cancel.is_cancelled() {
+            return Err(EnsureError::Cancelled);
+        }
+        let missing = preflight::missing(&found, self.config, self.host.distro(), self.cache);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(EnsureError::Preflight { pool: self.pool.clone(), missing })
+    }
+
+    /// An existing binary: usable as it is, named by its own digest.
+    fn check_path(&self, source: &PathSource) -> Result<Engine, SourceFailure> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let binary = std::path::absolute(&source.binary).map_err(|e| SourceFailure::fetch(e.to_string()))?;
+        match binary.metadata() {
+            Err(e) => return Err(SourceFailure::fetch(format!("cannot look at the binary: {e}"))),
+            Ok(meta) if !meta.is_file() => return Err(SourceFailure::fetch("it is not a file")),
+            Ok(meta) if meta.permissions().mode() & 0o111 == 0 => {
+                return Err(SourceFailure::fetch("it is not executable; chmod +x it"));
+            }
+            Ok(_) => {}
+        }
+        let digests = DigestCache::new(self.cache.join("engines/digests"));
+        let digest = digests.digest(&binary, &mut |_| (), self.cancel).map_err(|error| match error {
+            DigestError::Cancelled { .. } => SourceFailure::Stop(EnsureError::Cancelled),
+            DigestError::Read { source, .. } => {
+                SourceFailure::fetch(format!("cannot read the binary: {source}"))
+            }
+        })?;
+        let version = format!("llamacpp-path-{}", &digest[..12]);
+        Ok(Engine { binary, digest, version, cached: true })
+    }
+
+    fn make(&self, source: &EngineSource, attempts: &[Attempt]) -> Result<Engine, SourceFailure> {
+        let inputs = self.inputs(source, &self.compilers()?)?;
+        let digest = inputs.digest();
+        let store = Store::new(self.cache);
+        let on_wait = || self.step.doing("waiting for another process that builds the same engine");
+        let _lock = store.lock(&digest, &on_wait, self.cancel)?;
+        if store.find(&digest).is_some() {
+            return Ok(self.engine(source, digest, true));
+        }
+        let began = Instant::now();
+        let fetch =
+            source::Fetch { host: self.host, cache: self.cache, step: self.step, cancel: self.cancel };
+        let tree = source::fetch(source, &fetch)?;
+        let tools =
+            tools::ensure(self.host, self.cache, self.step, self.cancel).map_err(|error| match error {
+                ToolsError::Ensure(error) => SourceFailure::Stop(error),
+                ToolsError::Helper(error) => source::helper_failed(error),
+            })?;
+        let dir = store.build_dir(&digest);
+        std::fs::create_dir_all(&dir).map_err(SourceFailure::cache("create", &dir))?;
+        let binary = Build {
+            host: self.host,
+            tools: &tools,
+            tree: &tree,
+            dir: &dir,
+            definitions: &inputs.definitions,
+            target: self.target,
+            step: self.step,
+            cancel: self.cancel,
+        }
+        .run()?;
+        let manifest = self.manifest(source, attempts, &inputs, &binary, &tools.cmake, began)?;
+        store.publish(&binary, &manifest)?;
+        // The engine is in place; objects that cannot be removed only cost room.
+        let _ = std::fs::remove_dir_all(&dir);
+        Ok(self.engine(source, digest, false))
+    }
+
+    fn manifest(
+        &self,
+        source: &EngineSource,
+        attempts: &[Attempt],
+        inputs: &Inputs,
+        binary: &std::path::Path,
+        cmake: &std::path::Path,
+        began: Instant,
+    ) -> Result<Manifest, SourceFailure> {
+        let binary_sha256 = sha256_file(binary, &mut |_| (), self.cancel).map_err(|error| match error {
+            DigestError::Cancelled { .. } => SourceFailure::Stop(EnsureError::Cancelled),
+            DigestError::Read { path, source } => SourceFailure::cache("read", path)(source),
+        })?;
+        let binary_bytes = binary.metadata().map_err(SourceFailure::cache("read", binary))?.len();
+        let version =
+            Helper::new(self.host, Tool::Cmake, cmake, self.cancel).args(["--version"]).run(&mut |_| ());
+        if matches!(version, Err(HelperError::Cancelled)) {
+            return Err(EnsureError::Cancelled.into());
+        }
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Ok(Manifest {
+            schema_version: 1,
+            engine_digest: inputs.digest(),
+            source: source.clone(),
+            attempts: attempts.to_vec(),
+            inputs: serde_json::to_value(inputs).unwrap_or_default(),
+            cmake: version.ok().and_then(|lines| lines.into_iter().next()).unwrap_or_default(),
+            binary_sha256,
+            binary_bytes,
+            built_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis),
+            build_ms: millis(began.elapsed()),
+        })
+    }
+}

@@ -1,0 +1,184 @@
+//! What a build needs from the machine, checked before anything is fetched and reported all at once,
+//! each with the command that installs it.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use provisioners_model_provisioner::Cancel;
+use wire::config::{EngineSource, ProvisioningConfig};
+
+use crate::helper::{Helper, Tool};
+use crate::host::{Distro, Host};
+use crate::tools;
+
+/// One thing that is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What, as `a C++ compiler`.
+    pub what: String,
+    /// What it is needed for.
+    pub why: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.what, self.why, self.remedy)
+    }
+}
+
+/// Sources, objects and the binary together stay below this on every target tried.
+const FREE_BYTES: u64 = 3 * 1024 * 1024 * 1024;
+
+/// What was found, apart from the deciding, so that the deciding can be tested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    c: bool,
+    cxx: bool,
+    python: Python,
+    git: bool,
+    own_tools: bool,
+    free_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Python {
+    Absent,
+    WithoutPip,
+    WithoutVenv,
+    Usable,
+}
+
+/// Looks at the machine. Starts `python3` once, only if the sources need it.
+pub(crate) fn look(host: &Host, cache: &Path, sources: &[EngineSource], cancel: &Cancel) -> Found {
+    let own_tools = !tools::on_path(host) && !tools::installed(cache);
+    let sdist = sources.iter().any(|source| matches!(source, EngineSource::Sdist(_)));
+    Found {
+        c: host.find_or("CC", &["cc", "gcc", "clang"]).is_some(),
+        cxx: host.find_or("CXX", &["c++", "g++", "clang++"]).is_some(),
+        python: if sdist || own_tools { python(host, cancel) } else { Python::Usable },
+        git: host.find("git").is_some(),
+        own_tools,
+        free_bytes: free_bytes(cache),
+    }
+}
+
+fn python(host: &Host, cancel: &Cancel) -> Python {
+    let Some(program) = host.find("python3") else { return Python::Absent };
+    let imports = |modules: &str| {
+        let helper = Helper::new(host, Tool::Python, &program, cancel).limit(Duration::from_secs(20));
+        helper.args(["-c", &format!("import {modules}")]).run(&mut |_| ()).is_ok()
+    };
+    match (imports("pip, venv, ensurepip"), imports("pip")) {
+        (true, _) => Python::Usable,
+        (false, true) => Python::WithoutVenv,
+        (false, false) => Python::WithoutPip,
+    }
+}
+
+fn free_bytes(cache: &Path) -> u64 {
+    let existing = cache.ancestors().find(|dir| dir.exists());
+    let stat = existing.and_then(|dir| rustix::fs::statvfs(dir).ok());
+    // Not being able to ask is no reason to refuse.
+    stat.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Everything that is missing for these sources. Pure.
+pub(crate) fn missing(
+    found: &Found,
+    config: &ProvisioningConfig,
+    distro: Distro,
+    cache: &Path,
+) -> Vec<Missing> {
+    let install = |apt: &str, pacman: &str, dnf: &str| match distro {
+        Distro::Debian => format!("sudo apt-get install {apt}"),
+        Distro::Arch => format!("sudo pacman -S {pacman}"),
+        Distro::Fedora => format!("sudo dnf install {dnf}"),
+        Distro::Other => format!("install the packages that Debian calls {apt}"),
+    };
+    let or_path = "or list an existing binary under `provisioning.sources` as `path`";
+    let mut out = Vec::new();
+    let mut add = |needed: bool, what: &str, why: &str, remedy: String| {
+        if needed {
+            out.push(Missing { what: what.to_owned(), why: why.to_owned(), remedy });
+        }
+    };
+    let gcc = install("build-essential", "base-devel", "gcc gcc-c++");
+    add(!found.c, "a C compiler", "to build the engine", format!("{gcc}, set CC, {or_path}"));
+    add(!found.cxx, "a C++ compiler", "to build the engine", format!("{gcc}, set CXX, {or_path}"));
+    let why = if found.own_tools {
+        "to install CMake and Ninja into the cache"
+    } else {
+        "to fetch the `sdist` source"
+    };
+    let python = install("python3 python3-pip python3-venv", "python python-pip", "python3 python3-pip");
+    let cmake = install("cmake ninja-build", "cmake ninja", "cmake ninja-build");
+    let python_remedy =
+        if found.own_tools { format!("{python} (or, without an sdist: {cmake})") } else { python };
+    let sdist = config.sources.iter().any(|source| matches!(source, EngineSource::Sdist(_)));
+    match found.python {
+        Python::Usable => {}
+        Python::Absent => add(true, "python3 with pip", why, python_remedy),
+        Python::WithoutPip => add(true, "pip for python3", why, python_remedy),
+        Python::WithoutVenv => add(found.own_tools, "venv for python3", why, python_remedy),
+    }
+    let git_listed = config.sources.iter().any(|source| matches!(source, EngineSource::Git(_)));
+    // With another source after it, a missing git is only one failed attempt.
+    let others = sdist || config.sources.iter().any(|source| matches!(source, EngineSource::Archive(_)));
+    let remedy = format!("{}, or list another source", install("git", "git", "git"));
+    add(git_listed && !others && !found.git, "git", "to fetch the `git` source", remedy);
+    let free = format!("{} MiB of free disk in {}", FREE_BYTES >> 20, cache.display());
+    let remedy = format!("there are {} MiB; make room or set LLAMA_ORCH_CACHE", found.free_bytes >> 20);
+    add(found.free_bytes < FREE_BYTES, &free, "for sources and the build", remedy);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::config::GitSource;
+
+    fn nothing() -> Found {
+        Found {
+            c: false,
+            cxx: false,
+            python: Python::Absent,
+            git: false,
+            own_tools: true,
+            free_bytes: 1 << 20,
+        }
+    }
+
+    fn text(missing: &[Missing]) -> String {
+        missing.iter().map(|m| format!("{m}\n")).collect()
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_reported_at_once_with_its_remedy() {
+        let config = ProvisioningConfig::default();
+        let missing = missing(&nothing(), &config, Distro::Debian, Path::new("/c"));
+        insta::assert_snapshot!(text(&missing), @r"
+        a C compiler (to build the engine): sudo apt-get install build-essential, set CC, or list an existing binary under `provisioning.sources` as `path`
+        a C++ compiler (to build the engine): sudo apt-get install build-essential, set CXX, or list an existing binary under `provisioning.sources` as `path`
+        python3 with pip (to install CMake and Ninja into the cache): sudo apt-get install python3 python3-pip python3-venv (or, without an sdist: sudo apt-get install cmake ninja-build)
+        3072 MiB of free disk in /c (for sources and the build): there are 1 MiB; make room or set LLAMA_ORCH_CACHE
+        ");
+    }
+
+    #[test]
+    fn git_is_needed_only_when_nothing_else_can_replace_it() {
+        let found = Found { c: true, cxx: true, python: Python::Usable, free_bytes: u64::MAX, ..nothing() };
+        let git =
+            EngineSource::Git(GitSource { repo: "r".into(), reference: "b1".into(), commit: "0".repeat(40) });
+        let mut config = ProvisioningConfig { sources: vec![git], ..Default::default() };
+        let only = missing(&found, &config, Distro::Arch, Path::new("/c"));
+        assert_eq!(
+            text(&only),
+            "git (to fetch the `git` source): sudo pacman -S git, or list another source\n"
+        );
+        config.sources.extend(ProvisioningConfig::default().sources);
+        assert_eq!(missing(&found, &config, Distro::Arch, Path::new("/c")), vec![]);
+    }
+}

@@ -1,0 +1,198 @@
+//! The front door: one pool in, prepared engines out.
+
+use std::path::PathBuf;
+
+use config_loader::Env;
+use provisioners_model_provisioner::{Cancel, ModelProvisioner, ModelRef};
+use wire::config::{GpuPolicy, PoolConfig};
+use wire::{ModelRecord, PreparedEngine, ReplicaId, StepKind};
+
+use crate::engine::{Engine, Search};
+use crate::error::EnsureError;
+use crate::gpu::{self, Decision, GpuInventory, GpuProbe, NvidiaSmi, Target};
+use crate::host::Host;
+use crate::observer::{Observer, Step};
+use crate::{argv, flags};
+
+/// Prepares engines with one cache directory on one machine.
+pub struct EngineProvisioner {
+    pub(crate) cache: PathBuf,
+    pub(crate) host: Host,
+    gpus: Box<dyn GpuProbe>,
+}
+
+impl EngineProvisioner {
+    /// `cache` is `paths.cache`, absolute; `env` decides where programs are and what helpers see.
+    #[must_use]
+    pub fn new(cache: impl Into<PathBuf>, env: &Env) -> Self {
+        Self { cache: cache.into(), host: Host::new(env), gpus: Box::new(NvidiaSmi) }
+    }
+
+    /// Looks for cards in another way.
+    #[must_use]
+    pub fn with_gpu_probe(mut self, gpus: Box<dyn GpuProbe>) -> Self {
+        self.gpus = gpus;
+        self
+    }
+
+    /// Prepares one replica. Blocking: minutes when the engine has to be built, milliseconds when it
+    /// is there. Safe to call from several threads and processes at once; one of them builds.
+    pub fn ensure(
+        &self,
+        pool: &PoolConfig,
+        replica: &ReplicaId,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<PreparedEngine, EnsureError> {
+        let prepared = self.prepare(pool, observer, cancel)?;
+        Ok(prepared.for_replica(pool, replica.clone()))
+    }
+
+    /// Prepares all replicas of a pool; the work is done once.
+    pub fn ensure_pool(
+        &self,
+        pool: &PoolConfig,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Vec<PreparedEngine>, EnsureError> {
+        let prepared = self.prepare(pool, observer, cancel)?;
+        Ok((0..pool.replicas).map(|n| prepared.for_replica(pool, ReplicaId::nth(n))).collect())
+    }
+
+    fn prepare(
+        &self,
+        pool: &PoolConfig,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Prepared, EnsureError> {
+        // What costs nothing first: a bad flag must not show after a ten-minute build.
+        let config = |problem| EnsureError::Config { pool: pool.id.clone(), problem };
+        let env = flags::checked_env(pool).map_err(config)?;
+        flags::canonical(pool).map_err(config)?;
+        let decision = self.decide(pool, cancel)?;
+        if let Some(notice) = &decision.notice {
+            observer.notice(&pool.id, notice);
+        }
+        let model = self.stage(pool, observer, cancel)?;
+        let engine = self.engine(pool, &decision.target, observer, cancel)?;
+        let argv = argv::plan(pool, &model.path, &decision.target).map_err(config)?;
+        let device_mask = match decision.target {
+            Target::Cpu => None,
+            Target::Cuda { device_mask, .. } => Some(device_mask),
+        };
+        Ok(Prepared { engine, model, argv, env, device_mask })
+    }
+
+    pub(crate) fn decide(&self, pool: &PoolConfig, cancel: &Cancel) -> Result<Decision, EnsureError> {
+        let policy = pool.provisioning.gpu;
+        let inventory = match policy {
+            GpuPolicy::Off => GpuInventory::NoCard,
+            _ => self.gpus.inventory(&self.host, cancel),
+        };
+        if cancel.is_cancelled() {
+            return Err(EnsureError::Cancelled);
+        }
+        let nvcc = self.nvcc();
+        gpu::decide(policy, &pool.devices, &inventory, nvcc).map_err(|refusal| EnsureError::Gpu {
+            pool: pool.id.clone(),
+            problem: refusal.problem,
+            remedy: refusal.remedy,
+        })
+    }
+
+    fn nvcc(&self) -> Option<PathBuf> {
+        let installed = self.host.var("CUDA_PATH").map(|root| PathBuf::from(root).join("bin/nvcc"));
+        installed.filter(|nvcc| nvcc.is_file()).or_else(|| self.host.find("nvcc"))
+    }
+
+    fn stage(
+        &self,
+        pool: &PoolConfig,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<ModelRecord, EnsureError> {
+        let reference = ModelRef::parse(&pool.model)
+            .map_err(|e| EnsureError::Config { pool: pool.id.clone(), problem: e.to_string() })?;
+        let step = Step::new(observer, &pool.id, StepKind::ModelFetch);
+        step.doing(format!("staging {reference}"));
+        let progress = |p: provisioners_model_provisioner::StageProgress| {
+            step.progress(|| p.description.clone(), p.bytes_done, p.bytes_total);
+        };
+        let staged = ModelProvisioner::new(&self.cache).stage(
+            &reference,
+            pool.model_sha256.as_deref(),
+            &progress,
+            cancel,
+        );
+        match staged {
+            Ok(model) => {
+                step.completed(format!("{} ({}, {} bytes)", model.id, model.quantisation, model.size_bytes));
+                observer.model_staged(&pool.id, &model);
+                Ok(model)
+            }
+            Err(error) if error.is_cancelled() => Err(EnsureError::Cancelled),
+            Err(error) => {
+                step.failed(error.to_string());
+                Err(EnsureError::Model { pool: pool.id.clone(), source: Box::new(error) })
+            }
+        }
+    }
+
+    fn engine(
+        &self,
+        pool: &PoolConfig,
+        target: &Target,
+        observer: &dyn Observer,
+        cancel: &Cancel,
+    ) -> Result<Engine, EnsureError> {
+        let step = Step::new(observer, &pool.id, StepKind::EngineProvision);
+        step.doing("looking for the engine");
+        let search = Search {
+            host: &self.host,
+            cache: &self.cache,
+            pool: &pool.id,
+            config: &pool.provisioning,
+            target,
+            step: &step,
+            cancel,
+        };
+        let found = search.run();
+        match &found {
+            Ok(engine) if engine.cached => step.completed(format!("{} is there", engine.version)),
+            Ok(engine) => step.completed(format!("{} is built", engine.version)),
+            Err(EnsureError::Cancelled) => {}
+            Err(error) => step.failed(error.to_string()),
+        }
+        found
+    }
+}
+
+/// What all replicas of a pool share.
+struct Prepared {
+    engine: Engine,
+    model: ModelRecord,
+    argv: Vec<String>,
+    env: std::collections::BTreeMap<String, String>,
+    device_mask: Option<String>,
+}
+
+impl Prepared {
+    fn for_replica(&self, pool: &PoolConfig, replica: ReplicaId) -> PreparedEngine {
+        PreparedEngine {
+            binary_path: self.engine.binary.clone(),
+            flags: self.argv.clone(),
+            port: 0,
+            host: "127.0.0.1".to_owned(),
+            model_path: self.model.path.clone(),
+            engine_version: self.engine.version.clone(),
+            pool_id: pool.id.clone(),
+            replica_id: replica,
+            device_mask: self.device_mask.clone(),
+            engine_digest: self.engine.digest.clone(),
+            model_digest: self.model.digest.clone(),
+            ctx: pool.ctx,
+            slots: pool.slots,
+            env: self.env.clone(),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Where the engine's source tree comes from. Each kind fetches into `sources/<digest>/` of the cache,
+//! whole or not at all, and only what its pin says.
+
+mod archive;
+mod git;
+mod sdist;
+mod unpack;
+
+use std::path::{Path, PathBuf};
+
+use provisioners_model_provisioner::{Cancel, DigestError, sha256_file};
+use wire::config::EngineSource;
+
+use crate::error::{EnsureError, SourceFailure};
+use crate::helper::HelperError;
+use crate::host::Host;
+use crate::observer::Step;
+
+/// What fetching needs.
+pub(crate) struct Fetch<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) cache: &'a Path,
+    pub(crate) step: &'a Step<'a>,
+    pub(crate) cancel: &'a Cancel,
+}
+
+/// The pin as text: what the engine digest is computed from.
+pub(crate) fn identity(source: &EngineSource) -> String {
+    match source {
+        EngineSource::Path(path) => format!("path:{}", path.binary.display()),
+        EngineSource::Git(git) => format!("git:{}", git.commit.to_ascii_lowercase()),
+        EngineSource::Archive(a) => format!("{}:{}", a.sha256.to_ascii_lowercase(), a.subdir.display()),
+        EngineSource::Sdist(s) => format!("{}:{}", s.sha256.to_ascii_lowercase(), s.subdir.display()),
+    }
+}
+
+/// The pin's own digest, for the engine's commit field and the cache.
+pub(crate) fn pin(source: &EngineSource) -> String {
+    match source {
+        EngineSource::Path(_) => String::new(),
+        EngineSource::Git(git) => git.commit.to_ascii_lowercase(),
+        EngineSource::Archive(archive) => archive.sha256.to_ascii_lowercase(),
+        EngineSource::Sdist(sdist) => sdist.sha256.to_ascii_lowercase(),
+    }
+}
+
+/// For people and errors, as `sdist llama-cpp-python 0.3.36`.
+pub(crate) fn describe(source: &EngineSource) -> String {
+    match source {
+        EngineSource::Path(path) => format!("path {}", path.binary.display()),
+        EngineSource::Git(git) => format!("git {} {}", git.repo, git.reference),
+        EngineSource::Archive(archive) => format!("archive {}", archive.url),
+        EngineSource::Sdist(sdist) => format!("sdist {} {}", sdist.package, sdist.version),
+    }
+}
+
+/// The middle of the engine version, as `0.3.36` in `llamacpp-0.3.36-ab12…`.
+pub(crate) fn label(source: &EngineSource) -> String {
+    let text = match source {
+        EngineSource::Path(_) => "path".to_owned(),
+        EngineSource::Git(git) => git.reference.clone(),
+        EngineSource::Archive(archive) => archive.sha256.chars().take(8).collect(),
+        EngineSource::Sdist(sdist) => sdist.version.clone(),
+    };
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect()
+}
+
+/// Fetches the tree, or finds it in the cache, and returns the directory with its CMakeLists.txt.
+pub(crate) fn fetch(source: &EngineSource, fetch: &Fetch<'_>) -> Result<PathBuf, SourceFailure> {
+    let (name, subdir) = match source {
+        EngineSource::Path(_) => return Err(SourceFailure::fetch("an existing binary has no source tree")),
+        EngineSource::Git(_) => (format!("git-{}", pin(source)), PathBuf::new()),
+        EngineSource::Archive(archive) => (pin(source), archive.subdir.clone()),
+        EngineSource::Sdist(sdist) => (pin(source), sdist.subdir.clone()),
+    };
+    let home = fetch.cache.join("sources");
+    let dir = home.join(name);
+    if !dir.exists() {
+        std::fs::create_dir_all(&home).map_err(SourceFailure::cache("create", &home))?;
+        let temp = tempfile::Builder::new().prefix(".new-").tempdir_in(&home);
+        let temp = temp.map_err(SourceFailure::cache("create a directory in", &home))?;
+        let tree = temp.path().join("tree");
+        match source {
+            EngineSource::Path(_) => {}
+            EngineSource::Git(git) => git::fetch(git, &tree, fetch)?,
+            EngineSource::Archive(archive) => archive::fetch(archive, temp.path(), &tree, fetch)?,
+            EngineSource::Sdist(sdist) => sdist::fetch(sdist, temp.path(), &tree, fetch)?,
+        }
+        match std::fs::rename(&tree, &dir) {
+            // Someone else fetched the same pin meanwhile.
+            Err(_) if dir.exists() => {}
+            other => other.map_err(SourceFailure::cache("move the source to", &dir))?,
+        }
+    }
+    let root = single_top(&dir).join(subdir);
+    if root.join("CMakeLists.txt").is_file() {
+        return Ok(root);
+    }
+    Err(SourceFailure::fetch(format!("there is no CMakeLists.txt in {}; check `subdir`", root.display())))
+}
+
+/// Archives have one top directory; a git tree has many entries and is its own top.
+fn single_top(dir: &Path) -> PathBuf {
+    let entries: Vec<_> = std::fs::read_dir(dir).into_iter().flatten().flatten().take(2).collect();
+    match entries.as_slice() {
+        [only] if only.path().is_dir() => only.path(),
+        _ => dir.to_path_buf(),
+    }
+}
+
+/// Compares a fetched file with its pin.
+fn verify(path: &Path, expected: &str, cancel: &Cancel) -> Result<(), SourceFailure> {
+    match sha256_file(path, &mut |_| (), cancel) {
+        Ok(actual) if actual.eq_ignore_ascii_case(expected) => Ok(()),
+        Ok(actual) => Err(mismatch(&actual, expected)),
+        Err(DigestError::Cancelled { .. }) => Err(EnsureError::Cancelled.into()),
+        Err(DigestError::Read { path, source }) => Err(SourceFailure::cache("read", path)(source)),
+    }
+}
+
+fn mismatch(actual: &str, expected: &str) -> SourceFailure {
+    SourceFailure::verification(format!(
+        "what was fetched has SHA-256 {actual}, pinned is {expected}; nothing of it was used. Correct the pin only if \
+         you know why it changed"
+    ))
+}
+
+/// A helper's failure as one of the source.
+pub(crate) fn helper_failed(error: HelperError) -> SourceFailure {
+    match error {
+        HelperError::Cancelled => EnsureError::Cancelled.into(),
+        other => SourceFailure::fetch(other.to_string()),
+    }
+}
