@@ -1,0 +1,115 @@
+//! The frames of `/v1/chat/completions`. Every chunk is passed on as it came but the one with the
+//! usage, whose numbers become [`Finished`]: the edge writes its own for those who asked.
+
+use adapter_host::{Finished, StreamFault};
+use serde::Deserialize;
+use wire::event::FinishReason;
+
+use crate::stream::{Read, Step, chunk, malformed};
+
+#[derive(Default)]
+pub(crate) struct Chat {
+    reason: Option<FinishReason>,
+}
+
+#[derive(Deserialize)]
+struct Frame {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    #[serde(default)]
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+    #[serde(default)]
+    finish_reason: Option<String>,
+    #[serde(default)]
+    logprobs: Option<Logprobs>,
+}
+
+#[derive(Default, Deserialize)]
+struct Delta {
+    #[serde(default)]
+    content: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Logprobs {
+    #[serde(default)]
+    content: Option<Vec<Logprob>>,
+}
+
+#[derive(Deserialize)]
+struct Logprob {
+    /// llama-server's extension: absent elsewhere.
+    #[serde(default)]
+    id: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+}
+
+impl Read for Chat {
+    fn read(&mut self, data: &str) -> Result<Step, StreamFault> {
+        if data == "[DONE]" {
+            // With its usage the stream would have been over before.
+            return Err(StreamFault::Protocol(
+                "it was done without a finish reason or its counts".to_owned(),
+            ));
+        }
+        let frame: Frame = serde_json::from_str(data).map_err(|error| malformed(&error))?;
+        let mut step = Step::default();
+        if let Some(choice) = frame.choices.into_iter().next() {
+            match choice.finish_reason.as_deref() {
+                None => {}
+                Some("length") => self.reason = Some(FinishReason::Length),
+                Some(_) => self.reason = Some(FinishReason::Stop),
+            }
+            let tokens = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
+            let tokens = tokens.into_iter().filter_map(|token| token.id).collect();
+            step.chunk = Some(chunk(choice.delta.content.unwrap_or_default(), tokens, data)?);
+        }
+        if let (Some(usage), Some(reason)) = (frame.usage, self.reason) {
+            let (tokens_in, tokens_out) = (usage.prompt_tokens, usage.completion_tokens);
+            step.finished = Some(Finished { reason, tokens_in, tokens_out });
+        }
+        Ok(step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tool_deltas_and_reasoning_pass_through_without_text() {
+        let data =
+            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}"#;
+        let chunk = Chat::default().read(data).unwrap().chunk.unwrap();
+        assert_eq!((chunk.text.as_str(), chunk.raw.get()), ("", data));
+    }
+
+    #[test]
+    fn the_counts_come_only_after_the_reason() {
+        let usage = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":5}}"#;
+        let mut chat = Chat::default();
+        assert!(chat.read(usage).unwrap().finished.is_none());
+        let step = chat.read(r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#).unwrap();
+        assert!(step.chunk.is_some() && step.finished.is_none());
+        let step = chat.read(usage).unwrap();
+        let finished = step.finished.unwrap();
+        assert!(step.chunk.is_none());
+        assert_eq!((finished.reason, finished.tokens_in, finished.tokens_out), (FinishReason::Stop, 3, 5));
+    }
+
+    #[test]
+    fn done_without_counts_breaks_the_protocol() {
+        assert!(matches!(Chat::default().read("[DONE]"), Err(StreamFault::Protocol(_))));
+    }
+}
