@@ -1,0 +1,473 @@
+//! `ensure` from the outside, with a toolchain of scripts: what is run, in which order, what is kept,
+//! what the errors say. The real build is the end-to-end suite's.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step of a test should panic")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use config_loader::Env;
+use provisioners_engine_provisioner::{
+    Cancel, EngineProvisioner, EnsureError, GpuInventory, GpuProbe, Host, NvidiaSmi, Observer,
+};
+use sha2::{Digest as _, Sha256};
+use wire::config::{ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, PoolConfig, SdistSource};
+use wire::{PreparationStep, PreparedEngine, ReplicaId, StepStatus};
+
+struct NoCard;
+impl GpuProbe for NoCard {
+    fn inventory(&self, _: &Host, _: &Cancel) -> GpuInventory {
+        GpuInventory::NoCard
+    }
+}
+
+#[derive(Default)]
+struct Log(Mutex<Vec<PreparationStep>>);
+impl Observer for Log {
+    fn step(&self, step: &PreparationStep) {
+        self.0.lock().unwrap().push(step.clone());
+    }
+}
+
+/// A machine in a directory: `bin` is first on its path, `calls` lists what was run there.
+struct Machine {
+    dir: tempfile::TempDir,
+}
+
+const RECORD: &str = "#!/bin/sh\nd=$(dirname \"$0\")\necho \"$(basename \"$0\") $*\" >> \"$d/calls\"\n";
+
+const CMAKE: &str = r#"
+case "$1" in
+--version) echo "cmake version 3.30.1" ;;
+--build)
+    i=0; while [ -e "$d/hold" ] && [ $i -lt 2000 ]; do i=$((i+1)); echo "[1/2] waiting"; sleep 0.01; done
+    if [ -e "$d/broken" ]; then
+        i=0; while [ $i -lt 100 ]; do echo "error line $i"; i=$((i+1)); done; exit 1
+    fi
+    echo "[1/2] Building"; echo "[2/2] Linking"
+    mkdir -p "$2/bin"; echo engine > "$2/bin/llama-server"; chmod +x "$2/bin/llama-server" ;;
+esac"#;
+
+const PYTHON: &str = r#"
+case "$*" in
+*"pip download"*)
+    [ -e "$d/no-index" ] && { echo "ERROR: No matching distribution found"; exit 1; }
+    [ -n "$PYTHONPATH" ] || exit 9
+    while [ $# -gt 1 ]; do shift; done
+    mkdir -p "$1"; cp "$d/sdist.tar.gz" "$1/thing-1.0.tar.gz" ;;
+esac"#;
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Self { dir: tempfile::tempdir().unwrap() };
+        std::fs::create_dir(machine.bin()).unwrap();
+        machine.tool("cc", "echo fakecc 1.0");
+        machine.tool("c++", "echo fakec++ 1.0");
+        machine.tool("ninja", "");
+        machine.tool("cmake", CMAKE);
+        machine.tool("python3", PYTHON);
+        let shape = gguf_random::Shape { layers: 1, width: 16, heads: 2, ..Default::default() };
+        shape.write(&machine.path("model.gguf")).unwrap();
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+    fn bin(&self) -> PathBuf {
+        self.path("bin")
+    }
+    fn cache(&self) -> PathBuf {
+        self.path("cache")
+    }
+
+    fn tool(&self, name: &str, body: &str) {
+        let path = self.bin().join(name);
+        std::fs::write(&path, format!("{RECORD}{body}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn flag(&self, name: &str) {
+        std::fs::write(self.bin().join(name), "").unwrap();
+    }
+
+    fn calls(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.bin().join("calls")).unwrap_or_default();
+        let _ = std::fs::remove_file(self.bin().join("calls"));
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn env(&self, path: &str) -> Env {
+        Env::new(self.dir.path(), [("PATH", path), ("HOME", self.dir.path().to_str().unwrap())])
+    }
+
+    fn provisioner(&self) -> EngineProvisioner {
+        let path = format!("{}:/usr/bin:/bin", self.bin().display());
+        EngineProvisioner::new(self.cache(), &self.env(&path)).with_gpu_probe(Box::new(NoCard))
+    }
+
+    fn pool(&self, sources: Vec<EngineSource>) -> PoolConfig {
+        let mut pool = PoolConfig::haiku();
+        pool.model = format!("file:{}", self.path("model.gguf").display());
+        pool.provisioning.sources = sources;
+        pool
+    }
+
+    fn ensure(&self, sources: Vec<EngineSource>) -> Result<PreparedEngine, EnsureError> {
+        self.provisioner().ensure(&self.pool(sources), &ReplicaId::nth(0), &Log::default(), &Cancel::new())
+    }
+
+    /// A source archive with `thing-1.0/vendor/engine/CMakeLists.txt`.
+    fn archive(&self, name: &str) -> EngineSource {
+        let path = self.path(name);
+        let sha256 = write_archive(&path);
+        EngineSource::Archive(ArchiveSource {
+            url: format!("file:{}", path.display()),
+            sha256,
+            subdir: PathBuf::from("vendor/engine"),
+        })
+    }
+
+    fn missing(&self) -> EngineSource {
+        EngineSource::Archive(ArchiveSource {
+            url: format!("file:{}", self.path("nowhere.tar.gz").display()),
+            sha256: "1".repeat(64),
+            subdir: PathBuf::new(),
+        })
+    }
+}
+
+fn write_archive(path: &Path) -> String {
+    let mut builder =
+        tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut header = tar::Header::new_gnu();
+    header.set_size(4);
+    header.set_mode(0o644);
+    let name = path.file_name().unwrap().to_str().unwrap();
+    for (file, data) in [("CMakeLists.txt", &b"hi!\n"[..]), (name, b"abc\n")] {
+        builder.append_data(&mut header.clone(), format!("thing-1.0/vendor/engine/{file}"), data).unwrap();
+    }
+    let bytes = builder.into_inner().unwrap().finish().unwrap();
+    std::fs::write(path, &bytes).unwrap();
+    Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn manifest(engine: &PreparedEngine) -> serde_json::Value {
+    let dir = engine.binary_path.parent().unwrap().parent().unwrap();
+    serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_source_that_fails_is_followed_by_the_next_and_kept_in_the_manifest() {
+    let machine = Machine::new();
+    let engine = machine.ensure(vec![machine.missing(), machine.archive("good.tar.gz")]).unwrap();
+    assert!(engine.binary_path.starts_with(machine.cache().join("engines").join(&engine.engine_digest)));
+    assert_eq!(std::fs::read_to_string(&engine.binary_path).unwrap(), "engine\n");
+    assert!(engine.engine_version.ends_with(&engine.engine_digest[..12]), "{}", engine.engine_version);
+    let manifest = manifest(&engine);
+    assert_eq!(manifest["attempts"][0]["kind"], "fetch");
+    assert!(manifest["attempts"][0]["reason"].as_str().unwrap().contains("nowhere.tar.gz"));
+    assert_eq!(manifest["cmake"], "cmake version 3.30.1");
+}
+
+#[test]
+fn when_no_source_works_each_reason_is_listed() {
+    let machine = Machine::new();
+    machine.flag("no-index");
+    let sdist = EngineSource::Sdist(SdistSource::pinned());
+    let error = machine.ensure(vec![machine.missing(), sdist]).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("nowhere.tar.gz does not exist"), "{text}");
+    assert!(text.contains("llama-cpp-python 0.3.36") && text.contains("No matching distribution"), "{text}");
+    assert_eq!(error.exit_code(), 4);
+}
+
+#[test]
+fn a_failing_build_shows_its_last_forty_lines_and_its_log() {
+    let machine = Machine::new();
+    machine.flag("broken");
+    let error = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("error line 60") && text.contains("error line 99") && !text.contains("error line 59"),
+        "{text}"
+    );
+    let log = text.split_whitespace().find(|word| word.ends_with("build.log")).unwrap();
+    assert_eq!(std::fs::read_to_string(log).unwrap().lines().count(), 100);
+    assert_eq!(error.exit_code(), 5);
+    std::fs::remove_file(machine.bin().join("broken")).unwrap();
+    assert!(machine.ensure(vec![machine.archive("a.tar.gz")]).is_ok(), "the next attempt may succeed");
+}
+
+#[test]
+fn a_second_ensure_asks_the_compilers_for_their_version_and_runs_nothing_else() {
+    let machine = Machine::new();
+    let first = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap();
+    machine.calls();
+    let second = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap();
+    assert_eq!(second, first);
+    assert_eq!(machine.calls(), ["cc --version", "c++ --version"]);
+}
+
+#[test]
+fn an_engine_that_was_built_before_is_used_although_an_earlier_source_still_fails() {
+    let machine = Machine::new();
+    let first = machine.ensure(vec![machine.missing(), machine.archive("a.tar.gz")]).unwrap();
+    machine.calls();
+    assert_eq!(machine.ensure(vec![machine.missing(), machine.archive("a.tar.gz")]).unwrap(), first);
+    assert!(machine.calls().iter().all(|call| call.ends_with("--version")));
+}
+
+#[test]
+fn another_compiler_or_another_flag_is_another_engine() {
+    let machine = Machine::new();
+    let first = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap();
+    machine.tool("cc", "echo fakecc 2.0");
+    let second = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap();
+    assert_ne!(second.engine_digest, first.engine_digest);
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.provisioning.cmake_flags = vec!["-DLLAMA_CUBLAS=OFF".into()];
+    let third = machine.provisioner().ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap();
+    assert_ne!(third[0].engine_digest, second.engine_digest);
+    assert!(machine.calls().iter().any(|call| call.contains("-DGGML_CUDA=OFF")));
+}
+
+/// Lets the held build go on as soon as someone waits for it.
+struct ReleaseOnWait(PathBuf);
+impl Observer for ReleaseOnWait {
+    fn step(&self, step: &PreparationStep) {
+        if step.description.contains("waiting for another process") {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+}
+
+#[test]
+fn two_at_once_build_once() {
+    let machine = Machine::new();
+    machine.flag("hold");
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    let engines: Vec<PreparedEngine> = std::thread::scope(|scope| {
+        let one = || {
+            let observer = ReleaseOnWait(machine.bin().join("hold"));
+            machine.provisioner().ensure(&pool, &ReplicaId::nth(0), &observer, &Cancel::new()).unwrap()
+        };
+        let threads = [scope.spawn(one), scope.spawn(one)];
+        threads.map(|thread| thread.join().unwrap()).into()
+    });
+    assert_eq!(engines[0], engines[1]);
+    assert!(!machine.bin().join("hold").exists(), "one of them waited and said so");
+    assert_eq!(machine.calls().iter().filter(|call| call.starts_with("cmake --build")).count(), 1);
+}
+
+#[test]
+fn replicas_share_one_engine() {
+    let machine = Machine::new();
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.replicas = 3;
+    let engines = machine.provisioner().ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap();
+    let names: Vec<_> = engines.iter().map(|engine| engine.replica_id.as_str().to_owned()).collect();
+    assert_eq!(names, ["r0", "r1", "r2"]);
+    assert_eq!(machine.calls().iter().filter(|call| call.starts_with("cmake --build")).count(), 1);
+}
+
+#[test]
+fn progress_counts_compile_steps_and_ends_completed() {
+    let machine = Machine::new();
+    let log = Log::default();
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    machine.provisioner().ensure_pool(&pool, &log, &Cancel::new()).unwrap();
+    let steps = log.0.into_inner().unwrap();
+    let built = steps.iter().find(|s| s.bytes_done == Some(2)).unwrap();
+    assert_eq!((built.id.as_str(), built.bytes_total), ("haiku/engine", Some(2)));
+    assert_eq!(built.description, "building llama-server: 100 % (2 of 2)");
+    for id in ["haiku/model", "haiku/engine"] {
+        let last = steps.iter().rfind(|s| s.id == id).unwrap();
+        assert_eq!(last.status, StepStatus::Completed, "{last:?}");
+    }
+}
+
+#[test]
+fn an_existing_binary_is_used_as_it_is_and_nothing_runs() {
+    let machine = Machine::new();
+    let binary = machine.path("my-server");
+    std::fs::write(&binary, "my engine").unwrap();
+    let source = || vec![EngineSource::Path(PathSource { binary: binary.clone() })];
+    let error = machine.ensure(source()).unwrap_err();
+    assert!(error.to_string().contains("not executable"), "{error}");
+    std::fs::set_permissions(&binary, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let engine = machine.ensure(source()).unwrap();
+    assert_eq!(engine.binary_path, binary);
+    assert!(engine.engine_version.starts_with("llamacpp-path-"), "{}", engine.engine_version);
+    assert_eq!(machine.calls(), Vec::<String>::new());
+}
+
+#[test]
+fn an_archive_that_is_not_the_pinned_one_is_not_used() {
+    let machine = Machine::new();
+    let EngineSource::Archive(mut source) = machine.archive("a.tar.gz") else { panic!() };
+    let actual = std::mem::replace(&mut source.sha256, "2".repeat(64));
+    let error = machine.ensure(vec![EngineSource::Archive(source)]).unwrap_err();
+    assert!(error.to_string().contains(&actual) && error.to_string().contains(&"2".repeat(64)), "{error}");
+    assert_eq!(error.exit_code(), 7);
+    assert_eq!(std::fs::read_dir(machine.cache().join("sources")).unwrap().count(), 0, "nothing was kept");
+}
+
+#[test]
+fn a_source_distribution_is_fetched_by_pip_and_checked_again() {
+    let machine = Machine::new();
+    let sha256 = write_archive(&machine.bin().join("sdist.tar.gz"));
+    let source = |sha256: &str| {
+        vec![EngineSource::Sdist(SdistSource {
+            package: "thing".into(),
+            version: "1.0".into(),
+            sha256: sha256.to_owned(),
+            subdir: "vendor/engine".into(),
+        })]
+    };
+    let engine = machine.ensure(source(&sha256)).unwrap();
+    assert!(engine.engine_version.starts_with("llamacpp-1.0-"), "{}", engine.engine_version);
+    let pip = machine.calls().into_iter().find(|call| call.contains("pip download")).unwrap();
+    for flag in ["--require-hashes", "--no-deps", "--no-build-isolation", "--no-binary :all:"] {
+        assert!(pip.contains(flag), "{pip}");
+    }
+    assert_eq!(machine.ensure(source(&"3".repeat(64))).unwrap_err().exit_code(), 7);
+}
+
+#[test]
+fn a_tag_that_was_moved_is_refused_and_the_pinned_commit_is_built() {
+    let machine = Machine::new();
+    let path = std::env::var_os("PATH").unwrap();
+    let git = std::env::split_paths(&path).map(|dir| dir.join("git")).find(|path| path.exists()).unwrap();
+    std::os::unix::fs::symlink(&git, machine.bin().join("git")).unwrap();
+    let repo = machine.path("repo");
+    std::fs::create_dir(&repo).unwrap();
+    let run = |args: &[&str]| {
+        let base = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"];
+        let out = Command::new(&git).args(base).args(args).current_dir(&repo).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    };
+    run(&["init", "-q"]);
+    std::fs::write(repo.join("CMakeLists.txt"), "one").unwrap();
+    run(&["add", "."]);
+    run(&["commit", "-q", "-m", "one"]);
+    run(&["tag", "b1"]);
+    let pinned = run(&["rev-parse", "HEAD"]);
+    let source = || {
+        vec![EngineSource::Git(GitSource {
+            repo: repo.to_str().unwrap().to_owned(),
+            reference: "b1".into(),
+            commit: pinned.clone(),
+        })]
+    };
+    let engine = machine.ensure(source()).unwrap();
+    assert!(engine.engine_version.starts_with("llamacpp-b1-"), "{}", engine.engine_version);
+    std::fs::write(repo.join("CMakeLists.txt"), "two").unwrap();
+    run(&["commit", "-q", "-a", "-m", "two"]);
+    run(&["tag", "-f", "b1"]);
+    std::fs::remove_dir_all(machine.cache()).unwrap();
+    let error = machine.ensure(source()).unwrap_err();
+    assert!(
+        error.to_string().contains("the ref was moved") && error.to_string().contains(&pinned),
+        "{error}"
+    );
+    assert_eq!(error.exit_code(), 7);
+}
+
+#[test]
+fn missing_tools_are_all_reported_before_anything_is_fetched() {
+    let machine = Machine::new();
+    let provisioner = EngineProvisioner::new(machine.cache(), &machine.env("/nonexistent"))
+        .with_gpu_probe(Box::new(NoCard));
+    let pool = machine.pool(vec![EngineSource::Sdist(SdistSource::pinned())]);
+    let error = provisioner.ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap_err();
+    let text = error.to_string();
+    for needed in ["a C compiler", "a C++ compiler", "python3 with pip"] {
+        assert!(text.contains(needed), "{text}");
+    }
+    assert_eq!(error.exit_code(), 3);
+    assert!(!machine.cache().join("sources").exists());
+}
+
+#[test]
+fn a_required_gpu_that_is_not_there_stops_before_anything_is_fetched() {
+    let machine = Machine::new();
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.provisioning.gpu = GpuPolicy::Required;
+    let error = machine.provisioner().ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap_err();
+    assert!(error.to_string().contains("gpu: off"), "{error}");
+    assert_eq!(error.exit_code(), 3);
+    assert_eq!(machine.calls(), Vec::<String>::new());
+}
+
+#[test]
+fn a_card_and_a_compiler_make_a_cuda_build_for_that_card() {
+    let machine = Machine::new();
+    machine.tool("nvidia-smi", "echo '0, GPU-aa, NVIDIA GeForce RTX 3090, 8.6, 24576, 24000'");
+    machine.tool("nvcc", "echo release 12.4");
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    let provisioner = machine.provisioner().with_gpu_probe(Box::new(NvidiaSmi));
+    let engine = provisioner.ensure(&pool, &ReplicaId::nth(0), &Log::default(), &Cancel::new()).unwrap();
+    assert_eq!(engine.device_mask.as_deref(), Some("GPU-aa"));
+    assert!(engine.flags.windows(2).any(|pair| pair == ["--n-gpu-layers", "999"]), "{:?}", engine.flags);
+    let configure = machine.calls().into_iter().find(|call| call.contains("-DGGML_CUDA=ON")).unwrap();
+    assert!(
+        configure.contains("-DCMAKE_CUDA_ARCHITECTURES=86") && configure.contains("bin/nvcc"),
+        "{configure}"
+    );
+}
+
+/// Asks to stop as soon as the build counts.
+struct CancelAtBuild(Cancel);
+impl Observer for CancelAtBuild {
+    fn step(&self, step: &PreparationStep) {
+        if step.bytes_done.is_some() {
+            self.0.cancel();
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_build_stops_soon_and_goes_on_where_it_was() {
+    let machine = Machine::new();
+    machine.flag("hold");
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    let cancel = Cancel::new();
+    let began = std::time::Instant::now();
+    let error =
+        machine.provisioner().ensure_pool(&pool, &CancelAtBuild(cancel.clone()), &cancel).unwrap_err();
+    assert!(matches!(error, EnsureError::Cancelled), "{error}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "the held build would take twenty");
+    assert_eq!(error.exit_code(), 130);
+    let engines = machine.cache().join("engines");
+    let kept = std::fs::read_dir(&engines)
+        .unwrap()
+        .flatten()
+        .any(|e| e.file_name().to_string_lossy().starts_with(".build-"));
+    assert!(kept, "the objects are kept");
+    std::fs::remove_file(machine.bin().join("hold")).unwrap();
+    assert!(machine.ensure(vec![machine.archive("a.tar.gz")]).is_ok());
+}
+
+#[test]
+fn a_bad_flag_or_variable_is_refused_before_anything_happens() {
+    let machine = Machine::new();
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.flags = vec!["--tools".into(), "all".into()];
+    let error = machine.provisioner().ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap_err();
+    assert!(error.to_string().starts_with("pool haiku: flags: --tools"), "{error}");
+    assert_eq!(error.exit_code(), 2);
+    assert_eq!(machine.calls(), Vec::<String>::new());
+}
+
+#[test]
+fn a_missing_model_stops_before_the_build() {
+    let machine = Machine::new();
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.model = "file:/no/such.gguf".into();
+    let error = machine.provisioner().ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap_err();
+    assert_eq!(error.exit_code(), 6);
+    assert_eq!(machine.calls(), Vec::<String>::new());
+}
