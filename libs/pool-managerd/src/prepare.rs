@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use provisioners_model_provisioner::Cancel;
+use provisioners_engine_provisioner::Cancel;
 use wire::config::PoolConfig;
 use wire::{ModelRecord, PreparationStep, PreparedEngine, ReplicaId};
 

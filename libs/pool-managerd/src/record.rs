@@ -144,7 +144,7 @@ impl RunDir {
             if path.extension().is_none_or(|e| e != "pid") {
                 continue;
             }
-            match fs::read(&path).map_err(io::Error::from).and_then(|b| Ok(serde_json::from_slice(&b)?)) {
+            match fs::read(&path).and_then(|b| Ok(serde_json::from_slice(&b)?)) {
                 Ok(record) => records.push(record),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "an unreadable identity record is removed");

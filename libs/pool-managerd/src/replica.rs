@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handoff::HandoffDir;
-use provisioners_model_provisioner::Cancel;
+use provisioners_engine_provisioner::Cancel;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 use wire::config::{OnExit, PoolConfig};

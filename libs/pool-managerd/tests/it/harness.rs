@@ -88,6 +88,8 @@ pub(crate) struct Setup {
 }
 
 pub(crate) fn setup() -> Setup {
+    // Built before any deadline begins: the first test after a change may wait for the compiler.
+    stub_llama::binary().expect("stub-llama builds");
     let ms = Duration::from_millis;
     let timings = Timings {
         probe_first: ms(5),

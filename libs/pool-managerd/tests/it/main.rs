@@ -3,11 +3,11 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     reason = "a failed setup is a failed test; the exception for tests does not reach their helpers"
 )]
 
 mod api;
+mod daemon;
 mod harness;
 mod life;
 mod loss;

@@ -1,0 +1,62 @@
+//! The real [`Prepare`]: engine-provisioner. The only module that knows it.
+
+use std::path::PathBuf;
+
+use config_loader::Env;
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Observer};
+use wire::config::PoolConfig;
+use wire::{ModelRecord, PoolId, PreparationStep, PreparedEngine, ReplicaId};
+
+use crate::replica::with_causes;
+use crate::{Prepare, PrepareError, Progress};
+
+/// Fetches and builds engines into a cache.
+pub struct EngineProvisioning(EngineProvisioner);
+
+impl EngineProvisioning {
+    /// `cache` is `paths.cache`, absolute.
+    #[must_use]
+    pub fn new(cache: impl Into<PathBuf>, env: &Env) -> Self {
+        Self(EngineProvisioner::new(cache, env))
+    }
+}
+
+struct Report<'a>(&'a Progress);
+
+impl Observer for Report<'_> {
+    fn step(&self, step: &PreparationStep) {
+        self.0.step(step.clone());
+    }
+
+    fn model_staged(&self, _pool: &PoolId, model: &ModelRecord) {
+        self.0.model(model.clone());
+    }
+}
+
+impl Prepare for EngineProvisioning {
+    fn prepare(
+        &self,
+        pool: &PoolConfig,
+        replica: &ReplicaId,
+        progress: &Progress,
+        cancel: &Cancel,
+    ) -> Result<PreparedEngine, PrepareError> {
+        self.0.ensure(pool, replica, &Report(progress), cancel).map_err(|error| PrepareError {
+            message: with_causes(&error),
+            remedy: remedy(&error).map(str::to_owned),
+        })
+    }
+}
+
+/// Most of these errors say what to do themselves.
+fn remedy(error: &EnsureError) -> Option<&'static str> {
+    match error {
+        EnsureError::Preflight { .. } => Some("install what is missing, then preload the pool"),
+        EnsureError::NoSource { .. } => Some(
+            "correct one of the pool's sources (or name an existing binary with `path`), then preload the pool",
+        ),
+        EnsureError::Model { .. } => Some("correct `model` of the pool, then preload it"),
+        EnsureError::Cache { .. } => Some("make room or correct the permissions, then preload the pool"),
+        EnsureError::Config { .. } | EnsureError::Gpu { .. } | EnsureError::Cancelled => None,
+    }
+}

@@ -1,0 +1,126 @@
+//! The program itself: a real process, its exit codes, and its death by `kill -9`.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use wire::Handoff;
+
+use crate::harness::{DEADLINE, engines_of, signal, within};
+
+struct Daemon {
+    process: Child,
+    log: std::path::PathBuf,
+}
+
+impl Daemon {
+    fn start(dir: &Path, name: &str) -> Self {
+        let log = dir.join(name);
+        let process = Command::new(env!("CARGO_BIN_EXE_pool-managerd"))
+            .arg("--config")
+            .arg(dir.join("config.yaml"))
+            .current_dir(dir)
+            .env_clear()
+            .env("HOME", dir)
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Self { process, log }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    async fn says(&self, what: &str) {
+        let end = Instant::now() + DEADLINE;
+        while !self.log().contains(what) {
+            assert!(Instant::now() < end, "never said {what:?}: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "still runs: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _gone_already = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+/// A directory with a configuration whose engine is the stub.
+fn configured(listen: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let stub = stub_llama::binary().expect("stub-llama builds");
+    let config = format!(
+        "paths: {{ runtime: runtime, cache: cache }}\n\
+         pool_managerd: {{ listen: \"{listen}\" }}\n\
+         pools:\n  - id: p\n    model: builtin:haiku\n    provisioning:\n      gpu: off\n      sources:\n        \
+         - path: {{ binary: {} }}\n",
+        stub.display()
+    );
+    std::fs::write(dir.path().join("config.yaml"), config).unwrap();
+    dir
+}
+
+fn handoff(dir: &Path) -> Option<Handoff> {
+    serde_json::from_slice(&std::fs::read(dir.join("runtime/engines/p.r0.json")).ok()?).ok()
+}
+
+#[tokio::test]
+async fn an_engine_survives_the_kill_of_its_manager_and_is_adopted_by_the_next() {
+    let dir = configured("127.0.0.1:0");
+    let dir = dir.path();
+    let mut first = Daemon::start(dir, "first.log");
+    first.says("\"ready\"").await;
+    let before = handoff(dir).unwrap();
+    first.process.kill().unwrap();
+    first.ended().await;
+    assert_eq!(engines_of(&dir.join("runtime")), [before.pid.unwrap()], "the engine lives on");
+
+    let begun = Instant::now();
+    let mut second = Daemon::start(dir, "second.log");
+    second.says("adopted an engine").await;
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(handoff(dir), Some(before));
+
+    let mut third = Daemon::start(dir, "third.log");
+    assert_eq!(third.ended().await.code(), Some(100));
+    assert!(third.log().contains(&format!("PID {}", second.process.id())), "{}", third.log());
+
+    signal(second.process.id(), Signal::TERM);
+    assert_eq!(second.ended().await.code(), Some(0), "{}", second.log());
+    within(Duration::from_secs(1), "nothing is left", || engines_of(&dir.join("runtime")).is_empty()).await;
+    assert_eq!(handoff(dir), None);
+}
+
+#[tokio::test]
+async fn a_taken_port_and_a_bad_configuration_have_their_own_exit_codes() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = configured(&taken.local_addr().unwrap().to_string());
+    let mut daemon = Daemon::start(dir.path(), "port.log");
+    assert_eq!(daemon.ended().await.code(), Some(75));
+    let log = daemon.log();
+    assert!(log.contains(&taken.local_addr().unwrap().to_string()), "{log}");
+    assert!(log.contains(&format!("PID {}", std::process::id())), "the holder is named: {log}");
+
+    std::fs::write(dir.path().join("config.yaml"), "pols: []\n").unwrap();
+    let mut daemon = Daemon::start(dir.path(), "config.log");
+    assert_eq!(daemon.ended().await.code(), Some(2));
+    assert!(daemon.log().contains("pols"), "{}", daemon.log());
+}
