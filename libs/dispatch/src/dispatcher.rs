@@ -1,14 +1,12 @@
-//! The handle that admits and finds tasks, and the loops behind it.
+//! The handle that admits and finds tasks, and what all of dispatch shares.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use adapter_host::AdapterHost;
 use registry::Registry;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::task::TaskView;
@@ -16,21 +14,16 @@ use wire::{PoolId, TaskId};
 
 use crate::core::{NewTask, TaskCore};
 use crate::ending::{Ending, Failure};
+use crate::loops::{keeper, pool_loop};
 use crate::names::Names;
 use crate::place::Wish;
 use crate::pool::Pool;
 use crate::queue::{NoPlace, Place};
-use crate::run::run;
 use crate::store::Store;
 use crate::watchers::watch_connection;
 use crate::{
     AdmissionError, Detach, Limits, Metrics, Owner, PoolSpec, Task, TaskFilter, TaskSpec, UnknownModel,
 };
-
-/// How often ended tasks are looked over for age.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// How long a pool's loop sleeps when only a wake-up can bring it work.
-const IDLE: Duration = Duration::from_secs(3_600);
 
 /// Dispatch. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -51,11 +44,11 @@ pub(crate) struct Shared {
     names: RwLock<Names>,
     store: Mutex<Store>,
     next_seq: AtomicU64,
-    shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     /// Every task this crate spawns, for its owner.
-    tracker: TaskTracker,
+    pub(crate) tracker: TaskTracker,
     /// The running generations among them, for our own shutdown.
-    running: TaskTracker,
+    pub(crate) running: TaskTracker,
 }
 
 impl Dispatch {
@@ -288,57 +281,9 @@ impl Shared {
         Task { shared: Arc::clone(self), core, created_now }
     }
 
-    fn lock_store(&self) -> MutexGuard<'_, Store> {
+    pub(crate) fn lock_store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Brings waiting tasks and free slots together, until shutdown; then nothing waits any more.
-async fn pool_loop(shared: Arc<Shared>, pool: Arc<Pool>) {
-    let mut changed = shared.registry.changed();
-    while !shared.shutdown.is_cancelled() {
-        changed.borrow_and_update();
-        let look_again = match_up(&shared, &pool);
-        tokio::select! {
-            () = shared.shutdown.cancelled() => break,
-            () = pool.wake.notified() => {}
-            // The registry cannot go away while `shared` holds it.
-            _ = changed.changed() => {}
-            () = tokio::time::sleep_until(look_again) => {}
-        }
-    }
-    for core in pool.close() {
-        shared.end(&core, Ending::Failed(Failure::interrupted()));
-    }
-}
-
-/// Starts everything that can start now; says when to look again at the latest.
-fn match_up(shared: &Arc<Shared>, pool: &Arc<Pool>) -> Instant {
-    let now = Instant::now();
-    for core in pool.take_expired(now) {
-        shared.end(&core, Ending::Failed(Failure::deadline()));
-    }
-    while let Some(placed) = pool.take_placed(&shared.registry, now) {
-        let generation = shared.running.track_future(run(Arc::clone(shared), placed));
-        shared.tracker.spawn(generation);
-    }
-    pool.show_slots(&shared.registry.snapshot());
-    pool.next_look(now).unwrap_or(now + IDLE)
-}
-
-/// Lets go of ended tasks as they age; at shutdown gives running tasks their last chance.
-async fn keeper(shared: Arc<Shared>) {
-    while !shared.shutdown.is_cancelled() {
-        tokio::select! {
-            () = shared.shutdown.cancelled() => {}
-            () = tokio::time::sleep(SWEEP_EVERY) => shared.lock_store().sweep(&shared.limits),
-        }
-    }
-    shared.running.close();
-    // The answer does not matter: a run that a pool's loop was just starting when nothing else ran
-    // must end as well.
-    let _ = tokio::time::timeout(shared.limits.drain, shared.running.wait()).await;
-    shared.drained.cancel();
 }
 
 impl fmt::Debug for Dispatch {

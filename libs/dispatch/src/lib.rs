@@ -14,6 +14,7 @@ mod core;
 mod dispatcher;
 mod ending;
 mod limits;
+mod loops;
 mod metrics;
 mod names;
 mod place;
