@@ -157,7 +157,8 @@ impl Observer for Progress {
             say(&serde_json::to_string(step).unwrap_or_default());
             return;
         }
-        if !self.terminal && !self.worth_a_line(step) {
+        // A failure is printed once, as the error that ends the program.
+        if step.status == StepStatus::Failed || !self.terminal && !self.worth_a_line(step) {
             return;
         }
         let mut line = format!("{}: {}", step.id, step.description);

@@ -27,7 +27,7 @@ pub(crate) enum Distro {
 }
 
 /// What a helper may inherit. Everything else (tokens, `LD_PRELOAD`, `PYTHONPATH`, `GIT_DIR`) stays out.
-const INHERITED: [&str; 12] = [
+const INHERITED: [&str; 10] = [
     "PATH",
     "HOME",
     "LANG",
@@ -38,8 +38,6 @@ const INHERITED: [&str; 12] = [
     "CC",
     "CXX",
     "CUDA_PATH",
-    "LD_LIBRARY_PATH",
-    "XDG_CACHE_HOME",
 ];
 
 /// A compile job of llama.cpp's largest files needs about this much memory.
