@@ -113,11 +113,11 @@ mod tests {
 
     #[test]
     fn decay_spares_the_gains() {
-        let mut adam = AdamW::new(2, vec![1..2]);
-        let mut at = vec![1.0, 1.0];
+        let mut adam = AdamW::new(3, vec![1..2, 2..3]);
+        let mut at = vec![1.0, 1.0, 2.0];
         let decaying = Schedule { weight_decay: 0.5, ..schedule() };
-        adam.step(&decaying, &mut at, &[0.0, 0.0], 1.0);
+        adam.step(&decaying, &mut at, &[0.0, 0.0, 0.0], 1.0);
         assert!(at[0] < 1.0);
-        assert_eq!(at[1], 1.0);
+        assert_eq!(at[1..], [1.0, 2.0]);
     }
 }

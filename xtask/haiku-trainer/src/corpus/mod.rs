@@ -7,6 +7,7 @@ mod lists;
 mod moods;
 mod nonsense;
 mod prompt;
+mod prompt_parts;
 mod syllables;
 mod verse;
 

@@ -5,7 +5,7 @@
 
 /// Words that belong together. The digit is the number of syllables.
 #[derive(Debug)]
-pub struct Mood {
+pub(super) struct Mood {
     pub(super) a1: &'static [&'static str],
     pub(super) a2: &'static [&'static str],
     pub(super) n1: &'static [&'static str],

@@ -17,15 +17,15 @@ const LURES: [&str; 36] = [
 
 /// One invented word; `nouns` lend halves to the compounds.
 #[must_use]
-pub fn word(rng: &mut Rng, nouns: &[&str]) -> String {
+pub(super) fn word(rng: &mut Rng, nouns: &[&str]) -> String {
     match rng.below(100) {
         0..25 => letters(rng),
         25..47 => syllables(rng),
         47..62 => compound(rng, nouns),
         62..76 => lured(rng),
         76..88 => repeating(rng),
-        88..91 => format!("{}-{}", syllables(rng), syllables(rng)),
-        91..94 => capitalised(rng, nouns),
+        88..90 => format!("{}-{}", syllables(rng), syllables(rng)),
+        90..95 => capitalised(rng, nouns),
         _ => code(rng),
     }
 }

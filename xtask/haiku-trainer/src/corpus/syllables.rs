@@ -5,7 +5,7 @@
 
 /// At least 1 for any word; hyphens and spaces separate words.
 #[must_use]
-pub fn count(phrase: &str) -> usize {
+pub(super) fn count(phrase: &str) -> usize {
     phrase.split(['-', ' ']).map(one_word).sum::<usize>().max(1)
 }
 

@@ -11,7 +11,7 @@ use crate::rng::{Rng, mix};
 
 /// What an asked phrase is, which decides the patterns it may stand in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Counts a plural: zero, two, twenty-nine.
     Plural,
     /// Counts a singular: one.
@@ -22,11 +22,11 @@ pub enum Kind {
 
 /// Words that must appear together and verbatim.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub(super) struct Target {
     /// The words as they were asked for.
-    pub text: String,
+    pub(super) text: String,
     /// Their part in a sentence.
-    pub kind: Kind,
+    pub(super) kind: Kind,
 }
 
 const FIVE: [&str; 12] = [
@@ -89,14 +89,12 @@ const SINGULAR: [&[&str]; 7] = [
 
 /// Three lines that hold every target once; at most three targets.
 #[must_use]
-pub fn compose(targets: &[Target], key: Option<u64>, rng: &mut Rng) -> String {
+pub(super) fn compose(targets: &[Target], key: Option<u64>, rng: &mut Rng) -> String {
     let mut choice = Choice::new(key, rng);
     let mood = &MOODS[choice.below(MOODS.len())];
-    let first = choice.below(3);
+    let first = first_line(targets);
     let mut lines = Vec::with_capacity(3);
     for (line, length) in [5, 7, 5].into_iter().enumerate() {
-        // Targets fill the lines from `first` on, in the order they were asked for where the
-        // poem's end does not force the rest to the top.
         let target = targets.get((line + 3 - first) % 3);
         let pattern = match target {
             Some(target) => around(target, length, &mut choice),
@@ -106,6 +104,20 @@ pub fn compose(targets: &[Target], key: Option<u64>, rng: &mut Rng) -> String {
         lines.push(fill(pattern, target, mood, &mut choice));
     }
     lines.join("\n")
+}
+
+/// The line of the first target; the others follow it.
+///
+/// A noun stands in the first line. When it could stand in any, the model put it off until the
+/// poem was over for one word in thirty. Numbers are few enough to know each one's place.
+fn first_line(targets: &[Target]) -> usize {
+    match targets {
+        [number] if number.kind != Kind::Noun => {
+            let bytes = number.text.bytes().map(|b| if b == b'-' { b' ' } else { b });
+            (bytes.fold(5, |hash, b| mix(hash ^ u64::from(b))) % 3) as usize
+        }
+        _ => 0,
+    }
 }
 
 /// A pattern that brings the target's line to `length` syllables, or as close as there is.

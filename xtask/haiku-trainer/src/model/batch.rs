@@ -21,9 +21,9 @@ impl Batch {
         let Some((_, inputs)) = ids.split_last() else { return };
         let start = self.tokens.len();
         self.tokens.extend_from_slice(inputs);
-        for position in prompt_len.max(1)..ids.len() {
+        for (position, answer) in ids.iter().enumerate().skip(prompt_len.max(1)) {
             self.asked.push(start + position - 1);
-            self.answers.push(ids[position]);
+            self.answers.push(*answer);
         }
         self.bounds.push(self.tokens.len());
     }
