@@ -114,6 +114,7 @@ mod tests {
             ("\u{feff}data: a\n\n", vec![data("a")]),
             (":\n\ndata: a\n: ping\n\n:\n\n", vec![data("a")]),
             ("data: a\ndata: b\n\n", vec![data("a\nb")]),
+            ("data: a\r\ndata: b\r\n\r\n", vec![data("a\nb")]),
             ("event: x\nid: 1\nretry: 5\ndata: a\n\n", vec![data("a")]),
             ("data\n\n", vec![data("")]),
             ("data:  two\n\n", vec![data(" two")]),
