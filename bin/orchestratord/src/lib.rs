@@ -1,1 +1,24 @@
-//! The control plane: queue, placement, SSE and the OpenAI-compatible front door.
+//! orchestratord: the control plane. This library is its HTTP edge, its handoff feed and its
+//! composition; `dispatch` holds the queue and placement.
+//!
+//! Never touches engine processes and never invents tokens.
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod cli;
+mod compose;
+pub mod exit;
+mod feed;
+mod http;
+pub mod logging;
+mod metrics;
+mod pool_manager;
+mod progress;
+pub mod run;
+pub mod serve;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+pub use http::{AppState, router};

@@ -1,0 +1,186 @@
+//! From handoff files to ready replicas: scan the directory, probe each claim, keep the registry and
+//! the adapter host in step with what the probes say.
+//!
+//! The watcher only wakes the scanner; the scan is the truth. A claim is believed after our own
+//! probe, and probing goes on, so that the registry stays right while pool-managerd is down.
+
+mod replica;
+mod view;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapter_host::{AdapterHost, WorkerAdapter};
+use handoff::{Change, Claim, Claims, HandoffDir};
+use registry::Registry;
+use tokio::sync::{Notify, watch as channel};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::ReplicaKey;
+
+use crate::metrics::EdgeMetrics;
+
+pub(crate) use view::FeedView;
+
+/// Makes the adapter for a claim; the composition module knows which kind.
+pub(crate) type Connect = Arc<dyn Fn(&Claim) -> Result<Arc<dyn WorkerAdapter>, String> + Send + Sync>;
+/// Told of every claim before it is probed, so that its pool exists and knows its model's name.
+pub(crate) type Admit = Arc<dyn Fn(&Claim) + Send + Sync>;
+
+/// How often and how patiently to look.
+#[derive(Debug, Clone)]
+pub(crate) struct FeedTimings {
+    /// A full scan happens at least this often.
+    pub(crate) rescan: Duration,
+    /// Between probes of a replica that is up.
+    pub(crate) probe_period: Duration,
+    /// Between probes of a replica that is not up yet.
+    pub(crate) first_probes: Duration,
+    /// A probe must answer within this time.
+    pub(crate) probe_timeout: Duration,
+    /// Bad probes in a row that take a replica down.
+    pub(crate) fall: u32,
+}
+
+impl Default for FeedTimings {
+    fn default() -> Self {
+        Self {
+            rescan: Duration::from_secs(5),
+            probe_period: Duration::from_secs(1),
+            first_probes: Duration::from_millis(100),
+            probe_timeout: Duration::from_secs(1),
+            fall: 3,
+        }
+    }
+}
+
+/// What a feed works on.
+#[derive(Clone)]
+pub(crate) struct FeedParts {
+    pub(crate) registry: Registry,
+    pub(crate) host: AdapterHost,
+    pub(crate) view: FeedView,
+    pub(crate) connect: Connect,
+    pub(crate) admit: Admit,
+    pub(crate) timings: FeedTimings,
+    pub(crate) metrics: EdgeMetrics,
+}
+
+/// The handoff feed of one directory.
+pub(crate) struct Feed {
+    parts: FeedParts,
+    dir: HandoffDir,
+    claims: Claims,
+    replicas: HashMap<ReplicaKey, Followed>,
+    /// Counts bindings. Handoffs written by hand all have generation 0; this number never repeats.
+    lives: u64,
+    tasks: TaskTracker,
+}
+
+/// A replica with a task of its own.
+struct Followed {
+    claim: channel::Sender<Claim>,
+    stop: CancellationToken,
+}
+
+impl Feed {
+    pub(crate) fn new(parts: FeedParts, dir: HandoffDir) -> Self {
+        Self {
+            parts,
+            dir,
+            claims: Claims::default(),
+            replicas: HashMap::new(),
+            lives: 0,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Binds an engine without a file, for as long as the feed runs.
+    pub(crate) fn pin(&mut self, claim: Claim) {
+        self.follow(claim);
+    }
+
+    /// Runs until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        let wake = Arc::new(Notify::new());
+        let mut watch = watch::DirWatch::new(self.dir.path().to_owned(), Arc::clone(&wake));
+        loop {
+            watch = match tokio::task::spawn_blocking(move || watch.renew()).await {
+                Ok(watch) => watch,
+                Err(_) => return, // the runtime is shutting down
+            };
+            self.scan().await;
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = wake.notified() => {}
+                () = tokio::time::sleep(self.parts.timings.rescan) => {}
+            }
+        }
+        for replica in self.replicas.values() {
+            replica.stop.cancel();
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn scan(&mut self) {
+        self.parts.metrics.handoff_rescans.inc();
+        let dir = self.dir.clone();
+        let scan = match tokio::task::spawn_blocking(move || dir.scan()).await {
+            Ok(Ok(scan)) => scan,
+            Ok(Err(error)) => {
+                tracing::warn!(dir = %self.dir.path().display(), %error, "cannot scan the handoff directory");
+                return;
+            }
+            Err(_) => return,
+        };
+        for change in self.claims.update(scan) {
+            match change {
+                Change::Appeared(claim) | Change::Changed(claim) => self.follow(claim),
+                Change::Vanished(key) => self.unfollow(&key),
+                Change::Rejected(rejected) => {
+                    tracing::warn!(file = rejected.file, reason = %rejected.reason, "handoff ignored");
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, claim: Claim) {
+        let key = claim.key();
+        (self.parts.admit)(&claim);
+        if let Some(followed) = self.replicas.get(&key) {
+            let same_life = {
+                let before = followed.claim.borrow();
+                before.url == claim.url
+                    && before.handoff.generation == claim.handoff.generation
+                    && before.handoff.api_key == claim.handoff.api_key
+            };
+            if same_life {
+                followed.claim.send_replace(claim);
+                return;
+            }
+        }
+        self.unfollow(&key);
+        self.lives += 1;
+        let adapter = match (self.parts.connect)(&claim) {
+            Ok(adapter) => adapter,
+            Err(reason) => {
+                tracing::warn!(replica = %key, reason, "cannot bind an adapter");
+                return;
+            }
+        };
+        let (sender, receiver) = channel::channel(claim);
+        let stop = CancellationToken::new();
+        let life = replica::Life::new(self.parts.clone(), key.clone(), self.lives, adapter, receiver);
+        self.tasks.spawn(life.run(stop.clone()));
+        self.replicas.insert(key, Followed { claim: sender, stop });
+    }
+
+    fn unfollow(&mut self, key: &ReplicaKey) {
+        if let Some(followed) = self.replicas.remove(key) {
+            followed.stop.cancel();
+        }
+    }
+}

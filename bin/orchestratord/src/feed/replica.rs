@@ -1,0 +1,133 @@
+//! One life of one replica, as orchestratord sees it: unproven → up → down, by our own probes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapter_host::{Binding, ProbeError, Probed, WorkerAdapter};
+use handoff::Claim;
+use registry::{Event, Up};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wire::{HandoffState, ReplicaKey};
+
+use super::FeedParts;
+
+/// The engine behind one claim. Its task owns it; where `run` stands is its state.
+pub(super) struct Life {
+    parts: FeedParts,
+    key: ReplicaKey,
+    number: u64,
+    adapter: Arc<dyn WorkerAdapter>,
+    claim: watch::Receiver<Claim>,
+}
+
+impl Life {
+    pub(super) fn new(
+        parts: FeedParts,
+        key: ReplicaKey,
+        number: u64,
+        adapter: Arc<dyn WorkerAdapter>,
+        claim: watch::Receiver<Claim>,
+    ) -> Self {
+        Self { parts, key, number, adapter, claim }
+    }
+
+    /// Probes until stopped. A replica that fell may rise again: its engine was only unreachable.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let reason = tokio::select! {
+            () = stop.cancelled() => "its handoff was withdrawn".to_owned(),
+            () = self.probe_for_ever() => "its probe ended".to_owned(),
+        };
+        self.down(reason);
+        self.parts.host.unbind(&self.key, self.number);
+        self.parts.view.forget(&self.key, self.number);
+    }
+
+    async fn probe_for_ever(&mut self) {
+        loop {
+            let probed = self.until_up().await;
+            self.up(&probed);
+            let reason = self.until_down(&probed).await;
+            tracing::warn!(replica = %self.key, reason, "replica down");
+            self.down(reason);
+        }
+    }
+
+    async fn until_up(&mut self) -> Probed {
+        loop {
+            match self.probe().await {
+                Ok(probed) => return probed,
+                Err(error) => self.parts.view.failed(&self.key, self.number, error.to_string()),
+            }
+            tokio::time::sleep(self.parts.timings.first_probes).await;
+        }
+    }
+
+    async fn until_down(&mut self, probed: &Probed) -> String {
+        let mut misses = 0;
+        let mut draining = self.is_draining();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.parts.timings.probe_period) => {}
+                changed = self.claim.changed() => {
+                    if changed.is_err() {
+                        return "its feed ended".to_owned();
+                    }
+                    if self.is_draining() != draining {
+                        draining = !draining;
+                        self.up(probed);
+                    }
+                    continue;
+                }
+            }
+            match self.probe().await {
+                Ok(_) => {
+                    misses = 0;
+                    self.parts.view.seen(&self.key, self.number);
+                }
+                Err(error) => {
+                    misses += 1;
+                    self.parts.view.failed(&self.key, self.number, error.to_string());
+                    if misses >= self.parts.timings.fall {
+                        return error.to_string();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn probe(&self) -> Result<Probed, ProbeError> {
+        let limit: Duration = self.parts.timings.probe_timeout;
+        match tokio::time::timeout(limit, self.adapter.probe()).await {
+            Ok(result) => result,
+            Err(_) => Err(ProbeError::Unreachable(format!("no answer within {} ms", limit.as_millis()))),
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.claim.borrow().handoff.state == HandoffState::Draining
+    }
+
+    fn up(&self, probed: &Probed) {
+        let handoff = self.claim.borrow().handoff.clone();
+        let draining = handoff.state == HandoffState::Draining;
+        let binding = Binding { generation: self.number, adapter: Arc::clone(&self.adapter) };
+        self.parts.host.bind(self.key.clone(), binding);
+        self.parts.view.up(&self.key, self.number, &handoff);
+        tracing::info!(replica = %self.key, engine = handoff.engine_version, draining, "replica up");
+        self.parts.registry.apply(Event::Up(Up {
+            key: self.key.clone(),
+            generation: self.number,
+            slots: probed.slots_total.unwrap_or(handoff.slots_total).max(1),
+            engine_version: handoff.engine_version,
+            model_id: handoff.model.id,
+            model_digest: handoff.model.digest,
+            ctx: probed.ctx.or(handoff.ctx),
+            draining,
+        }));
+    }
+
+    fn down(&self, reason: String) {
+        self.parts.registry.apply(Event::Down { key: self.key.clone(), generation: self.number, reason });
+    }
+}

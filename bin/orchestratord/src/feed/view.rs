@@ -1,0 +1,82 @@
+//! What the feed knows of each replica, for the health endpoints.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use wire::{Handoff, PoolId, ReplicaKey};
+
+/// A shared table. Cheap to clone; all clones are one table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FeedView(Arc<Mutex<BTreeMap<ReplicaKey, Seen>>>);
+
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    life: u64,
+    handoff: Option<Handoff>,
+    last_good: Option<Instant>,
+    last_error: Option<String>,
+}
+
+impl FeedView {
+    pub(super) fn up(&self, key: &ReplicaKey, life: u64, handoff: &Handoff) {
+        self.change(key, life, |seen| {
+            seen.handoff = Some(handoff.clone());
+            seen.last_good = Some(Instant::now());
+            seen.last_error = None;
+        });
+    }
+
+    pub(super) fn seen(&self, key: &ReplicaKey, life: u64) {
+        self.change(key, life, |seen| seen.last_good = Some(Instant::now()));
+    }
+
+    pub(super) fn failed(&self, key: &ReplicaKey, life: u64, error: String) {
+        self.change(key, life, |seen| seen.last_error = Some(error));
+    }
+
+    pub(super) fn forget(&self, key: &ReplicaKey, life: u64) {
+        let mut table = self.lock();
+        if table.get(key).is_some_and(|seen| seen.life == life) {
+            table.remove(key);
+        }
+    }
+
+    /// Age of the youngest good probe of a pool.
+    pub(crate) fn heartbeat(&self, pool: &PoolId) -> Option<Duration> {
+        let table = self.lock();
+        let of_pool = table.iter().filter(|(key, _)| key.pool == *pool);
+        of_pool.filter_map(|(_, seen)| seen.last_good).max().map(|at| at.elapsed())
+    }
+
+    /// The last probe error of a pool.
+    pub(crate) fn last_error(&self, pool: &PoolId) -> Option<String> {
+        let table = self.lock();
+        table.iter().filter(|(key, _)| key.pool == *pool).find_map(|(_, seen)| seen.last_error.clone())
+    }
+
+    /// Handoffs of the replicas of a pool that have been up.
+    pub(crate) fn handoffs(&self, pool: &PoolId) -> Vec<Handoff> {
+        let table = self.lock();
+        table
+            .iter()
+            .filter(|(key, _)| key.pool == *pool)
+            .filter_map(|(_, seen)| seen.handoff.clone())
+            .collect()
+    }
+
+    fn change(&self, key: &ReplicaKey, life: u64, change: impl FnOnce(&mut Seen)) {
+        let mut table = self.lock();
+        let seen = table.entry(key.clone()).or_default();
+        if seen.life < life {
+            *seen = Seen { life, ..Seen::default() };
+        }
+        if seen.life == life {
+            change(seen);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaKey, Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

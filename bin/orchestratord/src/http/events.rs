@@ -1,0 +1,185 @@
+//! `GET /v2/tasks/{id}/events`: a task's log as server-sent events, from any position.
+//!
+//! What has an `id:` is in the log and can be resumed from. Verbose extras (`queued`, `prep`,
+//! `metrics`) say how things stand now; they have no id and are not replayed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Extension;
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use bytes::Bytes;
+use dispatch::{QueuePlace, Task};
+use http::HeaderMap;
+use serde::Deserialize;
+use task_log::{Entry, Follower, Position};
+use wire::event::{Queued, TaskMetrics, Token};
+use wire::{PreparationStep, TaskState};
+
+use super::error::ApiError;
+use super::{AppState, sse, tasks};
+use crate::metrics::OpenStream;
+use crate::tokens::Caller;
+
+#[derive(Deserialize)]
+pub(super) struct EventsQuery {
+    #[serde(default)]
+    verbose: bool,
+    after: Option<String>,
+}
+
+pub(super) async fn follow(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    query: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::invalid("verbose", error.body_text()))?;
+    let task = tasks::find(&state, &caller, &id)?;
+    let after = position(&query, &headers)?;
+    let stream = EventStream::new(state, task, after, query.verbose);
+    Ok(sse::response(futures_util::stream::unfold(stream, |mut stream| async move {
+        let bytes = stream.next().await?;
+        Some((bytes, stream))
+    })))
+}
+
+fn position(query: &EventsQuery, headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
+    let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("not text"));
+    let (param, given) = match (&query.after, header) {
+        (Some(after), _) => ("after", after.as_str()),
+        (None, Some(header)) => ("Last-Event-ID", header),
+        (None, None) => return Ok(None),
+    };
+    given
+        .parse()
+        .map(Some)
+        .map_err(|error: task_log::PositionError| ApiError::invalid(param, error.to_string()))
+}
+
+/// One reader.
+struct EventStream {
+    state: AppState,
+    task: Task,
+    follower: Follower,
+    verbose: bool,
+    place: QueuePlace,
+    pools: tokio::sync::watch::Receiver<Arc<Vec<wire::PoolView>>>,
+    told_place: Option<Queued>,
+    told_steps: Vec<PreparationStep>,
+    tokens: u64,
+    since: Option<Instant>,
+    ready: VecDeque<Bytes>,
+    _open: OpenStream,
+}
+
+impl EventStream {
+    fn new(state: AppState, task: Task, after: Option<Position>, verbose: bool) -> Self {
+        let follower = task.log().follow(after);
+        let place = task.queue_place();
+        let pools = state.pools.subscribe();
+        let open = state.metrics.open_stream();
+        let (told_place, told_steps, ready) = (None, Vec::new(), VecDeque::new());
+        let (tokens, since) = (0, None);
+        Self {
+            state,
+            task,
+            follower,
+            verbose,
+            place,
+            pools,
+            told_place,
+            told_steps,
+            tokens,
+            since,
+            ready,
+            _open: open,
+        }
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Some(bytes);
+            }
+            let waiting = self.verbose && self.task.view().state == TaskState::Queued;
+            if waiting {
+                self.tell_waiting();
+                if !self.ready.is_empty() {
+                    continue;
+                }
+            }
+            tokio::select! {
+                biased;
+                entry = self.follower.next() => {
+                    let (position, entry) = entry?;
+                    self.tell(position, &entry);
+                    // Whatever else is there already goes out in the same write.
+                    while let Some((position, entry)) = self.follower.try_next() {
+                        self.tell(position, &entry);
+                    }
+                    self.join_ready();
+                }
+                Some(_) = self.place.changed(), if waiting => {}
+                Ok(()) = self.pools.changed(), if waiting => {}
+                () = tokio::time::sleep(sse::KEEPALIVE_EVERY) => return Some(sse::KEEPALIVE),
+            }
+        }
+    }
+
+    fn tell_waiting(&mut self) {
+        let place = self.place.now();
+        if let Some(queued) = place.as_ref().filter(|_| self.told_place != place) {
+            self.ready.push_back(sse::frame(None, "queued", queued));
+        }
+        self.told_place = place;
+        self.pools.mark_unchanged();
+        let steps = tasks::preparation(&self.state, self.task.pool());
+        for step in tasks::moved(&self.told_steps, &steps) {
+            self.ready.push_back(sse::frame(None, "prep", &step));
+        }
+        self.told_steps = steps;
+    }
+
+    fn tell(&mut self, position: Position, entry: &Entry) {
+        let frame = match entry {
+            Entry::Started(started) => {
+                self.since = Some(Instant::now());
+                sse::frame(Some(&position), "started", started)
+            }
+            Entry::Chunk { index: None, .. } => return,
+            Entry::Chunk { chunk, index: Some(i) } => {
+                self.tokens += 1;
+                let token = Token { t: chunk.text.clone(), i: *i };
+                sse::frame(Some(&position), "token", &token)
+            }
+            Entry::Resumed(resumed) => sse::frame(Some(&position), "resumed", resumed),
+            Entry::End(end) => {
+                self.tell_metrics();
+                sse::frame(Some(&position), "end", end)
+            }
+            Entry::Error(error) => sse::frame(Some(&position), "error", error),
+        };
+        self.ready.push_back(frame);
+    }
+
+    fn tell_metrics(&mut self) {
+        let Some(since) = self.since.filter(|_| self.verbose) else { return };
+        let seconds = since.elapsed().as_secs_f64().max(1e-6);
+        let metrics = TaskMetrics {
+            queue_depth: self.state.dispatch.queue_depth(self.task.pool()),
+            tokens_per_s: (self.tokens as f64 / seconds * 10.0).round() / 10.0,
+        };
+        self.ready.push_back(sse::frame(None, "metrics", &metrics));
+    }
+
+    fn join_ready(&mut self) {
+        if self.ready.len() > 1 {
+            let joined: Vec<u8> = self.ready.drain(..).flatten().collect();
+            self.ready.push_back(Bytes::from(joined));
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Health, readiness, version, metrics.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{StatusCode, header};
+use wire::{ErrorCode, Health, Readiness, Version};
+
+use super::AppState;
+use super::error::ApiError;
+
+pub(crate) const SERVICE: &str = "orchestratord";
+
+pub(super) async fn health() -> Json<Health> {
+    Json(Health { status: "ok".to_owned(), service: SERVICE.to_owned() })
+}
+
+pub(super) async fn ready(State(state): State<AppState>) -> Response {
+    let (pools_ready, pools_waiting): (Vec<_>, Vec<_>) =
+        state.dispatch.pool_ids().into_iter().partition(|pool| state.is_ready(pool));
+    if state.stopping.is_cancelled() {
+        return ApiError::new(ErrorCode::PoolUnready, "shutting down").into_response();
+    }
+    let ready = !pools_ready.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, pools_ready, pools_waiting })).into_response()
+}
+
+pub(super) async fn version() -> Json<Version> {
+    Json(Version { service: SERVICE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+}
+
+pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &state.exposition)
+        .map_err(|_| ApiError::new(ErrorCode::Internal, "the metrics could not be encoded"))?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}

@@ -1,0 +1,24 @@
+//! The HTTP edge: parses, checks, asks `dispatch`, renders. Knows no engine.
+
+mod error;
+mod events;
+mod extract;
+mod guard;
+mod meta;
+mod openai;
+mod pools;
+mod router;
+mod server;
+mod sse;
+mod state;
+mod tasks;
+mod validate;
+
+#[cfg(test)]
+pub(crate) use extract::MAX_BODY_BYTES;
+pub(crate) use guard::Guard;
+pub(crate) use meta::SERVICE;
+pub use router::router;
+pub(crate) use server::{Limits as ServerLimits, Server};
+pub use state::AppState;
+pub(crate) use state::StartTime;

@@ -1,0 +1,80 @@
+//! Pools and their health.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use wire::pool::PoolList;
+use wire::{ErrorBody, ErrorCode, Phase, PoolHealth, PoolId, PoolView, ReplicaView};
+
+use super::AppState;
+use super::error::ApiError;
+use crate::feed::FeedView;
+
+pub(super) async fn list(State(state): State<AppState>) -> Json<PoolList> {
+    Json(PoolList { pools: state.pools() })
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<PoolView>, ApiError> {
+    find(&state, &id).map(Json)
+}
+
+pub(super) async fn health(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<Json<PoolHealth>, ApiError> {
+    let view = find(&state, &id)?;
+    let snapshot = state.registry.snapshot();
+    let replicas: Vec<_> = snapshot.pool(&view.id).map(|(_, replica)| replica).filter(|r| r.ready).collect();
+    let serving = || replicas.iter().filter(|replica| !replica.draining);
+    let reported = view.replicas.iter().find_map(|r| r.last_error.as_ref().map(|e| e.message.clone()));
+    Ok(Json(PoolHealth {
+        live: !replicas.is_empty() || view.replicas.iter().any(|r| r.pid.is_some()),
+        ready: serving().next().is_some(),
+        draining: !replicas.is_empty() && serving().next().is_none(),
+        slots_total: serving().map(|replica| replica.slots_total).sum(),
+        slots_free: serving().map(|replica| replica.slots_free).sum(),
+        engine_version: replicas.first().map(|replica| replica.engine_version.to_string()),
+        last_heartbeat_ms: state.feed.heartbeat(&view.id).map(|age| age.as_millis() as u64),
+        last_error: reported.or_else(|| state.feed.last_error(&view.id)),
+    }))
+}
+
+fn find(state: &AppState, id: &str) -> Result<PoolView, ApiError> {
+    let known = || state.dispatch.pool_ids().iter().map(PoolId::to_string).collect::<Vec<_>>().join(", ");
+    PoolId::try_new(id).ok().and_then(|id| state.pool(&id)).ok_or_else(|| {
+        ErrorBody::new(ErrorCode::NotFound, format!("no pool is called {id:?}"))
+            .hint(format!("the pools here are: {}", known()))
+            .into()
+    })
+}
+
+/// A pool that pool-managerd does not run: an engine someone else started, known by its handoff.
+pub(super) fn from_handoffs(id: &PoolId, feed: &FeedView) -> PoolView {
+    let handoffs = feed.handoffs(id);
+    PoolView {
+        id: id.clone(),
+        aliases: Vec::new(),
+        model_ref: handoffs.first().map(|handoff| handoff.model.id.clone()).unwrap_or_default(),
+        model: None,
+        steps: Vec::new(),
+        replicas: handoffs
+            .into_iter()
+            .map(|handoff| ReplicaView {
+                id: handoff.replica_id,
+                phase: Phase::Ready,
+                phase_ms: 0,
+                engine_version: Some(handoff.engine_version),
+                pid: handoff.pid,
+                url: Some(handoff.url),
+                slots_total: handoff.slots_total,
+                slots_free: None,
+                generation: handoff.generation,
+                failures: 0,
+                next_attempt_ms: None,
+                last_error: None,
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,56 @@
+//! Which handler serves which operation. The list of operations itself is `wire::operations`; a
+//! test asks this router for each of them.
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use http::Uri;
+use wire::operations::Access;
+use wire::{ErrorBody, ErrorCode};
+
+use super::error::ApiError;
+use super::{AppState, events, guard, meta, openai, pools, tasks};
+
+/// The whole HTTP surface of orchestratord.
+pub fn router(state: AppState) -> Router {
+    let open = Router::new()
+        .route("/health", get(meta::health))
+        .route("/livez", get(meta::health))
+        .route("/ready", get(meta::ready))
+        .route("/readyz", get(meta::ready));
+    let data = Router::new()
+        .route("/v2/tasks", post(tasks::submit).get(tasks::list))
+        .route("/v2/tasks/{id}", get(tasks::show).delete(tasks::cancel))
+        .route("/v2/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v2/tasks/{id}/events", get(events::follow))
+        .route("/v2/pools", get(pools::list))
+        .route("/v2/pools/{id}", get(pools::show))
+        .route("/v2/pools/{id}/health", get(pools::health))
+        .route("/v1/pools/{id}/health", get(pools::health))
+        .route("/v2/meta/version", get(meta::version))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/chat/completions", post(openai::chat));
+    let control = Router::new()
+        .route("/control/pools/{id}/health", get(pools::health))
+        .route("/metrics", get(meta::metrics));
+    let authorised = |routes: Router<AppState>, access: Access| {
+        routes.route_layer(from_fn_with_state((state.guard.clone(), access), guard::authorise))
+    };
+    open.merge(authorised(data, Access::Data))
+        .merge(authorised(control, Access::Control))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(state.guard.clone(), guard::same_origin))
+        .layer(from_fn(guard::correlate))
+        .with_state(state)
+}
+
+async fn not_found(uri: Uri) -> ApiError {
+    ErrorBody::new(ErrorCode::NotFound, format!("nothing is served at {}", uri.path()))
+        .hint("the API is described in contracts/openapi/orchestratord.json")
+        .into()
+}
+
+async fn method_not_allowed(uri: Uri) -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, format!("{} does not serve this method", uri.path()))
+}

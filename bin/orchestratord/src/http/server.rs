@@ -1,0 +1,129 @@
+//! Our own accept loop on hyper: header limits and timeouts that really hold, small send buffers so
+//! that a stuck reader costs little, and a shutdown that ends even with a stream open.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Limits of the listener. Numbers are RELIABILITY's, measured there.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// Open connections; further ones wait in the kernel's backlog.
+    pub(crate) connections: usize,
+    /// All headers must have arrived by then.
+    pub(crate) header_timeout: Duration,
+    /// Headers per request.
+    pub(crate) max_headers: usize,
+    /// Bytes of headers per request.
+    pub(crate) header_bytes: usize,
+    /// Kernel send buffer per connection.
+    pub(crate) send_buffer: usize,
+    /// A peer that acknowledges nothing for this long is gone.
+    pub(crate) unacknowledged: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 16_384,
+            header_timeout: Duration::from_secs(5),
+            max_headers: 64,
+            header_bytes: 32 * 1024,
+            send_buffer: 32 * 1024,
+            unacknowledged: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A listener with its router.
+pub(crate) struct Server {
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+}
+
+impl Server {
+    pub(crate) fn new(listener: TcpListener, router: Router, limits: Limits) -> Self {
+        Self { listener, router, limits }
+    }
+
+    /// Accepts until `stop`, then lets open connections finish until `kill`.
+    pub(crate) async fn run(self, stop: CancellationToken, kill: CancellationToken) {
+        let connections = TaskTracker::new();
+        let room = Arc::new(Semaphore::new(self.limits.connections));
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = accept(&self.listener, &room) => accepted,
+            };
+            let Ok((stream, place)) = accepted else { continue };
+            let connection = serve(stream, self.router.clone(), self.limits.clone(), stop.clone());
+            let kill = kill.clone();
+            connections.spawn(async move {
+                tokio::select! {
+                    () = kill.cancelled() => {}
+                    () = connection => {}
+                }
+                drop(place);
+            });
+        }
+        drop(self.listener);
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let place = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
+    match listener.accept().await {
+        Ok((stream, _)) => Ok((stream, place)),
+        Err(error) => {
+            // Out of descriptors or the like: the peer's fault or a passing one. Do not spin on it.
+            tracing::warn!(%error, "cannot accept a connection");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Err(error)
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, router: Router, limits: Limits, stop: CancellationToken) {
+    let socket = SockRef::from(&stream);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_send_buffer_size(limits.send_buffer);
+    let _ = socket.set_tcp_user_timeout(Some(limits.unacknowledged));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(limits.max_headers)
+        .max_buf_size(limits.header_bytes)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            result = connection.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

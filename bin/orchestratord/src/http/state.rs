@@ -1,0 +1,81 @@
+//! What every handler may use.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dispatch::Dispatch;
+use registry::Registry;
+use tokio_util::sync::CancellationToken;
+use wire::{PoolId, PoolView};
+
+use super::guard::Guard;
+use crate::feed::FeedView;
+use crate::metrics::EdgeMetrics;
+use crate::pool_manager::PoolViews;
+
+/// Shared by all handlers. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    pub(crate) dispatch: Dispatch,
+    pub(crate) registry: Registry,
+    pub(crate) feed: FeedView,
+    pub(crate) pools: PoolViews,
+    pub(crate) guard: Guard,
+    pub(crate) metrics: EdgeMetrics,
+    pub(crate) exposition: Arc<prometheus_client::registry::Registry>,
+    /// Set first on shutdown, so that readiness answers no before anything closes.
+    pub(crate) stopping: CancellationToken,
+    /// When this daemon started, for `created` fields.
+    pub(crate) started: StartTime,
+}
+
+/// When the daemon started.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StartTime {
+    pub(crate) unix_seconds: u64,
+}
+
+impl StartTime {
+    pub(crate) fn now() -> Self {
+        Self { unix_seconds: unix_seconds() }
+    }
+}
+
+/// Seconds since the epoch.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+impl AppState {
+    /// Whether a replica of the pool takes work now.
+    pub(crate) fn is_ready(&self, pool: &PoolId) -> bool {
+        let snapshot = self.registry.snapshot();
+        snapshot.pool(pool).any(|(_, replica)| replica.ready && !replica.draining)
+    }
+
+    /// pool-managerd's view of a pool, with the slots that the registry knows to be free.
+    pub(crate) fn pool(&self, id: &PoolId) -> Option<PoolView> {
+        self.pools().into_iter().find(|pool| pool.id == *id)
+    }
+
+    /// All pools: those of pool-managerd, then those that only handoffs speak of.
+    pub(crate) fn pools(&self) -> Vec<PoolView> {
+        let mut views = self.pools.current().as_ref().clone();
+        let snapshot = self.registry.snapshot();
+        for id in self.dispatch.pool_ids() {
+            if !views.iter().any(|view| view.id == id) {
+                views.push(super::pools::from_handoffs(&id, &self.feed));
+            }
+        }
+        for view in &mut views {
+            for replica in &mut view.replicas {
+                let key = wire::ReplicaKey { pool: view.id.clone(), replica: replica.id.clone() };
+                if let Some(known) = snapshot.replicas.get(&key) {
+                    replica.slots_total = known.slots_total;
+                    replica.slots_free = Some(known.slots_free);
+                }
+            }
+        }
+        views
+    }
+}

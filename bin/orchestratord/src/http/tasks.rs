@@ -1,0 +1,203 @@
+//! Submitting, showing, listing and cancelling tasks.
+
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use dispatch::{AdmissionError, Detach, Owner, Task, TaskFilter, TaskSpec};
+use http::StatusCode;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use wire::task::{Accepted, Preparation, Priority, Streams, TaskList};
+use wire::{ErrorBody, ErrorCode, Phase, PoolId, StepStatus, TaskId, TaskRequest, TaskState, TaskView};
+
+use super::error::ApiError;
+use super::extract::JsonBody;
+use super::{AppState, validate};
+use crate::tokens::Caller;
+
+/// A running task is cancelled after this long without a reader, unless it says otherwise.
+const DETACH_GRACE: Duration = Duration::from_secs(30);
+
+pub(super) async fn submit(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    body: JsonBody<TaskRequest>,
+) -> Result<Response, ApiError> {
+    let request = body.value;
+    let pool = resolve(&state, &request.model)?;
+    let engine_request = validate::engine_request(&request, cache_prompt(&state, &pool))?;
+    refuse_the_hopeless(&state, &pool)?;
+    let grace = validate::duration("detach_grace_ms", request.detach_grace_ms)?;
+    let detach = match (request.priority, grace) {
+        (Priority::Batch, None) => Detach::Never,
+        (_, grace) => Detach::After(grace.unwrap_or(DETACH_GRACE)),
+    };
+    let task = state.dispatch.submit(TaskSpec {
+        task_id: request.task_id,
+        fingerprint: Sha256::digest(&body.bytes).into(),
+        owner: owner(&caller),
+        model: request.model,
+        request: engine_request,
+        priority: request.priority,
+        deadline: validate::duration("deadline_ms", request.deadline_ms)?,
+        placement: request.placement,
+        detach,
+        session: request.session_id,
+    })?;
+    Ok((StatusCode::ACCEPTED, Json(accepted(&state, &task))).into_response())
+}
+
+fn accepted(state: &AppState, task: &Task) -> Accepted {
+    let place = task.queue_place().now();
+    let sse = format!("/v2/tasks/{}/events", task.id());
+    Accepted {
+        task_id: task.id().clone(),
+        queue_position: place.as_ref().map_or(0, |place| place.position),
+        predicted_start_ms: place.map_or(Some(0), |place| place.predicted_start_ms),
+        streams: Streams { sse_verbose: format!("{sse}?verbose=true"), sse },
+        preparation: Preparation { steps: preparation(state, task.pool()) },
+    }
+}
+
+/// The steps between a pool and its readiness; none when it is ready.
+pub(super) fn preparation(state: &AppState, pool: &PoolId) -> Vec<wire::PreparationStep> {
+    if state.is_ready(pool) {
+        return Vec::new();
+    }
+    state.pool(pool).map(|view| view.steps).unwrap_or_default()
+}
+
+/// A pool whose every replica waits for its configuration to change takes no task: it would wait
+/// for ever. The answer says what is wrong with the pool.
+pub(super) fn refuse_the_hopeless(state: &AppState, pool: &PoolId) -> Result<(), ApiError> {
+    if state.is_ready(pool) {
+        return Ok(());
+    }
+    let Some(view) = state.pool(pool) else { return Ok(()) };
+    let all = |phase: Phase| !view.replicas.is_empty() && view.replicas.iter().all(|r| r.phase == phase);
+    let last = view.replicas.iter().find_map(|replica| replica.last_error.as_ref());
+    let (code, what) = match () {
+        () if all(Phase::Failed) => (ErrorCode::PoolUnready, "cannot run until its configuration changes"),
+        () if all(Phase::BreakerOpen) => (ErrorCode::BreakerOpen, "was lost too often; its breaker is open"),
+        () if all(Phase::Stopped) => (ErrorCode::PoolUnready, "is stopped"),
+        () if all(Phase::Draining) => (ErrorCode::PoolDraining, "is draining"),
+        () => return Ok(()),
+    };
+    let why = last.map(|error| format!(": {}", error.message)).unwrap_or_default();
+    let mut body = ErrorBody::new(code, format!("pool {pool} {what}{why}")).pool(pool.clone());
+    body.hint = last.and_then(|error| error.remedy.clone());
+    let next = view.replicas.iter().filter_map(|replica| replica.next_attempt_ms).min();
+    body.retry_after_ms = Some(next.unwrap_or(30_000).max(1_000));
+    Err(body.into())
+}
+
+pub(super) fn resolve(state: &AppState, model: &str) -> Result<PoolId, ApiError> {
+    state.dispatch.resolve(model).map_err(|unknown| {
+        let mut body =
+            ErrorBody::new(ErrorCode::ModelNotFound, format!("no pool serves {model:?}")).param("model");
+        body.hint = Some(match unknown.nearest.as_slice() {
+            [] => "GET /v1/models lists what is served".to_owned(),
+            nearest => format!("did you mean {}?", nearest.join(" or ")),
+        });
+        body.into()
+    })
+}
+
+/// A deterministic pool computes every prompt anew: reusing a cache changes the batches, and with
+/// them the last bits of the output.
+pub(super) fn cache_prompt(state: &AppState, pool: &PoolId) -> bool {
+    !state.dispatch.pool_spec(pool).is_some_and(|spec| spec.deterministic)
+}
+
+pub(super) fn owner(caller: &Caller) -> Owner {
+    if caller.is_control() { Owner::Control } else { Owner::Data(caller.name().into()) }
+}
+
+pub(super) fn find(state: &AppState, caller: &Caller, id: &str) -> Result<Task, ApiError> {
+    let task = TaskId::try_new(id).ok().and_then(|id| state.dispatch.task(&id, &owner(caller)));
+    task.ok_or_else(|| {
+        ErrorBody::new(ErrorCode::NotFound, format!("no task is called {id:?}"))
+            .hint("finished tasks are forgotten after a while; submit it again")
+            .into()
+    })
+}
+
+pub(super) async fn show(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<TaskView>, ApiError> {
+    Ok(Json(find(&state, &caller, &id)?.view()))
+}
+
+pub(super) async fn cancel(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<TaskView>), ApiError> {
+    let task = find(&state, &caller, &id)?;
+    task.cancel();
+    Ok((StatusCode::ACCEPTED, Json(task.view())))
+}
+
+#[derive(Deserialize)]
+pub(super) struct ListQuery {
+    state: Option<TaskState>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<TaskList>, ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::invalid("state", error.body_text()))?;
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=1000).contains(&limit) {
+        return Err(ApiError::invalid("limit", "limit must be 1 to 1000"));
+    }
+    let filter = TaskFilter { owner: owner(&caller), state: query.state, limit };
+    Ok(Json(TaskList { tasks: state.dispatch.tasks(&filter) }))
+}
+
+impl From<AdmissionError> for ApiError {
+    fn from(error: AdmissionError) -> Self {
+        let message = error.to_string();
+        match error {
+            AdmissionError::UnknownModel(_) => {
+                ErrorBody::new(ErrorCode::ModelNotFound, message).param("model")
+            }
+            AdmissionError::QueueFull { pool, retry_after, .. } => {
+                ErrorBody::new(ErrorCode::QueueFull, message)
+                    .pool(pool)
+                    .retry_after_ms(retry_after.as_millis() as u64)
+            }
+            AdmissionError::Conflict { .. } => ErrorBody::new(ErrorCode::Conflict, message).param("task_id"),
+            AdmissionError::DeadlineUnmet => {
+                ErrorBody::new(ErrorCode::DeadlineUnmet, message).param("deadline_ms")
+            }
+            AdmissionError::InvalidPlacement(_) => {
+                ErrorBody::new(ErrorCode::InvalidParams, message).param("placement")
+            }
+            AdmissionError::ShuttingDown => {
+                ErrorBody::new(ErrorCode::PoolUnready, message).retry_after_ms(5_000)
+            }
+        }
+        .into()
+    }
+}
+
+/// Whether anything is still being prepared, for the stream's `prep` events.
+pub(super) fn moved(
+    before: &[wire::PreparationStep],
+    after: &[wire::PreparationStep],
+) -> Vec<wire::PreparationStep> {
+    after
+        .iter()
+        .filter(|step| !before.contains(step))
+        .filter(|step| step.status != StepStatus::Pending || !before.iter().any(|b| b.id == step.id))
+        .cloned()
+        .collect()
+}

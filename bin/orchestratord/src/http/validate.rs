@@ -1,0 +1,148 @@
+//! Turning checked client requests into what dispatch and the engine take. Numbers out of range are
+//! refused with the field's name, never clamped in silence.
+
+use std::time::Duration;
+
+use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling};
+use wire::TaskRequest;
+use wire::task::{Message, Workload};
+
+use super::error::ApiError;
+
+/// A deadline or grace longer than this is a mistake in units.
+const MAX_DURATION_MS: u64 = 7 * 24 * 3600 * 1000;
+const MAX_STOPS: usize = 16;
+const MAX_STOP_BYTES: usize = 256;
+const MAX_TOKENS: u32 = 16_777_216;
+
+/// Checks a `/v2` request and builds the engine's.
+pub(super) fn engine_request(task: &TaskRequest, cache_prompt: bool) -> Result<EngineRequest, ApiError> {
+    let prompt = prompt(task)?;
+    let sampling = Sampling {
+        max_tokens: max_tokens("max_tokens", task.max_tokens)?,
+        seed: task.seed.map(|seed| seed.0),
+        temperature: within("temperature", task.temperature, 0.0, 10.0)?,
+        top_p: within("top_p", task.top_p, 0.0, 1.0)?,
+        top_k: task.top_k,
+        min_p: within("min_p", task.min_p, 0.0, 1.0)?,
+        repeat_penalty: within("repeat_penalty", task.repeat_penalty, 0.0, 10.0)?,
+        stop: stops(task.stop.clone().unwrap_or_default())?,
+        grammar: task.grammar.clone(),
+        json_schema: task.json_schema.clone(),
+    };
+    if sampling.grammar.is_some() && sampling.json_schema.is_some() {
+        return Err(ApiError::invalid("grammar", "give grammar or json_schema, not both"));
+    }
+    Ok(EngineRequest::Completion(CompletionRequest { prompt, sampling, cache_prompt }))
+}
+
+fn prompt(task: &TaskRequest) -> Result<Prompt, ApiError> {
+    match (&task.prompt, &task.messages, task.workload) {
+        (Some(_), Some(_), _) => Err(ApiError::invalid("prompt", "give prompt or messages, not both")),
+        (None, None, Some(Workload::Chat)) => Err(ApiError::invalid("messages", "a chat needs messages")),
+        (None, None, _) => Err(ApiError::invalid("prompt", "the task needs a prompt or messages")),
+        (Some(_), None, Some(Workload::Chat)) => {
+            Err(ApiError::invalid("workload", "a chat takes messages; prompt is for completion"))
+        }
+        (None, Some(_), Some(Workload::Completion)) => {
+            Err(ApiError::invalid("workload", "a completion takes prompt; messages are for chat"))
+        }
+        (Some(text), None, _) => Ok(Prompt::Text(text.clone())),
+        (None, Some(messages), _) => {
+            check_messages(messages)?;
+            Ok(Prompt::Messages(messages.clone()))
+        }
+    }
+}
+
+/// Messages must not be empty, and must not make the engine fetch anything.
+pub(super) fn check_messages(messages: &[Message]) -> Result<(), ApiError> {
+    if messages.is_empty() {
+        return Err(ApiError::invalid("messages", "messages must not be empty"));
+    }
+    for (i, message) in messages.iter().enumerate() {
+        for part in message.content.as_array().into_iter().flatten() {
+            let url = part["image_url"]["url"].as_str().unwrap_or_default();
+            if !url.is_empty() && !url.starts_with("data:") {
+                return Err(ApiError::invalid(
+                    &format!("messages[{i}].content"),
+                    "remote image_url is refused, because the engine would fetch it; send a data: URL",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn max_tokens(param: &str, value: Option<u32>) -> Result<Option<u32>, ApiError> {
+    match value {
+        Some(n) if !(1..=MAX_TOKENS).contains(&n) => {
+            Err(ApiError::invalid(param, format!("{param} must be 1 to {MAX_TOKENS}")))
+        }
+        other => Ok(other),
+    }
+}
+
+pub(super) fn within(param: &str, value: Option<f64>, low: f64, high: f64) -> Result<Option<f64>, ApiError> {
+    match value {
+        Some(x) if !(low..=high).contains(&x) => {
+            Err(ApiError::invalid(param, format!("{param} must be {low} to {high}")))
+        }
+        other => Ok(other),
+    }
+}
+
+pub(super) fn stops(stops: Vec<String>) -> Result<Vec<String>, ApiError> {
+    let fits = |stop: &String| (1..=MAX_STOP_BYTES).contains(&stop.len());
+    if stops.len() > MAX_STOPS || !stops.iter().all(fits) {
+        return Err(ApiError::invalid(
+            "stop",
+            format!("stop takes at most {MAX_STOPS} strings of 1 to {MAX_STOP_BYTES} bytes"),
+        ));
+    }
+    Ok(stops)
+}
+
+pub(super) fn duration(param: &str, ms: Option<u64>) -> Result<Option<Duration>, ApiError> {
+    match ms {
+        Some(ms) if !(1..=MAX_DURATION_MS).contains(&ms) => {
+            Err(ApiError::invalid(param, format!("{param} must be 1 to {MAX_DURATION_MS} milliseconds")))
+        }
+        other => Ok(other.map(Duration::from_millis)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused_param(json: &str) -> Option<String> {
+        let task: TaskRequest = serde_json::from_str(json).unwrap();
+        engine_request(&task, true).err().and_then(|error| error.0.param)
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_refused_by_name() {
+        for (json, param) in [
+            (r#"{"model":"m","prompt":"x","max_tokens":0}"#, "max_tokens"),
+            (r#"{"model":"m","prompt":"x","temperature":-1}"#, "temperature"),
+            (r#"{"model":"m","prompt":"x","top_p":1.5}"#, "top_p"),
+            (r#"{"model":"m","prompt":"x","stop":[""]}"#, "stop"),
+            (r#"{"model":"m"}"#, "prompt"),
+            (r#"{"model":"m","messages":[]}"#, "messages"),
+            (r#"{"model":"m","prompt":"x","messages":[{"role":"user","content":"x"}]}"#, "prompt"),
+        ] {
+            assert_eq!(refused_param(json).as_deref(), Some(param), "{json}");
+        }
+        assert_eq!(refused_param(r#"{"model":"m","prompt":"x","temperature":0}"#), None);
+        assert!(duration("deadline_ms", Some(0)).is_err());
+        assert!(duration("deadline_ms", Some(1 << 63)).is_err());
+    }
+
+    #[test]
+    fn the_engine_is_never_made_to_fetch_an_image() {
+        let json = r#"{"model":"m","messages":[{"role":"user","content":[
+            {"type":"image_url","image_url":{"url":"http://169.254.169.254/"}}]}]}"#;
+        assert_eq!(refused_param(json).as_deref(), Some("messages[0].content"));
+    }
+}

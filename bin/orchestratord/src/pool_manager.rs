@@ -1,0 +1,82 @@
+//! pool-managerd as orchestratord sees it: only through its HTTP API, whether it runs inside this
+//! process or as its own daemon. A follower keeps a recent view of its pools.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wire::PoolView;
+use wire::pool::PoolList;
+
+/// The views are refreshed this often: progress that a person watches moves about once a second.
+const PERIOD: Duration = Duration::from_millis(500);
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pools of pool-managerd, as they were a moment ago. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct PoolViews(watch::Receiver<Arc<Vec<PoolView>>>);
+
+impl PoolViews {
+    /// Views that never change, where no pool-managerd is.
+    pub(crate) fn none() -> Self {
+        Self(watch::channel(Arc::default()).1)
+    }
+
+    pub(crate) fn current(&self) -> Arc<Vec<PoolView>> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Vec<PoolView>>> {
+        self.0.clone()
+    }
+}
+
+/// Where pool-managerd listens and what it wants to hear.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) url: String,
+    pub(crate) token: String,
+}
+
+/// Follows pool-managerd's pools until `stop`.
+pub(crate) fn follow(
+    endpoint: Endpoint,
+    client: reqwest::Client,
+    stop: CancellationToken,
+) -> (PoolViews, impl Future<Output = ()> + Send) {
+    let (sender, receiver) = watch::channel(Arc::default());
+    let task = async move {
+        let mut reachable = true;
+        loop {
+            match fetch(&endpoint, &client).await {
+                Ok(pools) => {
+                    reachable = true;
+                    sender.send_if_modified(|before| {
+                        let changed = **before != pools;
+                        if changed {
+                            *before = Arc::new(pools);
+                        }
+                        changed
+                    });
+                }
+                Err(error) if reachable => {
+                    reachable = false;
+                    tracing::warn!(url = endpoint.url, %error, "pool-managerd does not answer; engines that are ready stay in use");
+                }
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+    };
+    (PoolViews(receiver), task)
+}
+
+async fn fetch(endpoint: &Endpoint, client: &reqwest::Client) -> Result<Vec<PoolView>, reqwest::Error> {
+    let request = client.get(format!("{}/v2/pools", endpoint.url)).bearer_auth(&endpoint.token);
+    let list: PoolList = request.timeout(TIMEOUT).send().await?.error_for_status()?.json().await?;
+    Ok(list.pools)
+}
