@@ -17,7 +17,6 @@ use wire::config::PoolConfig;
 use wire::{ReplicaId, ReplicaKey};
 
 use crate::board::{Board, Seat};
-use crate::engine_http::EngineClients;
 use crate::http::{Api, router, serve};
 use crate::metrics::Metrics;
 use crate::orders::Commander;
@@ -105,9 +104,6 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// No HTTP client for the engines.
-    #[error("cannot make the HTTP client for the engines")]
-    Client(#[source] reqwest::Error),
     /// A part of the start broke off.
     #[error("starting broke off")]
     Broken(#[source] tokio::task::JoinError),
@@ -135,7 +131,6 @@ impl App {
         if !config.listen.ip().is_loopback() {
             return Err(StartError::NotLoopback(config.listen));
         }
-        let clients = EngineClients::new().map_err(StartError::Client)?;
         let pools: Vec<Arc<PoolConfig>> = config.pools.into_iter().map(Arc::new).collect();
         let (runtime_dir, for_ground) = (config.runtime_dir, pools.clone());
         let prepared = tokio::task::spawn_blocking(move || ground(&runtime_dir, &for_ground)).await;
@@ -156,7 +151,6 @@ impl App {
             provisioning: Mutex::new(()),
             loading: Semaphore::new(LOADING_AT_ONCE),
             timings: config.timings,
-            clients,
             metrics: Metrics::new(),
         });
         let shutdown = CancellationToken::new();

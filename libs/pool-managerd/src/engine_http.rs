@@ -1,22 +1,24 @@
 //! What pool-managerd asks an engine over HTTP: is it healthy, what does it offer, can it complete
-//! one token. Straight to the loopback address: no proxy, no redirect.
+//! one token. One connection a question, straight to the loopback address: nothing that a proxy
+//! variable, a redirect or a TLS setting elsewhere in the process could change.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::net::TcpStream;
 
 /// Answers are small; anything longer is not an engine.
 const ANSWER_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
-/// The client for all engines. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct EngineClients(reqwest::Client);
-
 /// The client for one life of one engine.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineClient {
-    http: reqwest::Client,
-    url: String,
+    addr: SocketAddr,
     api_key: String,
 }
 
@@ -38,24 +40,17 @@ pub(crate) struct Props {
     pub(crate) ctx: Option<u32>,
 }
 
-impl EngineClients {
-    pub(crate) fn new() -> Result<Self, reqwest::Error> {
-        let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
-        Ok(Self(builder.pool_max_idle_per_host(1).build()?))
-    }
-
-    pub(crate) fn of(&self, url: String, api_key: String) -> EngineClient {
-        EngineClient { http: self.0.clone(), url, api_key }
-    }
-}
-
 impl EngineClient {
+    pub(crate) fn new(port: u16, api_key: String) -> Self {
+        Self { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), api_key }
+    }
+
     pub(crate) async fn health(&self, limit: Duration) -> Health {
-        match self.http.get(format!("{}/health", self.url)).timeout(limit).send().await {
-            Ok(answer) if answer.status().is_success() => Health::Ready,
-            Ok(answer) if answer.status() == reqwest::StatusCode::SERVICE_UNAVAILABLE => Health::Loading,
-            Ok(answer) => Health::Down(format!("/health answered {}", answer.status())),
-            Err(error) => Health::Down(plain(&error)),
+        match self.ask(Method::GET, "/health", Bytes::new(), limit).await {
+            Ok((status, _)) if status.is_success() => Health::Ready,
+            Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => Health::Loading,
+            Ok((status, _)) => Health::Down(format!("/health answered {status}")),
+            Err(why) => Health::Down(why),
         }
     }
 
@@ -69,8 +64,7 @@ impl EngineClient {
         struct Settings {
             n_ctx: Option<u32>,
         }
-        let request = self.http.get(format!("{}/props", self.url)).bearer_auth(&self.api_key);
-        let answer: Answer = json(request.timeout(limit)).await?;
+        let answer: Answer = understood(self.ask(Method::GET, "/props", Bytes::new(), limit).await?)?;
         let ctx = answer.default_generation_settings.and_then(|s| s.n_ctx);
         Ok(Props { slots: answer.total_slots, ctx })
     }
@@ -85,39 +79,54 @@ impl EngineClient {
         let body = serde_json::json!({
             "prompt": " ", "n_predict": 1, "cache_prompt": false, "stream": false, "temperature": 0.0,
         });
-        let request = self.http.post(format!("{}/completion", self.url)).bearer_auth(&self.api_key);
-        let _answer: Answer = json(request.json(&body).timeout(limit)).await?;
+        let body = Bytes::from(body.to_string());
+        let _answer: Answer = understood(self.ask(Method::POST, "/completion", body, limit).await?)?;
         Ok(())
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Answered, String> {
+        tokio::time::timeout(limit, self.exchange(method, path, body))
+            .await
+            .unwrap_or_else(|_late| Err("no answer in time".to_owned()))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answered, String> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, self.addr.to_string())
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.api_key))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CONNECTION, "close")
+            .body(Full::new(body))
+            .map_err(|e| e.to_string())?;
+        let stream = TcpStream::connect(self.addr).await.map_err(|e| e.to_string())?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+        let answer = async {
+            let answer = sender.send_request(request).await.map_err(|e| e.to_string())?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_LIMIT_BYTES).collect().await;
+            Ok((status, body.map_err(|e| e.to_string())?.to_bytes()))
+        };
+        // Both at once: the connection moves only while it is polled, and dies with this call.
+        let (answer, _closed) = tokio::join!(answer, connection);
+        answer
     }
 }
 
-async fn json<T: serde::de::DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T, String> {
-    let mut answer = request.send().await.map_err(|e| plain(&e))?;
-    let status = answer.status();
-    let mut body = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(|e| plain(&e))? {
-        body.extend_from_slice(&piece);
-        if body.len() > ANSWER_LIMIT_BYTES {
-            return Err(format!("the answer is longer than {ANSWER_LIMIT_BYTES} bytes"));
-        }
-    }
+type Answered = (StatusCode, Bytes);
+
+fn understood<T: serde::de::DeserializeOwned>((status, body): Answered) -> Result<T, String> {
     if !status.is_success() {
         let start: String = String::from_utf8_lossy(&body).chars().take(300).collect();
         return Err(format!("it answered {status}: {start}"));
     }
     serde_json::from_slice(&body).map_err(|e| format!("its answer is not understood: {e}"))
-}
-
-/// The error with its causes and without the URL, which the reader knows.
-fn plain(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let mut text = String::new();
-    let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text = cause.to_string();
-        next = cause.source();
-    }
-    if text.is_empty() { error.to_string() } else { text }
 }

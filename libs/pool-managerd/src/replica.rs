@@ -14,7 +14,6 @@ use wire::{Phase, PreparedEngine, ReplicaKey};
 
 use crate::board::Seat;
 use crate::classify::Cause;
-use crate::engine_http::EngineClients;
 use crate::launch::{InheritedEnv, LaunchError, Life, launch, random_key};
 use crate::loss::{Fault, Loss};
 use crate::metrics::Metrics;
@@ -39,7 +38,6 @@ pub(crate) struct Shared {
     /// Engines that may load at once.
     pub(crate) loading: Semaphore,
     pub(crate) timings: Timings,
-    pub(crate) clients: EngineClients,
     pub(crate) metrics: Metrics,
 }
 

@@ -45,7 +45,7 @@ impl Serving {
 
     /// Probes, publishes and watches. `loading` is given back when the engine has loaded.
     pub(crate) async fn run(&mut self, life: &mut Life, loading: Option<SemaphorePermit<'_>>) -> Fault {
-        let client = self.shared.clients.of(life.url(), life.api_key.clone());
+        let client = EngineClient::new(life.record.port, life.api_key.clone());
         let (version, pid, url) =
             (life.record.prepared.engine_version.clone(), life.engine.pid(), life.url());
         let generation = life.record.generation;

@@ -157,6 +157,10 @@ fn read_handoff(runtime: &Path) -> Option<Handoff> {
     Some(serde_json::from_slice(&text).unwrap())
 }
 
+pub(crate) fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 /// A running manager and its client.
 pub(crate) struct Manager {
     pub(crate) running: Running,
@@ -165,7 +169,7 @@ pub(crate) struct Manager {
 
 impl Manager {
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = client();
         let url = format!("http://{}{path}", self.running.addr());
         client.request(method.parse().unwrap(), url).timeout(DEADLINE)
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wire::{HandoffState, Phase, StepStatus};
 
-use crate::harness::{engines_of, setup};
+use crate::harness::{client, engines_of, setup};
 
 #[tokio::test]
 async fn a_ready_engine_is_published_with_all_that_is_known() {
@@ -36,7 +36,7 @@ async fn the_engine_wants_the_key_that_is_in_the_handoff() {
     let manager = setup.start().await;
     let handoff = manager.ready().await;
     let props = format!("{}/props", handoff.url);
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = client();
     let without = client.get(&props).send().await.unwrap();
     assert_eq!(without.status(), 401);
     let with = client.get(&props).bearer_auth(handoff.api_key.unwrap()).send().await.unwrap();

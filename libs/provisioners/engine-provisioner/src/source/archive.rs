@@ -78,34 +78,32 @@ fn download(source: &ArchiveSource, to: &Path, fetch: &Fetch<'_>) -> Result<(), 
     if actual.eq_ignore_ascii_case(&source.sha256) { Ok(()) } else { Err(mismatch(&actual, &source.sha256)) }
 }
 
-/// The one network client of this crate.
+/// The one network client of this crate. Blocking like everything here, with a TLS stack of its own
+/// that no other client in the process depends on; proxy variables are honoured.
 mod https {
     use std::io::Read;
     use std::time::Duration;
 
+    use ureq::tls::{RootCerts, TlsConfig};
+    use ureq::{Agent, ResponseExt as _};
+
     /// The body and its length. https only, also after redirects.
     pub(super) fn open(url: &str) -> Result<(Box<dyn Read>, Option<u64>), String> {
-        // A second installation is refused, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::blocking::Client::builder()
+        let agent: Agent = Agent::config_builder()
             .https_only(true)
-            .connect_timeout(Duration::from_secs(20))
-            // Of the whole request; a tarball of this size takes minutes on a slow line, not hours.
-            .timeout(Duration::from_secs(3600))
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            // A tarball of this size takes minutes on a slow line, not hours.
+            .timeout_recv_body(Some(Duration::from_secs(3600)))
             .build()
-            .map_err(|e| describe(&e))?;
-        let response = client.get(url).send().and_then(|r| r.error_for_status()).map_err(|e| describe(&e))?;
-        let length = response.content_length();
-        Ok((Box::new(response), length))
-    }
-
-    fn describe(error: &dyn std::error::Error) -> String {
-        let mut text = error.to_string();
-        let mut source = error.source();
-        while let Some(inner) = source {
-            text = format!("{text}: {inner}");
-            source = inner.source();
+            .into();
+        let response = agent.get(url).call().map_err(|error| format!("{url}: {error}"))?;
+        if response.get_uri().scheme_str() != Some("https") {
+            return Err(format!("{url} led to {}, which is not https", response.get_uri()));
         }
-        text
+        let body = response.into_body();
+        let length = body.content_length();
+        Ok((Box::new(body.into_reader()), length))
     }
 }
