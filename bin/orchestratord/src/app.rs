@@ -183,7 +183,7 @@ impl Running {
         };
         tokio::select! {
             () = orderly => {}
-            () = now => tracing::warn!("stopping at once"),
+            () = now => tracing::info!("stopping at once"),
             () = tokio::time::sleep(DRAIN + LINGER) => tracing::warn!("tasks were still running; cutting them off"),
         }
         self.stop.connections.cancel();

@@ -4,6 +4,7 @@ use serde_json::Value;
 use wire::openai::ChatCompletionRequest;
 
 /// A generation.
+#[expect(clippy::large_enum_variant, reason = "there is one per task, and both live on its heap")]
 #[derive(Debug, Clone)]
 pub enum EngineRequest {
     /// Text completion; carries token ids in its chunks.
