@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ErrorCode, PoolId, ReplicaId, task::Seed};
+use crate::{ErrorCode, PoolId, ReplicaId, Seed};
 
 /// One event: its SSE name and its data.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

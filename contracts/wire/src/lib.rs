@@ -16,6 +16,7 @@ pub mod openai;
 pub mod operations;
 pub mod pool;
 pub mod prepared;
+pub mod seed;
 pub mod task;
 
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
@@ -26,4 +27,5 @@ pub use meta::{Health, Readiness, Version};
 pub use model::ModelRecord;
 pub use pool::{Phase, PoolHealth, PoolView, ReplicaView};
 pub use prepared::PreparedEngine;
+pub use seed::Seed;
 pub use task::{PreparationStep, StepKind, StepStatus, TaskRequest, TaskState, TaskView};

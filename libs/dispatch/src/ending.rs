@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use adapter_host::Finished;
 use sha2::{Digest, Sha256};
+use wire::Seed;
 use wire::event::{End, FinishReason, Receipt, StreamError};
-use wire::task::Seed;
 use wire::{EngineChunk, ErrorCode, TaskState};
 
 /// How a task ends.

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use wire::event::StreamError;
 use wire::{ErrorBody, ErrorCode, ErrorEnvelope};
 
 /// OpenAI's SDKs read this one too.
@@ -29,6 +30,14 @@ impl From<ErrorBody> for ApiError {
     fn from(body: ErrorBody) -> Self {
         Self(Box::new(body))
     }
+}
+
+/// The error that ended a task's stream, as a body of its own.
+pub(crate) fn from_stream(error: &StreamError) -> ErrorBody {
+    let mut body = ErrorBody::new(error.code, error.message.clone());
+    body.retriable = error.retriable;
+    body.retry_after_ms = error.retry_after_ms;
+    body
 }
 
 impl IntoResponse for ApiError {

@@ -15,7 +15,7 @@ use wire::task::Priority;
 use wire::{ErrorBody, ErrorCode, Phase, PoolId};
 
 use super::{collect, render};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, from_stream};
 use crate::http::extract::JsonBody;
 use crate::http::{AppState, tasks, validate};
 use crate::tokens::Caller;
@@ -143,11 +143,4 @@ async fn wait_for_start(
             }
         }
     }
-}
-
-pub(super) fn from_stream(error: &wire::event::StreamError) -> ErrorBody {
-    let mut body = ErrorBody::new(error.code, error.message.clone());
-    body.retriable = error.retriable;
-    body.retry_after_ms = error.retry_after_ms;
-    body
 }

@@ -5,9 +5,8 @@ use task_log::{Entry, Follower};
 use wire::ErrorCode;
 use wire::openai::ChatCompletion;
 
-use super::chat::from_stream;
 use super::render::{Reply, finish_reason, usage};
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, from_stream};
 
 pub(super) async fn whole(reply: &Reply, mut follower: Follower) -> Result<ChatCompletion, ApiError> {
     let mut joined = Joined::default();

@@ -11,7 +11,7 @@ use wire::ErrorEnvelope;
 use wire::event::{End, FinishReason};
 use wire::openai::Usage;
 
-use super::chat::from_stream;
+use crate::http::error::from_stream;
 use crate::http::sse;
 use crate::metrics::OpenStream;
 
