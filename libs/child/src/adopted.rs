@@ -88,7 +88,7 @@ impl Adopted {
         self.signal(Signal::KILL);
         let exit = self.exited().await?;
         if let Some(spawn_id) = &self.identity.spawn_id {
-            sweep::sweep(spawn_id);
+            sweep::end_spawned(spawn_id.clone()).await;
         }
         Ok(exit)
     }

@@ -103,7 +103,8 @@ impl Child {
     }
 
     /// Ends the process and everything in its session: SIGTERM to the group, up to `grace` for the
-    /// leader to leave, SIGKILL to whatever remains, then reaps. A zero grace kills at once.
+    /// leader to leave, SIGKILL to whatever remains, then reaps. A zero grace kills at once. Also for
+    /// a process that has exited already: what it left behind is ended, and its own exit returned.
     ///
     /// # Errors
     /// The exit cannot be observed.
@@ -117,22 +118,16 @@ impl Child {
         }
         self.signal_group(Signal::KILL);
         let _exit = self.exited().await?;
+        // Those that left the group; the number of the session is ours until the leader is reaped.
+        sweep::end_session(self.pid(), self.identity.spawn_id.clone()).await;
         self.reap()
     }
 
-    /// Kills what the exited leader left in its session, and reaps the leader. Must only be called
-    /// after [`exited`](Self::exited); `terminate` does it by itself.
-    ///
-    /// # Errors
-    /// The exit cannot be observed.
-    pub fn reap(&self) -> Result<Exit, WaitError> {
+    fn reap(&self) -> Result<Exit, WaitError> {
         let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(exit) = *reaped {
             return Ok(exit);
         }
-        let _group_may_be_empty = kill_process_group(self.pid, Signal::KILL);
-        // Descendants that left the group, and those whose parent was faster than the signal.
-        sweep::kill_session(self.pid(), self.identity.spawn_id.as_ref());
         let exit = self.status(WaitIdOptions::EXITED)?;
         *reaped = Some(exit);
         Ok(exit)

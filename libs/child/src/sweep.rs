@@ -1,6 +1,9 @@
 //! Ending descendants that escaped the process group, by what they cannot shed: their session or
 //! the spawn id in their environment.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use rustix::process::Signal;
 
 use crate::{Adopted, SPAWN_ID_VARIABLE, SpawnId, procfs};
@@ -9,9 +12,9 @@ use crate::{Adopted, SPAWN_ID_VARIABLE, SpawnId, procfs};
 const PASSES: u32 = 5;
 
 /// Kills every process that was started with this spawn id and returns how many there were.
-/// Blocking, a few milliseconds.
+/// Blocking, a few milliseconds; does not wait for their end.
 pub fn sweep(spawn_id: &SpawnId) -> usize {
-    kill_all(|process| process.identity().spawn_id.as_ref() == Some(spawn_id))
+    kill_once(|process| process.identity().spawn_id.as_ref() == Some(spawn_id)).len()
 }
 
 /// Every process of ours whose environment has `name=value`, held by pidfd.
@@ -22,27 +25,44 @@ pub fn processes_with(name: &str, value: &str) -> Vec<Adopted> {
     })
 }
 
-/// Kills what is left of a session. Only while its leader is unreaped: until then the session's
-/// number cannot be given to strangers.
-pub(crate) fn kill_session(leader: u32, spawn_id: Option<&SpawnId>) {
-    kill_all(|process| {
+/// A killed process still has to be scheduled to die; on a busy machine that takes a moment.
+const DIES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Kills what is left of a session and waits until it is gone. Only while its leader is unreaped:
+/// until then the session's number cannot be given to strangers.
+pub(crate) async fn end_session(leader: u32, spawn_id: Option<SpawnId>) {
+    end_all(move |process| {
         process.pid() != leader
             && (procfs::stat(process.pid()).is_ok_and(|stat| stat.session == leader)
-                || (spawn_id.is_some() && process.identity().spawn_id.as_ref() == spawn_id))
-    });
+                || (spawn_id.is_some() && process.identity().spawn_id == spawn_id))
+    })
+    .await;
 }
 
-fn kill_all(is_ours: impl Fn(&Adopted) -> bool) -> usize {
-    let mut killed = 0;
+/// Kills everything with this spawn id and waits until it is gone.
+pub(crate) async fn end_spawned(spawn_id: SpawnId) {
+    end_all(move |process| process.identity().spawn_id.as_ref() == Some(&spawn_id)).await;
+}
+
+async fn end_all(is_ours: impl Fn(&Adopted) -> bool + Send + Sync + 'static) {
+    let is_ours = Arc::new(is_ours);
     for _ in 0..PASSES {
-        let found = living(&is_ours);
-        if found.is_empty() {
+        let is_ours = Arc::clone(&is_ours);
+        // Reading all of /proc is not for the async threads.
+        let killed = tokio::task::spawn_blocking(move || kill_once(&*is_ours)).await.unwrap_or_default();
+        if killed.is_empty() {
             break;
         }
-        killed += found.len();
-        found.iter().for_each(|process| process.signal(Signal::KILL));
+        for process in killed {
+            let _late_ones_are_found_again = tokio::time::timeout(DIES_WITHIN, process.exited()).await;
+        }
     }
-    killed
+}
+
+fn kill_once(is_ours: impl Fn(&Adopted) -> bool) -> Vec<Adopted> {
+    let found = living(is_ours);
+    found.iter().for_each(|process| process.signal(Signal::KILL));
+    found
 }
 
 /// Zombies and processes of other users have no readable identity and are never in the list. Only

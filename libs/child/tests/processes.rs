@@ -55,7 +55,7 @@ async fn an_exit_code_and_a_signal_are_told_apart() {
     let child = sh(dir.path(), "exit 7");
     assert_eq!(child.exited().await.unwrap(), Exit::Code(7));
     assert_eq!(child.exited().await.unwrap(), Exit::Code(7), "asking again changes nothing");
-    assert_eq!(child.reap().unwrap(), Exit::Code(7));
+    assert_eq!(child.terminate(DEADLINE).await.unwrap(), Exit::Code(7));
     let child = sh(dir.path(), "kill -9 $$");
     assert_eq!(child.exited().await.unwrap(), Exit::Signal(9));
 }
@@ -176,7 +176,7 @@ async fn a_hundred_crashes_leave_no_zombie_and_no_descriptor() {
         child.exited().await.unwrap();
         pids.push(child.pid());
         if i % 2 == 0 {
-            child.reap().unwrap();
+            child.terminate(Duration::ZERO).await.unwrap();
         }
     }
     assert!(open() <= before + 10, "{before} descriptors became {}", open());

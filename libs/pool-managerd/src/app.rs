@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use handoff::{HandoffDir, HandoffError};
 use tokio::net::TcpListener;
@@ -27,6 +28,9 @@ use crate::{InheritedEnv, Prepare, Timings, Token, durable};
 
 /// More engines loading side by side only slow each other down.
 const LOADING_AT_ONCE: usize = 2;
+/// A second manager must be told within a second.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Everything the daemon needs; nothing is read from the environment after this.
 pub struct AppConfig {
@@ -243,7 +247,7 @@ fn lock(runtime_dir: &Path) -> Result<File, StartError> {
         .mode(0o600)
         .open(&path)
         .map_err(unusable)?;
-    match file.try_lock() {
+    match lock_soon(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
@@ -258,6 +262,18 @@ fn lock(runtime_dir: &Path) -> Result<File, StartError> {
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(unusable)?;
     Ok(file)
+}
+
+/// A manager that was killed while it started an engine leaves its lock, for some milliseconds, to
+/// a process that has forked and not yet executed. So a lock is refused only when it stays taken.
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOCK_PAUSE),
+            settled => return settled,
+        }
+    }
 }
 
 async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {

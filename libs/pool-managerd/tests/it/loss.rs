@@ -102,10 +102,11 @@ async fn a_port_that_somebody_else_serves_is_never_published() {
 #[tokio::test]
 async fn an_engine_that_cannot_complete_one_token_is_never_published() {
     let mut setup = setup().with_faults(&[("MUTE", "1")]);
-    setup.timings.canary_timeout = Duration::from_millis(300);
+    setup.timings.canary_timeout = Duration::from_secs(1);
     let manager = setup.start().await;
     let replica = manager.until(|r| r.failures >= 1).await;
     assert_eq!(error(&replica).cause, "canary_failed");
+    assert!(error(&replica).message.contains("one token: no answer in time"), "{replica:?}");
     assert!(!manager.metrics().await.contains("handoffs_published_total{"));
     manager.running.shutdown().await;
 }

@@ -92,15 +92,19 @@ async fn a_stranger_with_a_recorded_pid_is_left_alone() {
     manager.running.shutdown().await;
     signal(before.pid.unwrap(), Signal::KILL);
 
-    // The record now names a process that is not the engine: this very test.
+    // The record now names a process that is not the engine.
+    let mut stranger = std::process::Command::new("sleep").arg("600").spawn().unwrap();
     let record = setup.runtime().join("run/p.r0.pid");
     let text = std::fs::read_to_string(&record).unwrap();
     let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    value["identity"]["pid"] = std::process::id().into();
+    value["identity"]["pid"] = stranger.id().into();
     std::fs::write(&record, value.to_string()).unwrap();
     let manager = setup.start().await;
     let after = manager.ready().await;
     assert_eq!(after.generation, 2);
+    assert_eq!(stranger.try_wait().unwrap(), None, "the stranger lives");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
     manager.stop().await;
     manager.phase(wire::Phase::Stopped).await;
     manager.running.shutdown().await;
