@@ -152,6 +152,18 @@ impl Setup {
     }
 }
 
+/// Engines outlive their manager, also that of a failed test.
+impl Drop for Setup {
+    fn drop(&mut self) {
+        let Ok(run) = std::fs::canonicalize(self.runtime().join("run")) else { return };
+        for process in child::processes_with("LLORCH_RUN_DIR", run.to_str().unwrap_or_default()) {
+            if let Some(spawn_id) = &process.identity().spawn_id {
+                child::sweep(spawn_id);
+            }
+        }
+    }
+}
+
 fn read_handoff(runtime: &Path) -> Option<Handoff> {
     let text = std::fs::read(runtime.join("engines/p.r0.json")).ok()?;
     Some(serde_json::from_slice(&text).unwrap())
