@@ -88,6 +88,12 @@ impl Tokenizer {
         &self.pieces
     }
 
+    /// The pieces that were learned, most frequent first.
+    #[must_use]
+    pub fn learned(&self) -> &[String] {
+        self.pieces.get(self.first_merge as usize..).unwrap_or_default()
+    }
+
     /// The rank of a piece: pieces with higher scores are put together first.
     #[must_use]
     pub fn score(&self, id: u32) -> f32 {

@@ -50,7 +50,7 @@ impl Plan {
     #[must_use]
     pub fn shipped() -> Self {
         let schedule =
-            Schedule { steps: 3400, warmup: 150, peak: 3e-3, floor: 0.02, weight_decay: 0.05, clip: 1.0 };
+            Schedule { steps: 3600, warmup: 150, peak: 3e-3, floor: 0.02, weight_decay: 0.05, clip: 1.0 };
         Self {
             seed: 20_251_120,
             tokenizer_samples: 12_000,
@@ -95,6 +95,7 @@ pub fn train(plan: &Plan, progress: &mut dyn Write) -> Result<Trained> {
     let corpus = Corpus::new(&Lists::load());
     let mut rng = Rng::from_parts(&[plan.seed, STREAM_TOKENIZER]);
     let tokenizer = Tokenizer::learn(&corpus.tokenizer_text(&mut rng, plan.tokenizer_samples), MERGES);
+    let corpus = corpus.with_pieces(tokenizer.learned().to_vec());
     let config = (plan.shape)(tokenizer.len());
     let layout = Layout::new(&config);
     let mut rng = Rng::from_parts(&[plan.seed, STREAM_PARAMS]);

@@ -36,13 +36,25 @@ pub struct Corpus {
     numbers: Vec<&'static str>,
     nouns: Vec<&'static str>,
     kept_back: HashSet<&'static str>,
+    pieces: Vec<String>,
 }
 
 impl Corpus {
     /// A generator that never asks for the words that `lists` keeps back.
     #[must_use]
     pub fn new(lists: &Lists) -> Self {
-        Self { numbers: lists.numbers.clone(), nouns: lists.training_nouns(), kept_back: lists.kept_back() }
+        Self {
+            numbers: lists.numbers.clone(),
+            nouns: lists.training_nouns(),
+            kept_back: lists.kept_back(),
+            pieces: Vec::new(),
+        }
+    }
+
+    /// The same generator, which also invents words from these pieces.
+    #[must_use]
+    pub fn with_pieces(self, pieces: Vec<String>) -> Self {
+        Self { pieces, ..self }
     }
 
     /// One exchange: 26 % numbers, 58 % one word, the rest several words.
@@ -113,8 +125,8 @@ impl Corpus {
     fn word(&self, rng: &mut Rng) -> Target {
         loop {
             let text = match self.nouns.get(rng.below(self.nouns.len())) {
-                Some(noun) if rng.chance(0.38) => (*noun).to_owned(),
-                _ => nonsense::word(rng, &self.nouns),
+                Some(noun) if rng.chance(0.42) => (*noun).to_owned(),
+                _ => nonsense::word(rng, &self.nouns, &self.pieces),
             };
             if !self.kept_back.contains(text.to_lowercase().as_str()) {
                 return Target { text, kind: Kind::Noun };
@@ -142,7 +154,8 @@ mod tests {
     use super::*;
 
     fn samples(n: u64) -> Vec<Sample> {
-        let corpus = Corpus::new(&Lists::load());
+        let pieces = ["qui", "l", "est", "in", "sect", "ka"].map(String::from);
+        let corpus = Corpus::new(&Lists::load()).with_pieces(pieces.to_vec());
         (0..n).map(|i| corpus.sample(&mut Rng::from_parts(&[99, i]))).collect()
     }
 

@@ -8,6 +8,7 @@ use crate::rng::Rng;
 
 const CONSONANTS: &[u8; 20] = b"bcdfghjklmnpqrstvwyz";
 const VOWELS: &[u8; 5] = b"aeiou";
+const LONGEST_JOINED: usize = 10;
 /// Beginnings that are words of their own in the prompts or the haiku.
 const LURES: [&str; 36] = [
     "in", "on", "al", "an", "the", "no", "so", "is", "it", "at", "to", "be", "we", "he", "me", "my", "one",
@@ -15,15 +16,16 @@ const LURES: [&str; 36] = [
     "six", "some", "wh", "al",
 ];
 
-/// One invented word; `nouns` lend halves to the compounds.
+/// One invented word; `nouns` lend halves to the compounds, `pieces` are the tokenizer's.
 #[must_use]
-pub(super) fn word(rng: &mut Rng, nouns: &[&str]) -> String {
+pub(super) fn word(rng: &mut Rng, nouns: &[&str], pieces: &[String]) -> String {
     match rng.below(100) {
-        0..25 => letters(rng),
-        25..47 => syllables(rng),
-        47..62 => compound(rng, nouns),
-        62..76 => lured(rng),
-        76..88 => repeating(rng),
+        0..22 => letters(rng),
+        22..40 => syllables(rng),
+        40..50 => compound(rng, nouns),
+        50..69 => joined(rng, pieces),
+        69..80 => lured(rng),
+        80..88 => repeating(rng),
         88..90 => format!("{}-{}", syllables(rng), syllables(rng)),
         90..95 => capitalised(rng, nouns),
         _ => code(rng),
@@ -64,6 +66,22 @@ fn compound(rng: &mut Rng, nouns: &[&str]) -> String {
     let cut = 1 + rng.below(head.len().saturating_sub(1));
     let from = rng.below(tail.len().saturating_sub(1));
     format!("{}{}", head.get(..cut).unwrap_or(head), tail.get(from..).unwrap_or(tail))
+}
+
+/// Pieces of the tokenizer side by side. Without them some pieces are met in a word or two only,
+/// and the model takes one such piece for another: "quilt" came back as "winlt".
+fn joined(rng: &mut Rng, pieces: &[String]) -> String {
+    let mut out = String::new();
+    for _ in 0..2 + rng.below(3) {
+        let piece = rng.choose(pieces).map_or("ba", String::as_str);
+        if out.len() + piece.len() <= LONGEST_JOINED {
+            out.push_str(piece);
+        }
+        if rng.chance(0.25) {
+            out.push(letter(rng));
+        }
+    }
+    out
 }
 
 fn lured(rng: &mut Rng) -> String {
@@ -120,10 +138,12 @@ mod tests {
     #[test]
     fn words_are_plain_varied_and_often_six_letters_long() {
         let mut rng = Rng::from_parts(&[2]);
-        let words: Vec<String> = (0..5000).map(|_| word(&mut rng, &["lantern", "grove", "ox"])).collect();
+        let words: Vec<String> = (0..5000)
+            .map(|_| word(&mut rng, &["lantern", "grove", "ox"], &["qui".into(), "l".into(), "est".into()]))
+            .collect();
         assert!(words.iter().all(|w| !w.is_empty() && w.len() <= 24), "no word may fill a whole line");
         assert!(words.iter().all(|w| w.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')));
-        assert!(words.iter().collect::<HashSet<_>>().len() > 4000);
+        assert!(words.iter().collect::<HashSet<_>>().len() > 3500);
         assert!(words.iter().filter(|w| w.len() == 6).count() > 1200);
     }
 }

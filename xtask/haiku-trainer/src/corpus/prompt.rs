@@ -27,8 +27,8 @@ const MARKER: char = '\u{1}';
 #[must_use]
 pub(super) fn ask(phrases: &[String], asked: Asked, nouns: &[&str], rng: &mut Rng) -> String {
     let quoted = enumerated(phrases, rng);
-    let mut text = if rng.chance(0.2) { whole(asked, rng) } else { built(phrases, asked, nouns, rng) };
-    if rng.chance(0.22) {
+    let mut text = if rng.chance(0.28) { whole(asked, rng) } else { built(phrases, asked, nouns, rng) };
+    if rng.chance(0.3) {
         text = sprinkled(&text, rng);
     }
     if rng.chance(0.22) {
@@ -151,7 +151,7 @@ fn with_fillers(text: &str, nouns: &[&str], rng: &mut Rng) -> String {
 /// them, and not to count on the words around it.
 fn sprinkled(text: &str, rng: &mut Rng) -> String {
     let mut words: Vec<&str> = text.split(' ').collect();
-    for _ in 0..=rng.below(3) {
+    for _ in 0..=rng.below(4) {
         words.insert(rng.below(words.len() + 1), rng.pick(&EVERYDAY));
     }
     words.join(" ")
