@@ -77,7 +77,7 @@ fn write_proof(
     after: &str,
     log: &str,
 ) -> Result<()> {
-    let mut bundle = ProofBundle::create(env!("CARGO_MANIFEST_DIR").as_ref(), Kind::E2e, None)?;
+    let mut bundle = ProofBundle::create(env!("CARGO_MANIFEST_DIR"), Kind::E2e, None)?;
     bundle.write("admission.json", admission.to_string().as_bytes())?;
     for event in &followed.events {
         bundle.append_event(&json!({"id": event.id, "event": event.name, "data": event.data}))?;

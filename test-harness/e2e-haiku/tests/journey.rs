@@ -28,7 +28,7 @@ async fn the_first_day_of_a_user() -> Result<()> {
     bad_requests_are_told_why(&api).await?;
 
     let log = daemon.log()?;
-    ensure!(!log.contains("rain"), "a prompt reached the log");
+    ensure!(!log.contains(PROMPT), "a prompt reached the log");
     let took = daemon.stop()?;
     ensure!(took < Duration::from_secs(15), "the stop took {took:?}");
     Ok(())
