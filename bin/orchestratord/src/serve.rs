@@ -88,9 +88,11 @@ fn tell_failure(pool: &PoolView, told: &mut Vec<(wire::PoolId, u64)>) {
 
 fn banner(settings: &Settings, running: &Running, pool: &PoolView) {
     let base = format!("http://{}", reachable(running.addr()));
-    let first = pool.replicas.iter().find(|replica| replica.slots_free.is_some());
-    let engine = first.and_then(|replica| replica.engine_version.clone()).unwrap_or_default();
-    let slots: u32 = pool.replicas.iter().map(|replica| replica.slots_total).sum();
+    // pool-managerd's view is a moment old; the registry knows what takes tasks now.
+    let snapshot = running.state().registry.snapshot();
+    let ready = || snapshot.pool(&pool.id).map(|(_, replica)| replica).filter(|replica| replica.ready);
+    let engine = ready().next().map(|replica| replica.engine_version.to_string()).unwrap_or_default();
+    let slots: u32 = ready().map(|replica| replica.slots_total).sum();
     let key = match &settings.config.api.tokens_file {
         Some(_) => " -H \"Authorization: Bearer $LLAMA_ORCH_TOKEN\"",
         None => "",

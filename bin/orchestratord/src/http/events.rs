@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::{Path, Query, State};
@@ -15,7 +15,7 @@ use dispatch::{QueuePlace, Task};
 use http::HeaderMap;
 use serde::Deserialize;
 use task_log::{Entry, Follower, Position};
-use wire::event::{Queued, TaskMetrics, Token};
+use wire::event::{End, Queued, TaskMetrics, Token};
 use wire::{PreparationStep, TaskState};
 
 use super::error::ApiError;
@@ -70,8 +70,6 @@ struct EventStream {
     pools: tokio::sync::watch::Receiver<Arc<Vec<wire::PoolView>>>,
     told_place: Option<Queued>,
     told_steps: Vec<PreparationStep>,
-    tokens: u64,
-    since: Option<Instant>,
     ready: VecDeque<Bytes>,
     _open: OpenStream,
 }
@@ -83,21 +81,7 @@ impl EventStream {
         let pools = state.pools.subscribe();
         let open = state.metrics.open_stream();
         let (told_place, told_steps, ready) = (None, Vec::new(), VecDeque::new());
-        let (tokens, since) = (0, None);
-        Self {
-            state,
-            task,
-            follower,
-            verbose,
-            place,
-            pools,
-            told_place,
-            told_steps,
-            tokens,
-            since,
-            ready,
-            _open: open,
-        }
+        Self { state, task, follower, verbose, place, pools, told_place, told_steps, ready, _open: open }
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -146,19 +130,15 @@ impl EventStream {
 
     fn tell(&mut self, position: Position, entry: &Entry) {
         let frame = match entry {
-            Entry::Started(started) => {
-                self.since = Some(Instant::now());
-                sse::frame(Some(&position), "started", started)
-            }
+            Entry::Started(started) => sse::frame(Some(&position), "started", started),
             Entry::Chunk { index: None, .. } => return,
             Entry::Chunk { chunk, index: Some(i) } => {
-                self.tokens += 1;
                 let token = Token { t: chunk.text.clone(), i: *i };
                 sse::frame(Some(&position), "token", &token)
             }
             Entry::Resumed(resumed) => sse::frame(Some(&position), "resumed", resumed),
             Entry::End(end) => {
-                self.tell_metrics();
+                self.tell_metrics(end);
                 sse::frame(Some(&position), "end", end)
             }
             Entry::Error(error) => sse::frame(Some(&position), "error", error),
@@ -166,14 +146,15 @@ impl EventStream {
         self.ready.push_back(frame);
     }
 
-    fn tell_metrics(&mut self) {
-        let Some(since) = self.since.filter(|_| self.verbose) else { return };
-        let seconds = since.elapsed().as_secs_f64().max(1e-6);
-        let metrics = TaskMetrics {
-            queue_depth: self.state.dispatch.queue_depth(self.task.pool()),
-            tokens_per_s: (self.tokens as f64 / seconds * 10.0).round() / 10.0,
-        };
-        self.ready.push_back(sse::frame(None, "metrics", &metrics));
+    fn tell_metrics(&mut self, end: &End) {
+        if self.verbose {
+            let seconds = Duration::from_millis(end.decode_time_ms.max(1)).as_secs_f64();
+            let metrics = TaskMetrics {
+                queue_depth: self.state.dispatch.queue_depth(self.task.pool()),
+                tokens_per_s: (end.tokens_out as f64 / seconds * 10.0).round() / 10.0,
+            };
+            self.ready.push_back(sse::frame(None, "metrics", &metrics));
+        }
     }
 
     fn join_ready(&mut self) {
