@@ -118,10 +118,8 @@ impl EnsureError {
                 }
             }
             Self::Cache { .. } => 4,
-            Self::Model { source, .. } => match **source {
-                StageError::DigestMismatch { .. } => 7,
-                _ => 6,
-            },
+            Self::Model { source, .. } if source.is_wrong_digest() => 7,
+            Self::Model { .. } => 6,
             Self::Cancelled => 130,
         }
     }

@@ -2,7 +2,7 @@
 //! and `nvidia-smi` are asked for their versions, because the answer depends on them.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use provisioners_model_provisioner::{Cancel, ModelRef};
 use wire::config::{EngineSource, PoolConfig};
@@ -63,7 +63,7 @@ impl EngineProvisioner {
             Err(other) => return Err(other),
         };
         plan.steps.push(target_line(&target, pool));
-        plan.steps.push(model_line(&reference));
+        plan.steps.push(model_line(&reference, self.models.staged_before(&reference)));
         self.engine_lines(pool, &target, &mut plan, cancel)?;
         let argv = argv::plan(pool, Path::new("MODEL"), &target).map_err(config)?;
         plan.steps.push(format!(
@@ -136,16 +136,17 @@ fn target_line(target: &Target, pool: &PoolConfig) -> String {
     }
 }
 
-fn model_line(reference: &ModelRef) -> String {
+fn model_line(reference: &ModelRef, staged: Option<PathBuf>) -> String {
     match reference {
         ModelRef::Builtin(_) => {
             format!("model {reference}: write it into the cache, it ships with the program")
         }
         ModelRef::File(path) if path.is_file() => format!("model {reference}: check its header and SHA-256"),
         ModelRef::File(_) => format!("model {reference}: it is not there; put it there first"),
-        ModelRef::Https(_) | ModelRef::Hub { .. } => {
-            format!("model {reference}: downloads are not available yet; use file:PATH")
-        }
+        ModelRef::Https(_) | ModelRef::Hub { .. } => staged.map_or_else(
+            || format!("model {reference}: fetch it into the cache and check its SHA-256"),
+            |path| format!("model {reference}: fetched before, use {}", path.display()),
+        ),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use config_loader::Env;
-use provisioners_model_provisioner::{Cancel, ModelProvisioner, ModelRef};
+use provisioners_model_provisioner::{Cancel, ModelProvisioner, ModelRef, Network, StageEvent};
 use wire::config::{GpuPolicy, PoolConfig};
 use wire::{ModelRecord, PreparedEngine, ReplicaId, StepKind};
 
@@ -18,6 +18,7 @@ use crate::{argv, flags};
 pub struct EngineProvisioner {
     pub(crate) cache: PathBuf,
     pub(crate) host: Host,
+    pub(crate) models: ModelProvisioner,
     gpus: Box<dyn GpuProbe>,
 }
 
@@ -25,7 +26,10 @@ impl EngineProvisioner {
     /// `cache` is `paths.cache`, absolute; `env` decides where programs are and what helpers see.
     #[must_use]
     pub fn new(cache: impl Into<PathBuf>, env: &Env) -> Self {
-        Self { cache: cache.into(), host: Host::new(env), gpus: Box::new(NvidiaSmi) }
+        let cache = cache.into();
+        let network = Network::from_vars(|name| env.var(name).map(ToOwned::to_owned));
+        let models = ModelProvisioner::new(&cache).with_network(network);
+        Self { cache, host: Host::new(env), models, gpus: Box::new(NvidiaSmi) }
     }
 
     /// Looks for cards in another way.
@@ -115,15 +119,12 @@ impl EngineProvisioner {
             .map_err(|e| EnsureError::Config { pool: pool.id.clone(), problem: e.to_string() })?;
         let step = Step::new(observer, &pool.id, StepKind::ModelFetch);
         step.doing(format!("staging {reference}"));
-        let progress = |p: provisioners_model_provisioner::StageProgress| {
-            step.progress(|| p.description.clone(), p.bytes_done, p.bytes_total);
+        let on_event = |event: StageEvent| match event {
+            StageEvent::Progress(p) if p.bytes_total == 0 => step.doing(p.description),
+            StageEvent::Progress(p) => step.progress(|| p.description, p.bytes_done, p.bytes_total),
+            StageEvent::Notice(text) => observer.notice(&pool.id, &text),
         };
-        let staged = ModelProvisioner::new(&self.cache).stage(
-            &reference,
-            pool.model_sha256.as_deref(),
-            &progress,
-            cancel,
-        );
+        let staged = self.models.stage(&reference, pool.model_sha256.as_deref(), &on_event, cancel);
         match staged {
             Ok(model) => {
                 step.completed(format!("{} ({}, {} bytes)", model.id, model.quantisation, model.size_bytes));

@@ -109,6 +109,13 @@ impl DigestCache {
         Ok(sha256)
     }
 
+    /// Remembers a digest that was computed while the file was written.
+    pub(crate) fn know(&self, path: &Path, sha256: &str) {
+        if let Ok(meta) = path.metadata() {
+            self.remember(path, &meta, sha256);
+        }
+    }
+
     fn recall(&self, path: &Path, now: &Metadata) -> Option<String> {
         let text = std::fs::read(self.entry(path)).ok()?;
         let known: Remembered = serde_json::from_slice(&text).ok()?;

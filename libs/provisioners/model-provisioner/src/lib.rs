@@ -1,8 +1,8 @@
 //! Resolves a model reference to a verified local file with its metadata.
 //!
 //! [`ModelRef`] is the parsed reference, [`ModelProvisioner::stage`] makes it a [`wire::ModelRecord`]:
-//! a local path, its SHA-256, and what its GGUF header says. It knows no engine, starts none, and does
-//! not download yet: `hf:` and `https:` references parse and are refused with what to do instead.
+//! a local path, its SHA-256, and what its GGUF header says. `hf:` and `https:` references are fetched,
+//! verified and kept. It knows no engine, starts none, and evicts nothing.
 //! Everything here blocks; call it off the async threads.
 #![forbid(unsafe_code)]
 
@@ -11,9 +11,11 @@ mod cancel;
 mod digest;
 pub mod gguf;
 mod reference;
+mod remote;
 mod stage;
 
 pub use cancel::Cancel;
 pub use digest::{DigestCache, DigestError, sha256_file};
 pub use reference::{ModelRef, ModelRefError, Selector};
-pub use stage::{ModelProvisioner, StageError, StageProgress};
+pub use remote::{FetchError, Network, Patience};
+pub use stage::{ModelProvisioner, StageError, StageEvent, StageProgress};

@@ -8,12 +8,29 @@ use wire::ModelRecord;
 use crate::builtin::{self, Builtin};
 use crate::digest::{DigestCache, DigestError};
 use crate::gguf::{self, GgufError};
+use crate::remote::{FetchError, Network, Remote, staged_before};
 use crate::{Cancel, ModelRef};
 
 /// Stages models into, and remembers digests in, one cache directory.
 #[derive(Debug, Clone)]
 pub struct ModelProvisioner {
     cache: PathBuf,
+    network: Network,
+}
+
+/// What happens while a model is staged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StageEvent {
+    /// It moved on.
+    Progress(StageProgress),
+    /// Something a person should know that is not an error.
+    Notice(String),
+}
+
+impl StageEvent {
+    pub(crate) fn progress(description: String, bytes_done: u64, bytes_total: u64) -> Self {
+        Self::Progress(StageProgress { description, bytes_done, bytes_total })
+    }
 }
 
 /// How far staging is.
@@ -23,7 +40,7 @@ pub struct StageProgress {
     pub description: String,
     /// Bytes done.
     pub bytes_done: u64,
-    /// Bytes in all.
+    /// Bytes in all; zero while nothing is known.
     pub bytes_total: u64,
 }
 
@@ -52,14 +69,13 @@ pub enum StageError {
         /// Why.
         problem: String,
     },
-    /// Downloads are not built yet.
-    #[error(
-        "{reference} would have to be downloaded, which this version cannot do yet; download the GGUF \
-         file yourself and write `model: file:/path/to/it.gguf`"
-    )]
-    DownloadNotAvailable {
+    /// It did not come over the network.
+    #[error("cannot fetch the model {reference}")]
+    Fetch {
         /// The reference.
         reference: String,
+        /// Why.
+        source: Box<FetchError>,
     },
     /// The file is not the one that was asked for.
     #[error(
@@ -105,7 +121,21 @@ impl StageError {
     /// Whether it ended because someone asked to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Digest { source: DigestError::Cancelled { .. } })
+        match self {
+            Self::Digest { source: DigestError::Cancelled { .. } } => true,
+            Self::Fetch { source, .. } => matches!(**source, FetchError::Cancelled),
+            _ => false,
+        }
+    }
+
+    /// Whether the bytes are not those that were asked for.
+    #[must_use]
+    pub fn is_wrong_digest(&self) -> bool {
+        match self {
+            Self::DigestMismatch { .. } => true,
+            Self::Fetch { source, .. } => matches!(**source, FetchError::WrongDigest { .. }),
+            _ => false,
+        }
     }
 }
 
@@ -113,10 +143,24 @@ impl ModelProvisioner {
     /// `cache_dir` is the product's cache (`paths.cache`); it is created when something is stored.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        Self { cache: cache_dir.into() }
+        Self { cache: cache_dir.into(), network: Network::default() }
     }
 
-    /// Makes the model available and verified. Blocking: may read the whole file.
+    /// Reaches the network in this way; without it the public hub, without a token.
+    #[must_use]
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = network;
+        self
+    }
+
+    /// Where an earlier staging of `reference` put its file, if it is still there; for plans. Neither
+    /// reads the file nor asks the network.
+    #[must_use]
+    pub fn staged_before(&self, reference: &ModelRef) -> Option<PathBuf> {
+        staged_before(&self.cache.join("models"), reference)
+    }
+
+    /// Makes the model available and verified. Blocking: may fetch and read the whole file.
     ///
     /// `expected_sha256` is compared when given (hex, any case). A file that is already there and
     /// unchanged since it was last verified is not read again.
@@ -124,20 +168,20 @@ impl ModelProvisioner {
         &self,
         reference: &ModelRef,
         expected_sha256: Option<&str>,
-        progress: &dyn Fn(StageProgress),
+        on_event: &dyn Fn(StageEvent),
         cancel: &Cancel,
     ) -> Result<ModelRecord, StageError> {
         let path = match reference {
             ModelRef::Builtin(name) => self.place_builtin(find_builtin(name)?, cancel)?,
             ModelRef::File(path) => existing_file(path)?,
             ModelRef::Https(_) | ModelRef::Hub { .. } => {
-                return Err(StageError::DownloadNotAvailable { reference: reference.to_string() });
+                self.fetch(reference, expected_sha256, on_event, cancel)?
             }
         };
         // The header first: it costs nothing and spares hashing a file that is no model.
         let header =
             gguf::read_header(&path).map_err(|source| StageError::Gguf { path: path.clone(), source })?;
-        let digest = self.verified_digest(&path, header.file_size, expected_sha256, progress, cancel)?;
+        let digest = self.verified_digest(&path, header.file_size, expected_sha256, on_event, cancel)?;
         let stem = || path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(ModelRecord {
             model_ref: reference.to_string(),
@@ -153,18 +197,33 @@ impl ModelProvisioner {
         })
     }
 
+    fn fetch(
+        &self,
+        reference: &ModelRef,
+        pinned: Option<&str>,
+        on_event: &dyn Fn(StageEvent),
+        cancel: &Cancel,
+    ) -> Result<PathBuf, StageError> {
+        let models = self.cache.join("models");
+        let remote = Remote { network: &self.network, models, digests: self.digests(), on_event, cancel };
+        remote.stage(reference, pinned).map_err(|source| StageError::Fetch {
+            reference: reference.to_string(),
+            source: Box::new(source),
+        })
+    }
+
     fn verified_digest(
         &self,
         path: &Path,
         size: u64,
         expected: Option<&str>,
-        progress: &dyn Fn(StageProgress),
+        on_event: &dyn Fn(StageEvent),
         cancel: &Cancel,
     ) -> Result<String, StageError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut report = |bytes_done| {
             let description = format!("checking the SHA-256 of {name}");
-            progress(StageProgress { description, bytes_done, bytes_total: size });
+            on_event(StageEvent::progress(description, bytes_done, size));
         };
         let actual = self.digests().digest(path, &mut report, cancel)?;
         match expected {

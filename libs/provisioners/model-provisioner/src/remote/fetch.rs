@@ -1,0 +1,187 @@
+//! One file over the network: resumed, retried, hashed while it comes, and handed on only when its
+//! length and digest are the announced ones.
+
+use std::path::Path;
+
+use super::client::{Ask, Client, Head, Problem};
+use super::error::FetchError;
+use super::partial::{Partial, Whole};
+use super::patience::Patience;
+use super::url::SafeUrl;
+use crate::Cancel;
+use crate::stage::StageEvent;
+
+/// What to fetch and what it has to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) url: SafeUrl,
+    /// The file's name here.
+    pub(crate) name: String,
+    pub(crate) size: Option<u64>,
+    pub(crate) sha256: Option<String>,
+}
+
+pub(crate) struct Download<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) target: &'a Target,
+    pub(crate) patience: Patience,
+    pub(crate) on_event: &'a dyn Fn(StageEvent),
+    pub(crate) cancel: &'a Cancel,
+}
+
+/// Left free for everybody else.
+const MARGIN: u64 = 64 << 20;
+/// Bytes between two reports.
+const REPORT_EVERY: u64 = 1 << 20;
+
+impl Download<'_> {
+    /// The finished file, still under its partial name, verified as far as anybody vouches for it.
+    pub(crate) fn run(&self, path: &Path) -> Result<Partial, FetchError> {
+        let mut on_read = |done| self.report("checking what is there of", done, self.target.size);
+        let mut partial = Partial::open(path, &self.target.url.to_string(), &mut on_read, self.cancel)?;
+        if let Some(size) = self.target.size {
+            room(path, size.saturating_sub(partial.len()))?;
+        }
+        let mut failures = 0;
+        let mut furthest = partial.len();
+        while !partial.is_complete() {
+            let problem = match self.attempt(&mut partial) {
+                Ok(()) => break,
+                Err(Problem::Final(error)) => return Err(error),
+                Err(Problem::Transient(problem)) => problem,
+            };
+            if partial.len() > furthest {
+                furthest = partial.len();
+                failures = 0;
+            }
+            failures += 1;
+            tracing::debug!(url = %self.target.url, failures, problem, at = partial.len(), "the download broke off");
+            if failures >= self.patience.tries {
+                return Err(FetchError::Unreachable { url: self.url(), tries: failures, problem });
+            }
+            self.patience.pause(failures, self.cancel)?;
+        }
+        self.verify(partial)
+    }
+
+    fn attempt(&self, partial: &mut Partial) -> Result<(), Problem> {
+        let from = self.resume_at(partial);
+        let if_range = partial.whole().etag.clone();
+        let (head, mut incoming) =
+            self.client.ask(&self.target.url, Ask::Get { from, if_range }, self.cancel)?;
+        self.begin(partial, from, &head)?;
+        let limit = match partial.whole().total {
+            Some(total) => total,
+            None => room(partial.path(), 0)?,
+        };
+        let mut reported = None;
+        while let Some(bytes) = incoming.next()? {
+            if partial.len() + bytes.len() as u64 > limit {
+                let actual = partial.len() + bytes.len() as u64;
+                return Err(FetchError::WrongLength { url: self.url(), expected: limit, actual }.into());
+            }
+            partial.append(&bytes)?;
+            if reported.is_none_or(|at| partial.len() >= at + REPORT_EVERY) || partial.is_complete() {
+                reported = Some(partial.len());
+                self.report("fetching", partial.len(), partial.whole().total);
+            }
+        }
+        match partial.whole().total {
+            Some(total) if partial.len() < total => {
+                Err(Problem::Transient(format!("it ended after {} of {total} bytes", partial.len())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// From where on to ask. Without a strong validator only a digest can tell a changed file.
+    fn resume_at(&self, partial: &Partial) -> u64 {
+        let provable = partial.whole().etag.is_some() || self.target.sha256.is_some();
+        if provable { partial.len() } else { 0 }
+    }
+
+    /// Makes `partial` ready for the body that follows `head`.
+    fn begin(&self, partial: &mut Partial, from: u64, head: &Head) -> Result<(), Problem> {
+        match head.status {
+            206 if from > 0 && continues(partial, from, head) => return Ok(()),
+            206 | 416 => {
+                // A different part or a different file: nothing of the old one can be trusted.
+                partial.restart(Whole { url: self.url(), etag: None, total: None })?;
+                return Err(Problem::Transient("the file changed at the source".to_owned()));
+            }
+            200 => {}
+            _ if head.is_transient() => {
+                return Err(Problem::Transient(format!("HTTP status {}", head.status)));
+            }
+            status => return Err(FetchError::Status { url: self.url(), status }.into()),
+        }
+        let announced = head.number("content-length");
+        if let (Some(expected), Some(actual)) = (self.target.size, announced)
+            && expected != actual
+        {
+            return Err(FetchError::WrongLength { url: self.url(), expected, actual }.into());
+        }
+        let total = announced.or(self.target.size);
+        partial.restart(Whole { url: self.url(), etag: strong_etag(head), total })?;
+        room(partial.path(), total.unwrap_or(0))?;
+        Ok(())
+    }
+
+    fn verify(&self, partial: Partial) -> Result<Partial, FetchError> {
+        let actual = partial.sha256();
+        match &self.target.sha256 {
+            Some(expected) if *expected != actual => {
+                partial.discard()?;
+                Err(FetchError::WrongDigest { url: self.url(), expected: expected.clone(), actual })
+            }
+            _ => Ok(partial),
+        }
+    }
+
+    fn report(&self, doing: &str, done: u64, total: Option<u64>) {
+        let name = &self.target.name;
+        let description = match total {
+            Some(total) => format!("{doing} {name}: {} of {} MiB", done >> 20, total >> 20),
+            None => format!("{doing} {name}: {} MiB", done >> 20),
+        };
+        (self.on_event)(StageEvent::progress(description, done, total.unwrap_or(done)));
+    }
+
+    fn url(&self) -> String {
+        self.target.url.to_string()
+    }
+}
+
+/// Whether a 206 is the rest of the same file: `Content-Range: bytes FROM-LAST/TOTAL`.
+fn continues(partial: &Partial, from: u64, head: &Head) -> bool {
+    let range = head.get("content-range").and_then(|text| text.strip_prefix("bytes "));
+    let Some((part, total)) = range.and_then(|text| text.split_once('/')) else { return false };
+    let starts = part.split('-').next().and_then(|first| first.parse().ok()) == Some(from);
+    let same_total = partial.whole().total.is_none_or(|known| total.parse() == Ok(known));
+    let same_etag = match (&partial.whole().etag, strong_etag(head)) {
+        (Some(old), Some(new)) => *old == new,
+        _ => true,
+    };
+    starts && same_total && same_etag
+}
+
+fn strong_etag(head: &Head) -> Option<String> {
+    head.get("etag").filter(|etag| etag.starts_with('"')).map(str::to_owned)
+}
+
+/// Refuses when `needed` more bytes do not fit; returns what may be written.
+fn room(path: &Path, needed: u64) -> Result<u64, FetchError> {
+    let dir = path.parent().unwrap_or(path);
+    // Not being able to ask is no reason to refuse.
+    let Ok(stat) = rustix::fs::statvfs(dir) else { return Ok(u64::MAX) };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let with_margin = needed.saturating_add(MARGIN);
+    if needed > 0 && with_margin > free {
+        return Err(FetchError::DiskFull {
+            path: dir.to_path_buf(),
+            needed_mib: with_margin >> 20,
+            free_mib: free >> 20,
+        });
+    }
+    Ok(free.saturating_sub(MARGIN))
+}

@@ -1,0 +1,108 @@
+//! What the downloader is told from outside: which hub, which token, which caches, how patient.
+//!
+//! It takes variables as a function, so that the process's environment is read by the program alone.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::Patience;
+
+/// The public hub that `hf:` references mean unless `HF_ENDPOINT` names another: the only place in
+/// the repository that spells it.
+const PUBLIC_HUB: &str = "https://huggingface.co";
+
+/// How to reach models over the network.
+#[derive(Debug, Clone)]
+pub struct Network {
+    pub(crate) endpoint: String,
+    pub(crate) token: Option<Token>,
+    pub(crate) hub_caches: Vec<PathBuf>,
+    pub(crate) patience: Patience,
+}
+
+/// Sent to the hub only; never printed.
+#[derive(Clone)]
+pub(crate) struct Token(String);
+
+impl Token {
+    pub(crate) fn bearer(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Default for Network {
+    /// The public hub, no token, no cache of other programs.
+    fn default() -> Self {
+        Self::from_vars(|_| None)
+    }
+}
+
+impl Network {
+    /// From `HF_ENDPOINT`, `HF_TOKEN` and the variables that place the hub's cache, in llama.cpp's
+    /// order. A wrong endpoint shows when something is fetched.
+    #[must_use]
+    pub fn from_vars(var: impl Fn(&str) -> Option<OsString>) -> Self {
+        let text = |name| var(name).and_then(|value| value.into_string().ok()).filter(|v| !v.is_empty());
+        let path = |name| var(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let xdg = path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
+        let places = [
+            path("LLAMA_CACHE"),
+            path("HF_HUB_CACHE"),
+            path("HUGGINGFACE_HUB_CACHE"),
+            path("HF_HOME").map(|home| home.join("hub")),
+            xdg.as_ref().map(|cache| cache.join("huggingface/hub")),
+            xdg.as_ref().map(|cache| cache.join("llama.cpp")),
+        ];
+        // A token with a line break in it would be a second header.
+        let token = text("HF_TOKEN").map(|t| t.trim().to_owned());
+        let token = token.filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic()));
+        Self {
+            endpoint: text("HF_ENDPOINT").unwrap_or_else(|| PUBLIC_HUB.to_owned()),
+            token: token.map(Token),
+            hub_caches: places.into_iter().flatten().collect(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Waits and tries in another measure.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_caches_of_other_programs_are_looked_at_in_their_order_and_the_token_is_never_shown() {
+        let network = Network::from_vars(|name| {
+            let value = match name {
+                "HOME" => "/home/me",
+                "HF_HOME" => "/hf",
+                "LLAMA_CACHE" => "/llama",
+                "HF_HUB_CACHE" => "relative",
+                "HF_TOKEN" => "hf_secret\n",
+                _ => return None,
+            };
+            Some(value.into())
+        });
+        let places: Vec<_> = network.hub_caches.iter().map(|p| p.to_str().unwrap()).collect();
+        assert_eq!(
+            places,
+            ["/llama", "/hf/hub", "/home/me/.cache/huggingface/hub", "/home/me/.cache/llama.cpp"]
+        );
+        assert_eq!(network.endpoint, PUBLIC_HUB);
+        assert_eq!(network.token.as_ref().unwrap().bearer(), "Bearer hf_secret");
+        assert!(!format!("{network:?}").contains("secret"));
+    }
+}

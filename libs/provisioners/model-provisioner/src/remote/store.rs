@@ -1,0 +1,202 @@
+//! Fetched models on disk: `<models>/<sha256>/<file>` with a manifest beside it, an index from
+//! references to digests, unfinished downloads and the locks that make them one at a time.
+
+use std::fs::{File, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::FetchError;
+use super::error::local;
+use super::fetch::Target;
+use super::partial::Partial;
+use crate::Cancel;
+use crate::digest::hex;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    models: PathBuf,
+}
+
+/// A verified file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
+    pub(crate) sha256: String,
+    pub(crate) size: u64,
+}
+
+/// Who vouches for the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Trust {
+    /// They have the digest that the hub or the configuration names.
+    Verified,
+    /// Nobody named a digest; the recorded one was computed from what came.
+    UnverifiedBySource,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    reference: String,
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commit: Option<String>,
+    file: String,
+    sha256: String,
+    size_bytes: u64,
+    trust: Trust,
+    fetched_at_unix_s: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Indexed {
+    reference: String,
+    #[serde(flatten)]
+    entry: Entry,
+}
+
+const MANIFEST: &str = "manifest.json";
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A held file lock; released when dropped, or by the system when the process dies.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+
+/// A file name that stands for a URL or a reference.
+pub(crate) fn key(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes())).chars().take(32).collect()
+}
+
+/// A plain file name ending in `.gguf` for whatever the source calls it.
+pub(crate) fn local_name(remote: &str) -> String {
+    let last = remote.rsplit('/').next().unwrap_or_default();
+    let stem = last.strip_suffix(".gguf").unwrap_or(last);
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    let stem: String = stem.trim_start_matches('.').chars().map(plain).take(120).collect();
+    if stem.is_empty() { "model.gguf".to_owned() } else { format!("{stem}.gguf") }
+}
+
+impl Store {
+    pub(crate) fn new(models: &Path) -> Self {
+        Self { models: models.to_path_buf() }
+    }
+
+    /// Where unfinished bytes of `key` are.
+    pub(crate) fn partial(&self, key: &str) -> PathBuf {
+        self.models.join(".partial").join(format!("{key}.part"))
+    }
+
+    /// What `reference` led to the last time.
+    pub(crate) fn recall(&self, reference: &str) -> Option<Entry> {
+        let known: Indexed = serde_json::from_slice(&std::fs::read(self.index(reference)).ok()?).ok()?;
+        (known.reference == reference).then_some(known.entry)
+    }
+
+    /// Remembers what `reference` leads to from now on.
+    pub(crate) fn record(&self, reference: &str, entry: &Entry) -> Result<(), FetchError> {
+        let indexed = Indexed { reference: reference.to_owned(), entry: entry.clone() };
+        write_json(&self.index(reference), &indexed)
+    }
+
+    /// A fetched file with this digest.
+    pub(crate) fn find(&self, sha256: &str) -> Option<Entry> {
+        if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        let dir = self.models.join(sha256);
+        let manifest: Manifest = serde_json::from_slice(&std::fs::read(dir.join(MANIFEST)).ok()?).ok()?;
+        let path = dir.join(local_name(&manifest.file));
+        path.is_file().then(|| Entry { path, sha256: sha256.to_owned(), size: manifest.size_bytes })
+    }
+
+    /// Gives a verified download its final name, the manifest first: a name without one is not found.
+    pub(crate) fn publish(
+        &self,
+        partial: Partial,
+        target: &Target,
+        commit: Option<&str>,
+        reference: &str,
+        trust: Trust,
+    ) -> Result<Entry, FetchError> {
+        let (sha256, size) = (partial.sha256(), partial.len());
+        let dir = self.models.join(&sha256);
+        let manifest = Manifest {
+            reference: reference.to_owned(),
+            url: target.url.to_string(),
+            commit: commit.map(str::to_owned),
+            file: target.name.clone(),
+            sha256: sha256.clone(),
+            size_bytes: size,
+            trust,
+            fetched_at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+        };
+        write_json(&dir.join(MANIFEST), &manifest)?;
+        let path = dir.join(&target.name);
+        partial.rename(&path)?;
+        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(local("write", &dir))?;
+        Ok(Entry { path, sha256, size })
+    }
+
+    /// Takes the lock of `key`; `on_wait` is called once if someone else holds it.
+    pub(crate) fn lock(&self, key: &str, on_wait: &dyn Fn(), cancel: &Cancel) -> Result<Lock, FetchError> {
+        let dir = self.models.join(".partial");
+        std::fs::create_dir_all(&dir).map_err(local("create", &dir))?;
+        let path = dir.join(format!("{key}.lock"));
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(local("lock", &path))?;
+        let mut waited = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock(file)),
+                Err(TryLockError::Error(source)) => return Err(local("lock", &path)(source)),
+                Err(TryLockError::WouldBlock) if cancel.is_cancelled() => return Err(FetchError::Cancelled),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            if !waited {
+                on_wait();
+                waited = true;
+            }
+            std::thread::sleep(RETRY);
+        }
+    }
+
+    fn index(&self, reference: &str) -> PathBuf {
+        self.models.join("index").join(format!("{}.json", key(reference)))
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), FetchError> {
+    let write = || -> std::io::Result<()> {
+        let dir = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(dir)?;
+        let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+        temp.write_all(&serde_json::to_vec_pretty(value)?)?;
+        temp.as_file().sync_all()?;
+        temp.persist(path).map(drop).map_err(|e| e.error)
+    };
+    write().map_err(local("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_from_a_source_leads_out_of_the_store() {
+        for (remote, name) in [
+            ("dir/a.gguf", "a.gguf"),
+            ("..", "model.gguf"),
+            ("", "model.gguf"),
+            (".hidden.gguf", "hidden.gguf"),
+            ("a b%2f\u{e4}.gguf", "a_b_2f_.gguf"),
+            ("download", "download.gguf"),
+        ] {
+            assert_eq!(local_name(remote), name, "{remote}");
+        }
+        assert!(Store::new(Path::new("/m")).find("../../etc").is_none());
+    }
+}
