@@ -20,7 +20,7 @@ use crate::exit::{Fatal, TEMPORARY};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView};
 use crate::http::{AppState, Guard, Server, ServerLimits, router};
 use crate::metrics::EdgeMetrics;
-use crate::pool_manager::{self, PoolViews};
+use crate::pool_manager::{self, PoolManagerClient, PoolViews};
 use crate::settings::Settings;
 
 /// Running tasks may finish for this long after a stop was asked for.
@@ -82,13 +82,14 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     };
     let feed = feed(settings, parts)?;
     tasks.spawn(feed.run(stop.background.clone()));
-    let pools = match pool_manager.endpoint() {
-        None => PoolViews::none(),
+    let (pools, orders) = match pool_manager.endpoint() {
+        None => (PoolViews::none(), None),
         Some(endpoint) => {
             let client = reqwest::Client::builder().no_proxy().build().context("building an HTTP client")?;
+            let orders = PoolManagerClient::new(endpoint.clone(), client.clone());
             let (views, follower) = pool_manager::follow(endpoint, client, stop.background.clone());
             tasks.spawn(follower);
-            views
+            (views, Some(orders))
         }
     };
     let guard = Guard { hosts: settings.config.api.hosts.clone().into(), listen: addr, tokens };
@@ -97,6 +98,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         registry,
         feed: view,
         pools,
+        pool_manager: orders,
         guard,
         metrics,
         exposition: Arc::new(exposition),

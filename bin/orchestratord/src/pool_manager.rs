@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use wire::PoolView;
 use wire::pool::PoolList;
+use wire::{ErrorBody, ErrorEnvelope, PoolId, PoolView};
 
 /// The views are refreshed this often: progress that a person watches moves about once a second.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -37,6 +37,49 @@ impl PoolViews {
 pub(crate) struct Endpoint {
     pub(crate) url: String,
     pub(crate) token: String,
+}
+
+/// Gives pool-managerd orders. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct PoolManagerClient {
+    endpoint: Endpoint,
+    http: reqwest::Client,
+}
+
+/// pool-managerd did not take an order.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PreloadError {
+    /// It does not answer, or not as pool-managerd does.
+    #[error("pool-managerd at {url} does not answer")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// It said no, in its own words; an unknown pool is `NOT_FOUND`.
+    #[error("pool-managerd refused: {}", .0.message)]
+    Refused(Box<ErrorBody>),
+}
+
+impl PoolManagerClient {
+    pub(crate) fn new(endpoint: Endpoint, http: reqwest::Client) -> Self {
+        Self { endpoint, http }
+    }
+
+    /// Asks for a pool to run: one that failed or was stopped tries again, one that runs goes on.
+    pub(crate) async fn preload(&self, pool: &PoolId) -> Result<PoolView, PreloadError> {
+        let unreachable = |source| PreloadError::Unreachable { url: self.endpoint.url.clone(), source };
+        let request = self.http.post(format!("{}/v2/pools/{pool}/preload", self.endpoint.url));
+        let request = request.bearer_auth(&self.endpoint.token).timeout(TIMEOUT);
+        let answer = request.send().await.map_err(unreachable)?;
+        if answer.status().is_success() {
+            return answer.json().await.map_err(unreachable);
+        }
+        let refusal: ErrorEnvelope = answer.json().await.map_err(unreachable)?;
+        Err(PreloadError::Refused(Box::new(refusal.error)))
+    }
 }
 
 /// Follows pool-managerd's pools until `stop`.

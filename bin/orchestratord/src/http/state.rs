@@ -11,7 +11,7 @@ use wire::{PoolId, PoolView};
 use super::guard::Guard;
 use crate::feed::FeedView;
 use crate::metrics::EdgeMetrics;
-use crate::pool_manager::PoolViews;
+use crate::pool_manager::{PoolManagerClient, PoolViews};
 
 /// Shared by all handlers. Cheap to clone.
 #[derive(Clone)]
@@ -20,6 +20,8 @@ pub struct AppState {
     pub(crate) registry: Registry,
     pub(crate) feed: FeedView,
     pub(crate) pools: PoolViews,
+    /// Absent where no pool is configured: engines that others run take no orders.
+    pub(crate) pool_manager: Option<PoolManagerClient>,
     pub(crate) guard: Guard,
     pub(crate) metrics: EdgeMetrics,
     pub(crate) exposition: Arc<prometheus_client::registry::Registry>,
