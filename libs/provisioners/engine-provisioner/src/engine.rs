@@ -16,7 +16,7 @@ use crate::key::{self, Inputs};
 use crate::observer::Step;
 use crate::store::{Manifest, Store};
 use crate::tools::{self, ToolsError};
-use crate::{preflight, recipe, source};
+use crate::{packages, preflight, recipe, source};
 
 /// A binary, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,15 +109,31 @@ impl Search<'_> {
     }
 
     pub(crate) fn preflight(&self) -> Result<(), EnsureError> {
+        let mut missing = self.missing()?;
+        let command = match self.config.allow_package_installs {
+            true => packages::command(self.host, &missing, packages::is_root()),
+            false => None,
+        };
+        if let Some(command) = command {
+            let failed = command.run(self.host, self.cache, self.step, self.cancel)?;
+            missing = self.missing()?;
+            // What is there now is there, whatever the package manager thinks of it.
+            if !missing.is_empty() {
+                missing.extend(failed);
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(EnsureError::Preflight { pool: self.pool.clone(), missing }),
+        }
+    }
+
+    fn missing(&self) -> Result<Vec<preflight::Missing>, EnsureError> {
         let found = preflight::look(self.host, self.cache, &self.config.sources, self.cancel);
         if self.cancel.is_cancelled() {
             return Err(EnsureError::Cancelled);
         }
-        let missing = preflight::missing(&found, self.config, self.host.distro(), self.cache);
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(EnsureError::Preflight { pool: self.pool.clone(), missing })
+        Ok(preflight::missing(&found, self.config, self.host.distro(), self.cache))
     }
 
     /// An existing binary: usable as it is, named by its own digest.

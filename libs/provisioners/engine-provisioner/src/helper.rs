@@ -27,6 +27,7 @@ pub(crate) enum Tool {
     Git,
     NvidiaSmi,
     Nvcc,
+    PackageManager,
 }
 
 /// Lines of output kept for an error.

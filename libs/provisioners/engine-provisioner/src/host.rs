@@ -86,6 +86,12 @@ impl Host {
         self.distro
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_distro(mut self, distro: Distro) -> Self {
+        self.distro = distro;
+        self
+    }
+
     /// What a native build depends on: architecture, model name and instruction sets.
     pub(crate) fn cpu(&self) -> &str {
         &self.cpu

@@ -9,6 +9,7 @@
 
 mod argv;
 mod build;
+mod check;
 mod engine;
 mod error;
 mod flags;
@@ -17,6 +18,7 @@ mod helper;
 mod host;
 mod key;
 mod observer;
+mod packages;
 mod plan;
 mod preflight;
 mod provisioner;
@@ -25,6 +27,7 @@ mod source;
 mod store;
 mod tools;
 
+pub use check::check_pool;
 pub use error::{Attempt, EnsureError, FailureKind};
 pub use gpu::{Gpu, GpuInventory, GpuProbe, NvidiaSmi};
 pub use host::Host;

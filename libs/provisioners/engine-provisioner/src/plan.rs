@@ -14,7 +14,7 @@ use crate::gpu::Target;
 use crate::observer::{Observer, Step};
 use crate::provisioner::EngineProvisioner;
 use crate::store::Store;
-use crate::{argv, flags, preflight, source, tools};
+use crate::{argv, flags, packages, preflight, source, tools};
 
 /// The plan of one pool: `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +116,13 @@ impl EngineProvisioner {
         }
         plan.steps.push(tools_line(tools::on_path(host), tools::installed(cache)).to_owned());
         let found = preflight::look(host, cache, &config.sources, cancel);
-        let missing = preflight::missing(&found, config, host.distro(), cache);
+        let mut missing = preflight::missing(&found, config, host.distro(), cache);
+        if config.allow_package_installs
+            && let Some(command) = packages::command(host, &missing, packages::is_root())
+        {
+            plan.steps.push(format!("install what is missing, as the configuration allows: {command}"));
+            missing.retain(|missing| missing.packages.is_empty());
+        }
         if !missing.is_empty() {
             plan.stopped_by = Some(EnsureError::Preflight { pool: pool.clone(), missing }.to_string());
         }

@@ -21,6 +21,8 @@ pub struct Missing {
     pub why: String,
     /// What to do.
     pub remedy: String,
+    /// This distribution's packages that would help; none for what no package brings.
+    pub(crate) packages: Vec<&'static str>,
 }
 
 impl fmt::Display for Missing {
@@ -92,46 +94,55 @@ pub(crate) fn missing(
     distro: Distro,
     cache: &Path,
 ) -> Vec<Missing> {
-    let install = |apt: &str, pacman: &str, dnf: &str| match distro {
-        Distro::Debian => format!("sudo apt-get install {apt}"),
-        Distro::Arch => format!("sudo pacman -S {pacman}"),
-        Distro::Fedora => format!("sudo dnf install {dnf}"),
-        Distro::Other => format!("install the packages that Debian calls {apt}"),
+    let pick = |apt: &'static str, pacman: &'static str, dnf: &'static str| match distro {
+        Distro::Debian | Distro::Other => apt,
+        Distro::Arch => pacman,
+        Distro::Fedora => dnf,
+    };
+    let install = |packages: &str| match distro {
+        Distro::Debian => format!("sudo apt-get install {packages}"),
+        Distro::Arch => format!("sudo pacman -S {packages}"),
+        Distro::Fedora => format!("sudo dnf install {packages}"),
+        Distro::Other => format!("install the packages that Debian calls {packages}"),
     };
     let or_path = "or list an existing binary under `provisioning.sources` as `path`";
     let mut out = Vec::new();
-    let mut add = |needed: bool, what: &str, why: &str, remedy: String| {
+    let mut add = |needed: bool, what: &str, why: &str, packages: &'static str, remedy: String| {
         if needed {
-            out.push(Missing { what: what.to_owned(), why: why.to_owned(), remedy });
+            let packages = packages.split_whitespace().collect();
+            out.push(Missing { what: what.to_owned(), why: why.to_owned(), remedy, packages });
         }
     };
-    let gcc = install("build-essential", "base-devel", "gcc gcc-c++");
-    add(!found.c, "a C compiler", "to build the engine", format!("{gcc}, set CC, {or_path}"));
-    add(!found.cxx, "a C++ compiler", "to build the engine", format!("{gcc}, set CXX, {or_path}"));
+    let gcc = pick("build-essential", "base-devel", "gcc gcc-c++");
+    let remedy = |variable: &str| format!("{}, set {variable}, {or_path}", install(gcc));
+    add(!found.c, "a C compiler", "to build the engine", gcc, remedy("CC"));
+    add(!found.cxx, "a C++ compiler", "to build the engine", gcc, remedy("CXX"));
     let why = if found.own_tools {
         "to install CMake and Ninja into the cache"
     } else {
         "to fetch the `sdist` source"
     };
-    let python = install("python3 python3-pip python3-venv", "python python-pip", "python3 python3-pip");
-    let cmake = install("cmake ninja-build", "cmake ninja", "cmake ninja-build");
-    let python_remedy =
-        if found.own_tools { format!("{python} (or, without an sdist: {cmake})") } else { python };
+    let python = pick("python3 python3-pip python3-venv", "python python-pip", "python3 python3-pip");
+    let cmake = pick("cmake ninja-build", "cmake ninja", "cmake ninja-build");
     let sdist = config.sources.iter().any(|source| matches!(source, EngineSource::Sdist(_)));
+    let remedy = match found.own_tools {
+        true => format!("{} (or, without an sdist: {})", install(python), install(cmake)),
+        false => install(python),
+    };
     match found.python {
         Python::Usable => {}
-        Python::Absent => add(true, "python3 with pip", why, python_remedy),
-        Python::WithoutPip => add(true, "pip for python3", why, python_remedy),
-        Python::WithoutVenv => add(found.own_tools, "venv for python3", why, python_remedy),
+        Python::Absent => add(true, "python3 with pip", why, python, remedy),
+        Python::WithoutPip => add(true, "pip for python3", why, python, remedy),
+        Python::WithoutVenv => add(found.own_tools, "venv for python3", why, python, remedy),
     }
     let git_listed = config.sources.iter().any(|source| matches!(source, EngineSource::Git(_)));
     // With another source after it, a missing git is only one failed attempt.
     let others = sdist || config.sources.iter().any(|source| matches!(source, EngineSource::Archive(_)));
-    let remedy = format!("{}, or list another source", install("git", "git", "git"));
-    add(git_listed && !others && !found.git, "git", "to fetch the `git` source", remedy);
+    let remedy = format!("{}, or list another source", install("git"));
+    add(git_listed && !others && !found.git, "git", "to fetch the `git` source", "git", remedy);
     let free = format!("{} MiB of free disk in {}", FREE_BYTES >> 20, cache.display());
     let remedy = format!("there are {} MiB; make room or set LLAMA_ORCH_CACHE", found.free_bytes >> 20);
-    add(found.free_bytes < FREE_BYTES, &free, "for sources and the build", remedy);
+    add(found.free_bytes < FREE_BYTES, &free, "for sources and the build", "", remedy);
     out
 }
 

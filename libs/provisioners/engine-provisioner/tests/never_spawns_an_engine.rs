@@ -32,6 +32,6 @@ fn the_list_of_helpers_is_closed_and_has_no_engine() {
     let body = text.split("pub(crate) enum Tool {").nth(1).unwrap().split('}').next().unwrap();
     let tools: Vec<_> =
         body.lines().map(|line| line.trim().trim_end_matches(',')).filter(|l| !l.is_empty()).collect();
-    assert_eq!(tools, ["Python", "Cmake", "Compiler", "Git", "NvidiaSmi", "Nvcc"]);
+    assert_eq!(tools, ["Python", "Cmake", "Compiler", "Git", "NvidiaSmi", "Nvcc", "PackageManager"]);
     assert_eq!(text.matches("Command::new").count(), 1);
 }
