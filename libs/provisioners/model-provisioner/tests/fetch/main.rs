@@ -381,7 +381,7 @@ fn two_who_want_the_same_model_make_one_download() {
     let gate = Mutex::new(gate);
     let hub = hub(move |seen, nth| {
         // Bytes come when the other one waits.
-        gate.lock().unwrap().recv().unwrap();
+        gate.lock().unwrap().recv_timeout(Duration::from_secs(20)).unwrap();
         good(seen, nth)
     });
     let machine = Machine::new(&hub);
