@@ -38,6 +38,9 @@ pub struct AppConfig {
     pub runtime_dir: PathBuf,
     /// The pools.
     pub pools: Vec<PoolConfig>,
+    /// Who holds the runtime directory, for whoever finds it locked, as "orchestratord at
+    /// http://127.0.0.1:8080"; one line.
+    pub holder: Option<String>,
     /// A loopback address; port 0 is any free one.
     pub listen: SocketAddr,
     /// What callers must send.
@@ -63,6 +66,7 @@ pub struct Running {
     replicas: TaskTracker,
     api: TaskTracker,
     shutdown: CancellationToken,
+    hurry: CancellationToken,
     _told_on_drop: DropGuard,
     /// Held for as long as this manager lives.
     _lock: File,
@@ -73,14 +77,16 @@ pub struct Running {
 pub enum StartError {
     /// Another manager has the runtime directory.
     #[error(
-        "the runtime directory {} is in use by another pool-managerd (PID {holder}); stop that one, or set paths.runtime to another directory",
-        runtime_dir.display()
+        "the runtime directory {} is in use by {} (PID {holder}); stop that one, or set paths.runtime to another directory",
+        runtime_dir.display(), who.as_deref().unwrap_or("another pool-managerd")
     )]
     Locked {
         /// The directory.
         runtime_dir: PathBuf,
         /// The other manager's PID, as it wrote it down.
         holder: String,
+        /// What it is and where, if it said so.
+        who: Option<String>,
     },
     /// The runtime directory cannot be used.
     #[error("cannot use the runtime directory {}; check its permissions and free space", path.display())]
@@ -136,8 +142,9 @@ impl App {
             return Err(StartError::NotLoopback(config.listen));
         }
         let pools: Vec<Arc<PoolConfig>> = config.pools.into_iter().map(Arc::new).collect();
-        let (runtime_dir, for_ground) = (config.runtime_dir, pools.clone());
-        let prepared = tokio::task::spawn_blocking(move || ground(&runtime_dir, &for_ground)).await;
+        let (runtime_dir, who, for_ground) = (config.runtime_dir, config.holder, pools.clone());
+        let prepared =
+            tokio::task::spawn_blocking(move || ground(&runtime_dir, who.as_deref(), &for_ground)).await;
         let Ground { lock, run, handoffs, mut leftovers } = prepared.map_err(StartError::Broken)??;
         let listener = listen(config.listen).await?;
         let addr = listener.local_addr().map_err(|source| StartError::Listen {
@@ -155,11 +162,13 @@ impl App {
             provisioning: Mutex::new(()),
             loading: Semaphore::new(LOADING_AT_ONCE),
             timings: config.timings,
+            hurry: CancellationToken::new(),
             metrics: Metrics::new(),
         });
         let shutdown = CancellationToken::new();
         let board = Arc::new(Board::new(&pools));
         let (commanders, replicas) = supervise(&pools, &shared, &board, &shutdown, leftovers);
+        let hurry = shared.hurry.clone();
         let routes =
             router(Api { board, commanders: Arc::new(commanders), shared, token: config.token.clone() });
         let api = TaskTracker::new();
@@ -172,6 +181,7 @@ impl App {
             replicas,
             api,
             shutdown,
+            hurry,
             _told_on_drop: told_on_drop,
             _lock: lock,
         })
@@ -197,6 +207,12 @@ impl Running {
         self.shutdown.cancel();
         self.replicas.wait().await;
         self.api.wait().await;
+    }
+
+    /// As [`shutdown`](Self::shutdown), but without grace: engines that are to end are killed at once.
+    pub async fn shutdown_now(self) {
+        self.hurry.cancel();
+        self.shutdown().await;
     }
 }
 
@@ -225,10 +241,10 @@ fn supervise(
     (commanders, tasks)
 }
 
-fn ground(runtime_dir: &Path, pools: &[Arc<PoolConfig>]) -> Result<Ground, StartError> {
+fn ground(runtime_dir: &Path, who: Option<&str>, pools: &[Arc<PoolConfig>]) -> Result<Ground, StartError> {
     let unusable = |source| StartError::RuntimeDir { path: runtime_dir.to_owned(), source };
     durable::private_dir(runtime_dir).map_err(unusable)?;
-    let lock = lock(runtime_dir)?;
+    let lock = lock(runtime_dir, who)?;
     let run = RunDir::open(runtime_dir).map_err(unusable)?;
     let handoffs = HandoffDir::open(runtime_dir.join("engines")).map_err(StartError::Handoffs)?;
     let leftovers = reconcile(&run, &handoffs, pools).map_err(unusable)?;
@@ -236,7 +252,7 @@ fn ground(runtime_dir: &Path, pools: &[Arc<PoolConfig>]) -> Result<Ground, Start
 }
 
 /// The lock ends with the process, however that ends; engines do not inherit it.
-fn lock(runtime_dir: &Path) -> Result<File, StartError> {
+fn lock(runtime_dir: &Path, who: Option<&str>) -> Result<File, StartError> {
     let path = runtime_dir.join("pool-managerd.lock");
     let unusable = |source| StartError::RuntimeDir { path: path.clone(), source };
     let mut file = OpenOptions::new()
@@ -250,17 +266,17 @@ fn lock(runtime_dir: &Path) -> Result<File, StartError> {
     match lock_soon(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _unreadable_is_unknown = file.read_to_string(&mut holder);
-            let holder = match holder.trim() {
-                "" => "unknown".to_owned(),
-                pid => pid.to_owned(),
-            };
-            return Err(StartError::Locked { runtime_dir: runtime_dir.to_owned(), holder });
+            let mut text = String::new();
+            let _unreadable_is_unknown = file.read_to_string(&mut text);
+            let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned);
+            let holder = lines.next().unwrap_or_else(|| "unknown".to_owned());
+            let who = lines.next();
+            return Err(StartError::Locked { runtime_dir: runtime_dir.to_owned(), holder, who });
         }
         Err(TryLockError::Error(source)) => return Err(unusable(source)),
     }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(unusable)?;
+    let text = format!("{}\n{}\n", std::process::id(), who.unwrap_or_default());
+    file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(unusable)?;
     Ok(file)
 }
 

@@ -45,7 +45,10 @@ impl DaemonError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::TokenFile { .. } | Self::Start(StartError::NotLoopback(_)) => 2,
+            Self::Config(_)
+            | Self::TokenFile { .. }
+            | Self::App(AppConfigError::Pool { .. })
+            | Self::Start(StartError::NotLoopback(_)) => 2,
             Self::Start(StartError::Listen { source, .. }) if source.kind() == io::ErrorKind::AddrInUse => 75,
             Self::Start(StartError::Locked { .. }) => 100,
             Self::Impatient => 130,

@@ -8,6 +8,7 @@ use handoff::HandoffDir;
 use provisioners_engine_provisioner::Cancel;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use wire::config::{OnExit, PoolConfig};
 use wire::pool::ReplicaError;
 use wire::{Phase, PreparedEngine, ReplicaKey};
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) loading: Semaphore,
     pub(crate) timings: Timings,
     pub(crate) metrics: Metrics,
+    /// Told when nobody waits for an engine to end politely any more.
+    pub(crate) hurry: CancellationToken,
 }
 
 /// One replica and its task's state.
@@ -246,7 +249,11 @@ impl Replica {
             }
         })
         .await;
-        life.engine.terminate(grace).await;
+        tokio::select! {
+            biased;
+            () = self.shared.hurry.cancelled() => life.engine.terminate(Duration::ZERO).await,
+            exit = life.engine.terminate(grace) => exit,
+        };
         self.blocking(|shared, key| {
             if let Err(error) = shared.run.forget(&key) {
                 tracing::warn!(replica = %key, %error, "the identity record of an ended engine cannot be removed");

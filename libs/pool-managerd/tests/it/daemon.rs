@@ -119,6 +119,16 @@ async fn a_taken_port_and_a_bad_configuration_have_their_own_exit_codes() {
     assert!(log.contains(&taken.local_addr().unwrap().to_string()), "{log}");
     assert!(log.contains(&format!("PID {}", std::process::id())), "the holder is named: {log}");
 
+    let good = std::fs::read_to_string(dir.path().join("config.yaml")).unwrap();
+    std::fs::write(
+        dir.path().join("config.yaml"),
+        good.replace("- id: p\n", "- id: p\n    flags: [--bogus]\n"),
+    )
+    .unwrap();
+    let mut daemon = Daemon::start(dir.path(), "flag.log");
+    assert_eq!(daemon.ended().await.code(), Some(2), "{}", daemon.log());
+    assert!(daemon.log().contains("pools[0] (p): flags: --bogus"), "{}", daemon.log());
+
     std::fs::write(dir.path().join("config.yaml"), "pols: []\n").unwrap();
     let mut daemon = Daemon::start(dir.path(), "config.log");
     assert_eq!(daemon.ended().await.code(), Some(2));

@@ -131,6 +131,7 @@ impl Setup {
         AppConfig {
             runtime_dir: self.runtime().to_owned(),
             pools: vec![self.pool.clone()],
+            holder: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             token: Token::generate().unwrap(),
             preparer: Arc::clone(&self.preparer) as Arc<dyn Prepare>,

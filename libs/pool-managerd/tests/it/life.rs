@@ -86,6 +86,19 @@ async fn an_engine_that_ignores_term_and_leaves_a_grandchild_is_gone_after_the_g
 }
 
 #[tokio::test]
+async fn an_end_at_once_waits_for_no_engine_that_ignores_term() {
+    let mut setup = setup().with_faults(&[("IGNORE_TERM", "1"), ("GRANDCHILD", "1")]);
+    setup.timings.stop_grace = Duration::from_mins(1);
+    let manager = setup.start().await;
+    manager.ready().await;
+    let begun = Instant::now();
+    manager.running.shutdown_now().await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
+    assert_eq!(setup.handoff(), None);
+}
+
+#[tokio::test]
 async fn loading_is_progress_however_often_it_is_asked() {
     let mut setup = setup().with_faults(&[("LOAD_MS", "1500")]);
     // Were loading a failed probe, three of these would end it long before.

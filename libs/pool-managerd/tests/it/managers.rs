@@ -1,6 +1,6 @@
 //! Managers come and go: one at a time, and engines survive them when they should.
 
-use pool_managerd::StartError;
+use pool_managerd::{App, AppConfig, StartError};
 use rustix::process::Signal;
 use wire::config::OnExit;
 
@@ -11,9 +11,17 @@ async fn a_second_manager_is_refused_and_told_who_the_first_is() {
     let setup = setup();
     let manager = setup.start().await;
     let refused = setup.try_start().await.unwrap_err();
-    assert!(matches!(refused, StartError::Locked { .. }));
+    assert!(matches!(refused, StartError::Locked { who: None, .. }));
     assert!(refused.to_string().contains(&std::process::id().to_string()), "{refused}");
+    assert!(refused.to_string().contains("another pool-managerd"), "{refused}");
     manager.running.shutdown().await;
+
+    let who = "orchestratord at http://127.0.0.1:8080";
+    let named = AppConfig { holder: Some(who.to_owned()), ..setup.config() };
+    let running = App::start(named).await.unwrap();
+    let refused = setup.try_start().await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("in use by {who} (PID {})", std::process::id())), "{refused}");
+    running.shutdown().await;
     setup.start().await.running.shutdown().await;
 }
 
@@ -38,6 +46,17 @@ async fn an_engine_that_was_kept_is_adopted_with_its_generation_and_key() {
     manager.phase(wire::Phase::Stopped).await;
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
     manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_end_at_once_keeps_what_is_to_be_kept() {
+    let mut setup = setup();
+    setup.pool.on_exit = OnExit::Keep;
+    let manager = setup.start().await;
+    let before = manager.ready().await;
+    manager.running.shutdown_now().await;
+    assert_eq!(engines_of(setup.runtime()), [before.pid.unwrap()]);
+    assert_eq!(setup.handoff(), Some(before));
 }
 
 #[tokio::test]
