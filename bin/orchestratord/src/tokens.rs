@@ -1,5 +1,6 @@
 //! Bearer tokens with scopes. Only digests are kept; comparison takes the same time for each.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -16,6 +17,12 @@ pub(crate) enum TokensError {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// Others may read it.
+    #[error("others may read the tokens file {path}; run `chmod 600 {path}`")]
+    Exposed {
+        /// The file.
+        path: String,
     },
     /// A line is not `data TOKEN` or `control TOKEN`.
     #[error("{path}:{line}: expected `data TOKEN` or `control TOKEN` with at least 16 characters")]
@@ -69,8 +76,12 @@ impl Tokens {
     /// Reads `data TOKEN` and `control TOKEN` lines; `#` starts a comment.
     pub(crate) fn read(path: &Path) -> Result<Self, TokensError> {
         let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| TokensError::Read { path: shown.clone(), source })?;
+        let unreadable = |source| TokensError::Read { path: shown.clone(), source };
+        let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(TokensError::Exposed { path: shown });
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
         let mut known = Vec::new();
         for (i, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -125,6 +136,14 @@ mod tests {
         assert!(!known.find("aaaaaaaaaaaaaaaa").unwrap().is_control());
         assert!(known.find("bbbbbbbbbbbbbbbb").unwrap().is_control());
         assert_eq!(known.find("aaaaaaaaaaaaaaab"), None);
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "data aaaaaaaaaaaaaaaa\n").unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(Tokens::read(file.path()), Err(TokensError::Exposed { .. })));
     }
 
     #[test]

@@ -69,6 +69,12 @@ impl TaskLog {
         self.store.readers.subscribe()
     }
 
+    /// Whether there is an entry at a position.
+    #[must_use]
+    pub fn holds(&self, position: Position) -> bool {
+        position.0 < self.entries_len()
+    }
+
     /// Entries so far.
     #[must_use]
     pub fn entries_len(&self) -> u64 {

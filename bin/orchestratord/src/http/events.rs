@@ -8,56 +8,55 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use dispatch::{QueuePlace, Task};
-use http::HeaderMap;
-use serde::Deserialize;
+use http::{HeaderMap, Uri};
 use task_log::{Entry, Follower, Position};
 use wire::event::{End, Queued, TaskMetrics, Token};
 use wire::{PreparationStep, TaskState};
 
 use super::error::ApiError;
+use super::query::Params;
 use super::{AppState, sse, tasks};
 use crate::metrics::OpenStream;
 use crate::tokens::Caller;
-
-#[derive(Deserialize)]
-pub(super) struct EventsQuery {
-    #[serde(default)]
-    verbose: bool,
-    after: Option<String>,
-}
 
 pub(super) async fn follow(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
-    query: Result<Query<EventsQuery>, axum::extract::rejection::QueryRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::invalid("verbose", error.body_text()))?;
+    let params = Params::of(&uri, &["verbose", "after"])?;
+    let verbose = params.flag("verbose")?;
     let task = tasks::find(&state, &caller, &id)?;
-    let after = position(&query, &headers)?;
-    let stream = EventStream::new(state, task, after, query.verbose);
+    let after = position(&task, &params, &headers)?;
+    let stream = EventStream::new(state, task, after, verbose);
     Ok(sse::response(futures_util::stream::unfold(stream, |mut stream| async move {
         let bytes = stream.next().await?;
         Some((bytes, stream))
     })))
 }
 
-fn position(query: &EventsQuery, headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
+/// Where to go on: `?after=`, else `Last-Event-ID`, else from the start. An id that this task never
+/// gave out is refused, because its stream would end without a word.
+fn position(task: &Task, params: &Params, headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("not text"));
-    let (param, given) = match (&query.after, header) {
-        (Some(after), _) => ("after", after.as_str()),
+    let (param, given) = match (params.text("after"), header.filter(|id| !id.is_empty())) {
+        (Some(after), _) => ("after", after),
         (None, Some(header)) => ("Last-Event-ID", header),
         (None, None) => return Ok(None),
     };
-    given
+    let position: Position = given
         .parse()
-        .map(Some)
-        .map_err(|error: task_log::PositionError| ApiError::invalid(param, error.to_string()))
+        .map_err(|error: task_log::PositionError| ApiError::invalid(param, error.to_string()))?;
+    if !task.log().holds(position) {
+        return Err(ApiError::invalid(param, format!("task {} has no event {position}", task.id())));
+    }
+    Ok(Some(position))
 }
 
 /// One reader.

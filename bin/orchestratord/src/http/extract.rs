@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use wire::{ErrorBody, ErrorCode};
+use wire::ErrorCode;
 
 use super::error::ApiError;
 
@@ -30,9 +30,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let bytes = read(request).await?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| not_json(&error))?;
+        let value = parse(&bytes)?;
         Ok(Self { value, bytes })
     }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // serde would take a list for a struct, field by field.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::new(ErrorCode::InvalidParams, "the request body must be a JSON object"));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| not_json(&error))?;
+    json.end().map_err(|_| ApiError::new(ErrorCode::InvalidParams, "something follows the JSON object"))?;
+    Ok(value)
 }
 
 async fn read(request: Request) -> Result<Bytes, ApiError> {
@@ -72,11 +83,58 @@ fn too_large() -> ApiError {
     ApiError::new(ErrorCode::TooLarge, format!("the request body is larger than {MAX_BODY_BYTES} bytes"))
 }
 
-/// serde names unknown and mistyped fields in backquotes; the name becomes `param`.
-fn not_json(error: &serde_json::Error) -> ApiError {
-    let message = error.to_string();
-    let mut body =
-        ErrorBody::new(ErrorCode::InvalidParams, format!("the request body is not valid: {message}"));
-    body.param = message.split('`').nth(1).map(str::to_owned);
-    body.into()
+/// Says which field is wrong and what it must be, never what the client sent: a prompt in the wrong
+/// place must not come back in an error that somebody logs.
+fn not_json(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let inner = error.inner();
+    let text = inner.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let quoted = || text.split('`').nth(1).unwrap_or_default().to_owned();
+    let path = error.path().to_string();
+    if !matches!(inner.classify(), serde_json::error::Category::Data) {
+        let at = format!("line {} column {}", inner.line(), inner.column());
+        return ApiError::new(
+            ErrorCode::InvalidParams,
+            format!("the request body is not valid JSON at {at}"),
+        );
+    }
+    if text.starts_with("unknown field") || text.starts_with("missing field") {
+        return ApiError::invalid(&quoted(), text);
+    }
+    match text.rsplit_once("expected ") {
+        Some((_, expected)) => ApiError::invalid(&path, format!("{path} must be {expected}")),
+        None => ApiError::invalid(&path, format!("{path} is not valid: {}", rule(text))),
+    }
+}
+
+/// Our own types end their errors with the rule, after what was given.
+fn rule(text: &str) -> &str {
+    text.rsplit_once("is not valid: ").map_or(text, |(_, rule)| rule)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire::TaskRequest;
+
+    #[test]
+    fn a_refusal_names_the_field_and_never_quotes_its_value() {
+        for (body, param) in [
+            (r#"{"model":"m","max_tokens":-1}"#, Some("max_tokens")),
+            (r#"{"model":"m","max_tokens":1e23}"#, Some("max_tokens")),
+            (r#"{"model":"m","workload":"SECRET"}"#, Some("workload")),
+            (r#"{"model":"m","messages":"SECRET"}"#, Some("messages")),
+            (r#"{"model":"m","messages":[{"role":7}]}"#, Some("messages[0].role")),
+            (r#"{"model":"m","seed":-1}"#, Some("seed")),
+            (r#"{"model":"m","task_id":"SECRET!"}"#, Some("task_id")),
+            (r#"{"model":"m","promt":"SECRET"}"#, Some("promt")),
+            (r#"{"prompt":"SECRET"}"#, Some("model")),
+            (r#"{"model":"m""#, None),
+            (r#"["SECRET"]"#, None),
+        ] {
+            let error = parse::<TaskRequest>(body.as_bytes()).err().unwrap();
+            assert_eq!(error.0.param.as_deref(), param, "{body}: {}", error.0.message);
+            assert!(!error.0.message.contains("SECRET"), "{body}: {}", error.0.message);
+        }
+    }
 }

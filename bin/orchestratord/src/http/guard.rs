@@ -42,7 +42,8 @@ pub(crate) async fn correlate(request: Request, next: Next) -> Response {
 
 /// Refuses foreign `Host` names and cross-origin requests.
 pub(crate) async fn same_origin(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.check_origin(request.uri().host(), request.headers()) {
+    let authority = request.uri().authority().map(|authority| authority.as_str());
+    match guard.check_origin(authority, request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
@@ -65,8 +66,13 @@ pub(crate) async fn authorise(
 
 impl Guard {
     fn check_origin(&self, uri_host: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
-        let host_header = headers.get(header::HOST).and_then(|v| v.to_str().ok());
-        let Some(host) = host_header.or(uri_host) else {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host_header = hosts.next().and_then(|v| v.to_str().ok());
+        if hosts.next().is_some() {
+            return Err(ApiError::invalid("Host", "the request has several Host headers"));
+        }
+        // The request line wins over the header, as in RFC 9112.
+        let Some(host) = uri_host.or(host_header) else {
             return Err(ApiError::invalid("Host", "the request has no Host header"));
         };
         if !self.knows(host) {
@@ -95,9 +101,8 @@ impl Guard {
 
     fn check_token(&self, headers: &HeaderMap, access: Access) -> Result<Caller, ApiError> {
         let Some(tokens) = &self.tokens else { return Ok(Caller::local()) };
-        let bearer =
-            headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
-        let Some(token) = bearer.or_else(|| headers.get(&API_KEY)?.to_str().ok()) else {
+        let given = headers.get(header::AUTHORIZATION).and_then(|v| bearer(v.to_str().ok()?));
+        let Some(token) = given.or_else(|| headers.get(&API_KEY)?.to_str().ok()) else {
             return Err(ErrorBody::new(ErrorCode::MissingToken, "this daemon needs a bearer token")
                 .hint("send `Authorization: Bearer <token>`")
                 .into());
@@ -110,6 +115,12 @@ impl Guard {
             None => Err(ApiError::new(ErrorCode::BadToken, "the bearer token is not known here")),
         }
     }
+}
+
+/// The token of an `Authorization` header; the scheme's case does not matter.
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// The host part of `host:port`, `[v6]:port` or either without a port.
@@ -151,6 +162,22 @@ mod tests {
             let headers: HeaderMap = [(header::HOST, HeaderValue::from_static(host))].into_iter().collect();
             assert!(guard().check_origin(None, &headers).is_ok(), "{host} must be accepted");
         }
+    }
+
+    #[test]
+    fn the_scheme_of_a_token_may_be_written_in_any_case() {
+        assert_eq!(bearer("bearer abc"), Some("abc"));
+        assert_eq!(bearer("Bearer abc"), Some("abc"));
+        assert_eq!(bearer("Basic abc"), None);
+        assert_eq!(bearer("abc"), None);
+    }
+
+    #[test]
+    fn the_request_line_decides_the_host_and_two_headers_are_refused() {
+        let mut headers = headers(&[("host", "localhost:8080")]);
+        assert!(guard().check_origin(Some("evil.example"), &headers).is_err());
+        headers.append(header::HOST, HeaderValue::from_static("evil.example"));
+        assert!(guard().check_origin(None, &headers).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod guard;
 mod meta;
 mod openai;
 mod pools;
+mod query;
 mod router;
 mod server;
 mod sse;

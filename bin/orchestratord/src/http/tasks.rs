@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use dispatch::{AdmissionError, Detach, Owner, Task, TaskFilter, TaskSpec};
-use http::StatusCode;
-use serde::Deserialize;
+use http::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use wire::task::{Accepted, Preparation, Priority, Streams, TaskList};
-use wire::{ErrorBody, ErrorCode, Phase, PoolId, StepStatus, TaskId, TaskRequest, TaskState, TaskView};
+use wire::{ErrorBody, ErrorCode, Phase, PoolId, StepStatus, TaskId, TaskRequest, TaskView};
 
 use super::error::ApiError;
 use super::extract::JsonBody;
+use super::query::Params;
 use super::{AppState, validate};
 use crate::tokens::Caller;
 
@@ -88,8 +88,12 @@ pub(super) fn refuse_the_hopeless(state: &AppState, pool: &PoolId) -> Result<(),
     let why = last.map(|error| format!(": {}", error.message)).unwrap_or_default();
     let mut body = ErrorBody::new(code, format!("pool {pool} {what}{why}")).pool(pool.clone());
     body.hint = last.and_then(|error| error.remedy.clone());
-    let next = view.replicas.iter().filter_map(|replica| replica.next_attempt_ms).min();
-    body.retry_after_ms = Some(next.unwrap_or(30_000).max(1_000));
+    // What waits for somebody to change something is not worth repeating.
+    body.retriable = code != ErrorCode::PoolUnready;
+    if body.retriable {
+        let next = view.replicas.iter().filter_map(|replica| replica.next_attempt_ms).min();
+        body.retry_after_ms = Some(next.unwrap_or(30_000).max(1_000));
+    }
     Err(body.into())
 }
 
@@ -142,23 +146,14 @@ pub(super) async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(task.view())))
 }
 
-#[derive(Deserialize)]
-pub(super) struct ListQuery {
-    state: Option<TaskState>,
-    limit: Option<usize>,
-}
-
 pub(super) async fn list(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    uri: Uri,
 ) -> Result<Json<TaskList>, ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::invalid("state", error.body_text()))?;
-    let limit = query.limit.unwrap_or(100);
-    if !(1..=1000).contains(&limit) {
-        return Err(ApiError::invalid("limit", "limit must be 1 to 1000"));
-    }
-    let filter = TaskFilter { owner: owner(&caller), state: query.state, limit };
+    let params = Params::of(&uri, &["state", "limit"])?;
+    let limit = params.number("limit", 1..=1000)?.unwrap_or(100);
+    let filter = TaskFilter { owner: owner(&caller), state: params.one_of("state")?, limit };
     Ok(Json(TaskList { tasks: state.dispatch.tasks(&filter) }))
 }
 

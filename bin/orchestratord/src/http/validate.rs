@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling};
+use serde_json::Value;
 use wire::TaskRequest;
 use wire::task::{Message, Workload};
 
@@ -61,17 +62,40 @@ pub(super) fn check_messages(messages: &[Message]) -> Result<(), ApiError> {
         return Err(ApiError::invalid("messages", "messages must not be empty"));
     }
     for (i, message) in messages.iter().enumerate() {
-        for part in message.content.as_array().into_iter().flatten() {
-            let url = part["image_url"]["url"].as_str().unwrap_or_default();
-            if !url.is_empty() && !url.starts_with("data:") {
-                return Err(ApiError::invalid(
-                    &format!("messages[{i}].content"),
-                    "remote image_url is refused, because the engine would fetch it; send a data: URL",
-                ));
+        match &message.content {
+            Value::Null | Value::String(_) => {}
+            Value::Array(parts) => {
+                for (j, part) in parts.iter().enumerate() {
+                    check_part(part).map_err(|problem| {
+                        let at = format!("messages[{i}].content[{j}]");
+                        ApiError::invalid(&at, format!("{at} {problem}"))
+                    })?;
+                }
+            }
+            _ => {
+                let at = format!("messages[{i}].content");
+                return Err(ApiError::invalid(&at, format!("{at} must be text, a list of parts, or null")));
             }
         }
     }
     Ok(())
+}
+
+/// Only parts that are known to make the engine fetch nothing.
+fn check_part(part: &Value) -> Result<(), &'static str> {
+    match part["type"].as_str() {
+        Some("text") if part["text"].is_string() => Ok(()),
+        Some("text") => Err("must have a `text`"),
+        Some("image_url") => match part["image_url"]["url"].as_str() {
+            Some(url) if url.starts_with("data:") => Ok(()),
+            _ => Err(
+                "must carry its image as `image_url.url` with a data: URL; a remote one would make the engine fetch it",
+            ),
+        },
+        Some("input_audio") if part["input_audio"]["data"].is_string() => Ok(()),
+        Some("input_audio") => Err("must have `input_audio.data`"),
+        _ => Err("must have a `type` of text, image_url or input_audio"),
+    }
 }
 
 pub(super) fn max_tokens(param: &str, value: Option<u32>) -> Result<Option<u32>, ApiError> {
@@ -140,9 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_is_never_made_to_fetch_an_image() {
-        let json = r#"{"model":"m","messages":[{"role":"user","content":[
-            {"type":"image_url","image_url":{"url":"http://169.254.169.254/"}}]}]}"#;
-        assert_eq!(refused_param(json).as_deref(), Some("messages[0].content"));
+    fn the_engine_is_never_made_to_fetch_anything() {
+        for part in [
+            r#"{"type":"image_url","image_url":{"url":"http://169.254.169.254/"}}"#,
+            r#"{"type":"image_url","image_url":"http://10.0.0.1/x"}"#,
+            r#"{"type":"video_url","video_url":{"url":"file:///etc/passwd"}}"#,
+            r#"{"type":"text"}"#,
+            r#""bare""#,
+        ] {
+            let json = format!(r#"{{"model":"m","messages":[{{"role":"user","content":[{part}]}}]}}"#);
+            assert_eq!(refused_param(&json).as_deref(), Some("messages[0].content[0]"), "{part}");
+        }
+        let object = r#"{"model":"m","messages":[{"role":"user","content":{"url":"http://x"}}]}"#;
+        assert_eq!(refused_param(object).as_deref(), Some("messages[0].content"));
     }
 }

@@ -37,6 +37,8 @@ async fn a_bad_request_is_told_which_field() {
     }
     let (_, answer) = orchestrator.post("/v2/tasks", json!({"model": "pp", "prompt": "x"})).await;
     assert!(answer["error"]["hint"].as_str().unwrap().contains("did you mean p"), "{answer}");
+    let (status, answer) = orchestrator.get_raw("/v2/tasks?limit=-1").await;
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("limit")), "{answer}");
     orchestrator.stop().await;
 }
 
@@ -59,6 +61,7 @@ async fn a_web_page_cannot_drive_the_daemon() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_required_scoped_and_keep_tasks_apart() {
     let keys = tempfile::NamedTempFile::new().unwrap();
+    // A named temporary file is 0600 already.
     std::fs::write(keys.path(), "data aaaaaaaaaaaaaaaa\ndata bbbbbbbbbbbbbbbb\ncontrol cccccccccccccccc\n")
         .unwrap();
     let path = keys.path().to_owned();

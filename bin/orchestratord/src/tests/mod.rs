@@ -65,6 +65,11 @@ impl Orchestrator {
         self.http.get(self.url(path)).send().await.unwrap().json().await.unwrap()
     }
 
+    async fn get_raw(&self, path: &str) -> (u16, Value) {
+        let answer = self.http.get(self.url(path)).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
     async fn post(&self, path: &str, body: Value) -> (u16, Value) {
         let answer = self.http.post(self.url(path)).json(&body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
