@@ -162,6 +162,15 @@ const OPERATIONS: &[Operation] = &[
         (200, Json("PoolHealth")),
         &[401, 404],
     ),
+    op(
+        ORCHD,
+        Control,
+        "POST",
+        "/v2/pools/{id}/preload",
+        "Ask for a pool to run: one that failed or was stopped tries again",
+        (202, Json("PoolView")),
+        &[401, 403, 404, 503],
+    ),
     op(ORCHD, Data, "GET", "/v2/meta/version", "Version of this daemon", (200, Json("Version")), &[401]),
     op(ORCHD, Data, "GET", "/v1/models", "Models, as OpenAI lists them", (200, Json("ModelList")), &[401]),
     takes(

@@ -2,12 +2,14 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use http::StatusCode;
 use wire::pool::PoolList;
 use wire::{ErrorBody, ErrorCode, Phase, PoolHealth, PoolId, PoolView, ReplicaView};
 
 use super::AppState;
 use super::error::ApiError;
 use crate::feed::FeedView;
+use crate::pool_manager::PreloadError;
 
 pub(super) async fn list(State(state): State<AppState>) -> Json<PoolList> {
     Json(PoolList { pools: state.pools() })
@@ -39,6 +41,29 @@ pub(super) async fn health(
         last_heartbeat_ms: state.feed.heartbeat(&view.id).map(|age| age.as_millis() as u64),
         last_error: reported.or_else(|| state.feed.last_error(&view.id)),
     }))
+}
+
+/// Hands the order on to pool-managerd; what becomes of it shows in the pool's phase and steps.
+pub(super) async fn preload(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<PoolView>), ApiError> {
+    let pool = find(&state, &id)?.id;
+    let Some(manager) = &state.pool_manager else {
+        let message = format!("pool {pool} is run by someone else: this orchestratord has no pool-managerd");
+        return Err(ErrorBody::new(ErrorCode::NotFound, message).pool(pool).into());
+    };
+    match manager.preload(&pool).await {
+        Ok(view) => Ok((StatusCode::ACCEPTED, Json(view))),
+        Err(PreloadError::Refused(body)) => Err(ApiError(body)),
+        Err(error @ PreloadError::Unreachable { .. }) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an order did not reach pool-managerd");
+            Err(ErrorBody::new(ErrorCode::PoolUnready, error.to_string())
+                .pool(pool)
+                .retry_after_ms(2_000)
+                .into())
+        }
+    }
 }
 
 fn find(state: &AppState, id: &str) -> Result<PoolView, ApiError> {

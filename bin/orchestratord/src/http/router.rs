@@ -32,6 +32,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/chat/completions", post(openai::chat));
     let control = Router::new()
         .route("/control/pools/{id}/health", get(pools::health))
+        .route("/v2/pools/{id}/preload", post(pools::preload))
         .route("/metrics", get(meta::metrics));
     let authorised = |routes: Router<AppState>, access: Access| {
         routes.route_layer(from_fn_with_state((state.guard.clone(), access), guard::authorise))

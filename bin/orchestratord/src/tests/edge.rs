@@ -22,6 +22,15 @@ async fn every_operation_of_the_contract_is_routed() {
     orchestrator.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_cannot_reach_pool_managerd_says_so() {
+    let orchestrator = Orchestrator::start().await;
+    let (status, answer) = orchestrator.post("/v2/pools/p/preload", json!({})).await;
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("POOL_UNREADY")), "{answer}");
+    assert_eq!(orchestrator.post("/v2/pools/unknown/preload", json!({})).await.0, 404);
+    orchestrator.stop().await;
+}
+
 /// ORCHD-ADMIT-002, ORCHD-ADMIT-005
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_request_is_told_which_field() {
