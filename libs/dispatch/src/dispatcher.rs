@@ -154,6 +154,24 @@ impl Dispatch {
         self.shared.drained.cancelled().await;
     }
 
+    /// Ends every task that waits or runs with INTERRUPTED, for a process that goes down without
+    /// waiting any longer. Every log is terminal when this returns, and nothing is admitted any
+    /// more. To be called before replicas are withdrawn: what still ran would end as lost with them.
+    pub fn interrupt_now(&self) {
+        let shared = &self.shared;
+        let pools: Vec<_> =
+            shared.pools.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect();
+        // Closed first: a submission that is under way is in the store by the time it is read, or
+        // is refused.
+        pools.iter().for_each(|pool| drop(pool.close()));
+        let cores: Vec<_> = shared.lock_store().newest_first().map(Arc::clone).collect();
+        // Oldest first, and those that have ended stay as they are.
+        for core in cores.iter().rev() {
+            shared.end(core, Ending::Failed(Failure::interrupted()));
+        }
+        shared.drained.cancel();
+    }
+
     /// Tasks that wait in a pool; 0 for one there is not.
     #[must_use]
     pub fn queue_depth(&self, pool: &PoolId) -> u32 {
@@ -193,7 +211,7 @@ impl Shared {
     }
 
     fn admit(self: &Arc<Self>, pool: &Arc<Pool>, spec: TaskSpec) -> Result<Task, AdmissionError> {
-        if self.shutdown.is_cancelled() {
+        if self.shutdown.is_cancelled() || self.drained.is_cancelled() {
             return Err(AdmissionError::ShuttingDown);
         }
         let wish = Wish::new(&pool.spec.id, spec.placement.as_ref())?;

@@ -284,3 +284,41 @@ async fn shutdown_lets_a_running_task_finish_and_does_not_wait_longer_than_that(
     assert_eq!(start.elapsed(), 2 * SEC);
     assert!(matches!(all(&running).await.pop(), Some(task_log::Entry::End(_))));
 }
+
+/// ORCHD-STOP-002
+#[tokio::test(start_paused = true)]
+async fn an_interruption_ends_what_waits_and_runs_before_it_returns_and_the_loss_that_follows_is_not_told() {
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(u32::MAX, SEC));
+    engine.then(Script::Speak(1, MS));
+    world.up(0, 1, 1, &engine);
+    let done = world.submit(spec("d"));
+    assert!(words(&done).await.ends_with("end:stop"));
+    let (running, waiting) = (world.submit(spec("r")), world.submit(spec("w")));
+    until_entries(&running, 2).await;
+    world.shutdown.cancel();
+    world.dispatch.interrupt_now();
+    for task in [&running, &waiting] {
+        assert_eq!(task.view().state, TaskState::Interrupted);
+        let Some(task_log::Entry::Error(error)) = task.log().terminal().as_deref().cloned() else {
+            panic!("its log has no end")
+        };
+        assert_eq!(error.code, ErrorCode::Interrupted);
+    }
+    assert_eq!(done.view().state, TaskState::Done);
+    world.down(0, 1);
+    let start = Instant::now();
+    world.tracker.close();
+    world.tracker.wait().await;
+    assert!(start.elapsed() < SEC, "nothing waits for a drain any more: {:?}", start.elapsed());
+    assert_eq!(running.view().state, TaskState::Interrupted);
+    assert_eq!(engine.running.load(Ordering::SeqCst), 0);
+}
+
+/// ORCHD-STOP-002
+#[tokio::test(start_paused = true)]
+async fn nothing_is_admitted_after_an_interruption() {
+    let world = World::new();
+    world.dispatch.interrupt_now();
+    assert_eq!(world.dispatch.submit(spec("late")).unwrap_err(), AdmissionError::ShuttingDown);
+}
