@@ -20,4 +20,4 @@ pub use identity::{IdentityError, ProcessIdentity};
 pub use launch::{Launch, Limit, SpawnError};
 pub use listening::{Holder, holder_of_port, listens_on};
 pub use spawn_id::{SPAWN_ID_VARIABLE, SpawnId};
-pub use sweep::{processes_with, sweep};
+pub use sweep::{end_marked, processes_with, sweep};

@@ -2,7 +2,7 @@
 //! the spawn id in their environment.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -24,6 +24,35 @@ pub fn processes_with(name: &str, value: &str) -> Vec<Adopted> {
         procfs::environment_value(process.pid(), name).is_ok_and(|found| found.as_deref() == Some(value))
     })
 }
+
+/// Kills every process of ours whose environment has `name=value`, whatever session it is in, and
+/// returns whether there were any. Blocking: waits until they are gone, a second for each pass at most.
+pub fn end_marked(name: &str, value: &str) -> bool {
+    let own = std::process::id();
+    let is_marked = |pid: u32| {
+        pid != own && procfs::environment_value(pid, name).is_ok_and(|found| found.as_deref() == Some(value))
+    };
+    let mut any = false;
+    for _ in 0..PASSES {
+        let marked = procfs::pids().unwrap_or_default().into_iter().filter(|pid| is_marked(*pid));
+        // Looked at again once it is held: the number may have gone to a stranger in between.
+        let held = marked.filter_map(|pid| Adopted::of(pid).ok()).filter(|process| is_marked(process.pid()));
+        let found: Vec<Adopted> = held.collect();
+        if found.is_empty() {
+            break;
+        }
+        any = true;
+        found.iter().for_each(|process| process.signal(Signal::KILL));
+        let end = Instant::now() + DIES_WITHIN;
+        while found.iter().any(|process| is_marked(process.pid())) && Instant::now() < end {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+    any
+}
+
+/// Between two looks at processes that were just killed.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A killed process still has to be scheduled to die; on a busy machine that takes a moment.
 const DIES_WITHIN: Duration = Duration::from_secs(1);
@@ -76,4 +105,28 @@ fn living(is_ours: impl Fn(&Adopted) -> bool) -> Vec<Adopted> {
                 || procfs::stat(*pid).is_ok_and(|stat| stat.session != *pid && stat.session != 0))
     });
     candidates.into_iter().filter_map(|pid| Adopted::of(pid).ok()).filter(is_ours).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn everything_with_the_mark_ends_and_nothing_else() {
+        let mark = format!("{}-{:?}", std::process::id(), std::thread::current().id());
+        let sleeper = |value: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "sleep 60 & sleep 60"]).env("LLORCH_TEST_MARK", value).stdout(Stdio::null());
+            command.spawn().unwrap()
+        };
+        let (mut ours, mut stranger) = (sleeper(&mark), sleeper(&format!("{mark}-stranger")));
+        assert!(end_marked("LLORCH_TEST_MARK", &mark));
+        assert!(!ours.wait().unwrap().success());
+        assert!(!end_marked("LLORCH_TEST_MARK", &mark), "its own child is gone, too");
+        assert_eq!(stranger.try_wait().unwrap(), None);
+        assert!(end_marked("LLORCH_TEST_MARK", &format!("{mark}-stranger")));
+        stranger.wait().unwrap();
+    }
 }

@@ -214,6 +214,18 @@ impl Running {
         self.hurry.cancel();
         self.shutdown().await;
     }
+
+    /// As [`shutdown`](Self::shutdown) until `now` resolves, from then on as
+    /// [`shutdown_now`](Self::shutdown_now): patience may end in the middle of it.
+    pub async fn shutdown_unless(self, now: impl Future<Output = ()>) {
+        let hurry = self.hurry.clone();
+        let mut ended = std::pin::pin!(self.shutdown());
+        tokio::select! {
+            () = &mut ended => return,
+            () = now => hurry.cancel(),
+        }
+        ended.await;
+    }
 }
 
 fn supervise(

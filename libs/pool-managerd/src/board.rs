@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use wire::config::PoolConfig;
 use wire::pool::{PoolList, ReplicaError};
-use wire::{ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaView};
+use wire::{
+    ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaView, StepKind, StepStatus,
+};
 
 /// All pools, in the order of the config.
 #[derive(Debug)]
@@ -166,6 +168,62 @@ impl Seat {
         match steps.iter_mut().find(|s| s.id == step.id) {
             Some(known) => *known = step,
             None => steps.push(step),
+        }
+    }
+
+    /// The step of this replica's start-up.
+    pub(crate) fn warmup(&self, status: StepStatus, description: impl Into<String>) {
+        self.step(PreparationStep {
+            id: self.warmup_id(),
+            kind: StepKind::PoolWarmup,
+            description: description.into(),
+            status,
+            bytes_done: None,
+            bytes_total: None,
+            estimated_ms: None,
+        });
+    }
+
+    fn warmup_id(&self) -> String {
+        let first = self.replica == ReplicaId::nth(0);
+        let suffix = if first { String::new() } else { format!("-{}", self.replica) };
+        format!("{}/warmup{suffix}", self.pool)
+    }
+
+    /// Ends the start-up step as failed, if there is one.
+    pub(crate) fn warmup_failed(&self, description: &str) {
+        let id = self.warmup_id();
+        self.change_steps(|step| step.id == id, StepStatus::Failed, Some(description));
+    }
+
+    /// Changes the steps of the preparation that are under way; it is done by one replica at a time.
+    pub(crate) fn preparation(&self, status: StepStatus, description: Option<&str>) {
+        let under_way =
+            |step: &PreparationStep| step.kind != StepKind::PoolWarmup && step.status == StepStatus::Running;
+        self.change_steps(under_way, status, description);
+    }
+
+    /// What was under way is not any more.
+    pub(crate) fn stopped(&self) {
+        let id = self.warmup_id();
+        let under_way = |step: &PreparationStep| {
+            step.status == StepStatus::Running && (step.kind != StepKind::PoolWarmup || step.id == id)
+        };
+        self.change_steps(under_way, StepStatus::Pending, Some("stopped"));
+    }
+
+    fn change_steps(
+        &self,
+        which: impl Fn(&PreparationStep) -> bool,
+        status: StepStatus,
+        description: Option<&str>,
+    ) {
+        let Some(pool) = self.board.pool(&self.pool) else { return };
+        for step in pool.lock().steps.iter_mut().filter(|step| which(step)) {
+            step.status = status;
+            if let Some(description) = description {
+                description.clone_into(&mut step.description);
+            }
         }
     }
 

@@ -71,6 +71,18 @@ pub(crate) enum LaunchError {
     Spawn(#[from] SpawnError),
 }
 
+impl LaunchError {
+    /// Nothing is wrong with the engine; the disk recovers by itself.
+    pub(crate) fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Durable { .. })
+    }
+
+    /// The engine's binary is not there (or its loader, which looks the same).
+    pub(crate) fn is_missing_program(&self) -> bool {
+        matches!(self, Self::Spawn(SpawnError::Exec { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// Starts the engine of a replica.
 pub(crate) fn launch(
     run: &RunDir,

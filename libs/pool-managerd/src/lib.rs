@@ -21,6 +21,7 @@ mod launch;
 mod loss;
 mod metrics;
 mod orders;
+mod pause;
 mod prepare;
 mod provision;
 mod reconcile;
@@ -33,6 +34,7 @@ mod timings;
 mod token;
 
 pub use app::{App, AppConfig, Running, StartError};
+pub use child::{Holder, holder_of_port};
 pub use classify::{Cause, classify};
 pub use from_config::AppConfigError;
 pub use launch::InheritedEnv;

@@ -57,6 +57,11 @@ impl Orders {
         self.wait_for(|d| d.request != before.request || !d.run).await;
     }
 
+    /// Whether the pool shall run now.
+    pub(crate) fn are_to_run(&self) -> bool {
+        self.desired.borrow().run && !self.shutting_down()
+    }
+
     pub(crate) fn shutting_down(&self) -> bool {
         self.shutdown.is_cancelled()
     }

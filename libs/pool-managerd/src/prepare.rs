@@ -23,7 +23,7 @@ pub trait Prepare: Send + Sync + 'static {
     ) -> Result<PreparedEngine, PrepareError>;
 }
 
-/// Why an engine could not be prepared. Trying again without a change is pointless.
+/// Why an engine could not be prepared.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct PrepareError {
@@ -31,6 +31,8 @@ pub struct PrepareError {
     pub message: String,
     /// What to do.
     pub remedy: Option<String>,
+    /// Whether it may succeed later without a change (network, disk): then it is tried again by itself.
+    pub may_heal: bool,
 }
 
 type StepSink = Arc<dyn Fn(PreparationStep) + Send + Sync>;

@@ -44,6 +44,7 @@ impl Prepare for EngineProvisioning {
         self.0.ensure(pool, replica, &Report(progress), cancel).map_err(|error| PrepareError {
             message: with_causes(&error),
             remedy: remedy(&error).map(str::to_owned),
+            may_heal: error.may_heal(),
         })
     }
 }

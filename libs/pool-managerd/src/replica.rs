@@ -11,19 +11,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::config::{OnExit, PoolConfig};
 use wire::pool::ReplicaError;
-use wire::{Phase, PreparedEngine, ReplicaKey};
+use wire::{Phase, PreparationStep, PreparedEngine, ReplicaKey, StepStatus};
 
 use crate::board::Seat;
 use crate::classify::Cause;
-use crate::launch::{InheritedEnv, LaunchError, Life, launch, random_key};
+use crate::launch::{InheritedEnv, Life, launch, random_key};
 use crate::loss::{Fault, Loss};
 use crate::metrics::Metrics;
 use crate::orders::Orders;
+use crate::pause::{Pause, first_line, one_line, soon};
 use crate::prepare::Progress;
 use crate::record::{RunDir, pool_digest};
-use crate::schedule::{Next, RestartSchedule};
+use crate::schedule::{Next, RestartSchedule, nth};
 use crate::serving::Serving;
-use crate::{Prepare, Timings};
+use crate::{Prepare, PrepareError, Timings};
 
 /// A port that was taken is tried again at once, so many times; then it counts as a loss.
 const PORT_TRIES: u32 = 5;
@@ -54,6 +55,10 @@ pub(crate) struct Replica {
     schedule: RestartSchedule,
     prepared: Option<PreparedEngine>,
     ports_taken: u32,
+    /// Preparations in a row that failed and may succeed later.
+    unprepared: u32,
+    /// The model was gone, and everything was prepared anew because of that.
+    prepared_anew: bool,
 }
 
 /// What follows an attempt.
@@ -61,7 +66,7 @@ enum After {
     /// Stopped on request, or shut down.
     Stopped,
     /// Start again when this is over.
-    Pause(Duration, Phase),
+    Pause(Pause),
     /// Wait for somebody to change something and ask anew.
     Failed(Box<ReplicaError>),
 }
@@ -75,48 +80,90 @@ impl Replica {
         orders: Orders,
     ) -> Self {
         let schedule = RestartSchedule::new(shared.timings.restart.clone());
-        Self { shared, pool, key, seat, orders, schedule, prepared: None, ports_taken: 0 }
+        Self {
+            shared,
+            pool,
+            key,
+            seat,
+            orders,
+            schedule,
+            prepared: None,
+            ports_taken: 0,
+            unprepared: 0,
+            prepared_anew: false,
+        }
     }
 
     /// Runs until shutdown. `survivor` is an engine that outlived an earlier manager.
     pub(crate) async fn supervise(mut self, mut survivor: Option<Life>) {
         while self.orders.wanted().await {
             match self.attempt(&mut survivor).await {
-                After::Stopped => {
-                    self.schedule.reset();
-                    self.seat.update(|r| {
-                        r.phase(Phase::Stopped);
-                        r.failures = 0;
-                    });
-                }
-                After::Pause(pause, phase) => {
-                    let failures = self.schedule.losses();
-                    self.seat.update(|r| {
-                        r.phase(phase);
-                        r.failures = failures;
-                        r.next_attempt = Some(Instant::now() + pause);
-                    });
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = self.orders.unwanted() => {}
-                    }
-                }
+                After::Stopped => self.stopped(),
+                After::Pause(pause) => self.pause(pause).await,
                 After::Failed(error) => self.failed(*error).await,
             }
         }
-        self.seat.update(|r| r.phase(Phase::Stopped));
+        self.stopped();
+    }
+
+    fn stopped(&mut self) {
+        self.schedule.reset();
+        self.unprepared = 0;
+        self.seat.stopped();
+        self.seat.update(|r| {
+            r.phase(Phase::Stopped);
+            r.failures = 0;
+        });
+    }
+
+    async fn pause(&mut self, pause: Pause) {
+        let failures = self.schedule.losses();
+        if let Some(words) = pause.words {
+            self.seat.warmup(StepStatus::Running, words);
+        }
+        self.seat.update(|r| {
+            r.phase(pause.phase);
+            r.failures = failures;
+            r.next_attempt = Some(Instant::now() + pause.length);
+        });
+        let over = tokio::time::sleep(pause.length);
+        if pause.ends_when_asked {
+            tokio::select! {
+                () = over => {}
+                () = self.orders.asked_anew() => {}
+            }
+        } else {
+            tokio::select! {
+                () = over => {}
+                () = self.orders.unwanted() => {}
+            }
+        }
+        self.rest_if_unwanted();
+    }
+
+    /// A stop that comes while nothing runs must be seen, too.
+    fn rest_if_unwanted(&mut self) {
+        if !self.orders.are_to_run() {
+            self.stopped();
+        }
     }
 
     async fn failed(&mut self, error: ReplicaError) {
-        tracing::error!(replica = %self.key, cause = error.cause, "{}", error.message);
+        // Whoever shows the board shows the whole message; the log needs it once and in one line.
+        let why = first_line(&error.message).to_owned();
+        tracing::warn!(replica = %self.key, cause = error.cause, "it cannot run: {why}");
         // What is configured or on disk will have changed when somebody asks again.
         self.prepared = None;
+        self.prepared_anew = false;
+        self.unprepared = 0;
         self.schedule.reset();
         self.seat.update(|r| {
             r.phase(Phase::Failed);
             r.last_error = Some(error);
         });
+        self.seat.warmup_failed(&why);
         self.orders.asked_anew().await;
+        self.rest_if_unwanted();
     }
 
     async fn attempt(&mut self, survivor: &mut Option<Life>) -> After {
@@ -178,23 +225,46 @@ impl Replica {
                 return Err(After::Stopped);
             }
         };
-        match outcome {
+        let error = match outcome {
             Ok(Ok(prepared)) => {
+                self.unprepared = 0;
                 self.prepared = Some(prepared.clone());
-                Ok(prepared)
+                return Ok(prepared);
             }
-            Ok(Err(error)) => Err(self.loss_without_life(Cause::Provisioning, error.message, error.remedy)),
-            Err(join) => Err(self.loss_without_life(
-                Cause::Provisioning,
-                format!("preparing the engine broke off: {join}"),
-                None,
-            )),
+            Ok(Err(error)) => error,
+            Err(join) => PrepareError {
+                message: format!("preparing the engine broke off: {join}"),
+                remedy: None,
+                may_heal: false,
+            },
+        };
+        Err(self.not_prepared(error))
+    }
+
+    /// Its steps are settled while it is this replica's turn; the reason is there before they are.
+    fn not_prepared(&mut self, error: PrepareError) -> After {
+        let mut loss = Loss::plain(Cause::Provisioning, error.message);
+        loss.remedy = error.remedy.or(loss.remedy);
+        let error_on_board = loss.into_wire();
+        self.seat.update(|r| r.last_error = Some(error_on_board.clone()));
+        if !error.may_heal {
+            self.seat.preparation(StepStatus::Failed, None);
+            return After::Failed(Box::new(error_on_board));
         }
+        let pause = nth(&self.shared.timings.provisioning_pauses, self.unprepared);
+        self.unprepared = self.unprepared.saturating_add(1);
+        let message = &error_on_board.message;
+        tracing::warn!(
+            replica = %self.key, cause = error_on_board.cause, "{}; trying again {}", first_line(message), soon(pause)
+        );
+        let words = format!("trying again {}: {}", soon(pause), one_line(message));
+        self.seat.preparation(StepStatus::Running, Some(&words));
+        After::Pause(Pause::for_preparation(pause))
     }
 
     fn progress(&self) -> Progress {
         let (steps, model) = (self.seat.clone(), self.seat.clone());
-        Progress::new(move |step| steps.step(step), move |record| model.set_model(Some(record)))
+        Progress::new(move |step| steps.step(not_final(step)), move |record| model.set_model(Some(record)))
     }
 
     /// Never dropped half-way: a process that was started must not be forgotten.
@@ -206,14 +276,20 @@ impl Replica {
         .await;
         match outcome {
             Ok(Ok(life)) => Ok(life),
-            Ok(Err(error @ LaunchError::Durable { .. })) => {
+            Ok(Err(error)) if error.is_of_the_disk() => {
                 // A full disk recovers by itself and says nothing about the engine: not counted.
                 let error = Loss::plain(Cause::Launch, with_causes(&error)).into_wire();
                 self.seat.update(|r| r.last_error = Some(error));
-                Err(After::Pause(self.shared.timings.disk_retry, Phase::Backoff))
+                Err(After::Pause(Pause::for_disk(self.shared.timings.disk_retry)))
             }
-            Ok(Err(error)) => Err(self.loss_without_life(Cause::Launch, with_causes(&error), None)),
-            Err(join) => Err(self.loss_without_life(Cause::Launch, join.to_string(), None)),
+            Ok(Err(error)) => {
+                if error.is_missing_program() {
+                    // The cache may be deleted at any time; what is gone is made again.
+                    self.prepared = None;
+                }
+                Err(self.loss_without_life(with_causes(&error)))
+            }
+            Err(join) => Err(self.loss_without_life(join.to_string())),
         }
     }
 
@@ -225,19 +301,19 @@ impl Replica {
             fault = serving.run(&mut life, loading) => Some(fault),
             () = self.orders.unwanted() => None,
         };
+        serving.settled().await;
         let Some(fault) = fault else {
             let keep = self.pool.on_exit == OnExit::Keep && self.orders.shutting_down();
             if keep && life.record.handoff.is_some() {
                 tracing::info!(replica = %self.key, pid = life.engine.pid(), "the engine is left running");
             } else {
                 self.finish(&life, self.shared.timings.stop_grace).await;
-                serving.warmup_failed();
+                self.seat.warmup(StepStatus::Pending, "stopped");
             }
             return After::Stopped;
         };
         // Whatever is wrong with it, it will not end by itself politely, and nobody waits for it.
         self.finish(&life, Duration::ZERO).await;
-        serving.warmup_failed();
         self.lost(&life, fault, serving.served()).await
     }
 
@@ -275,26 +351,27 @@ impl Replica {
         let loss = Loss::explain(&fault, served.is_some(), &path, tail);
         if served.is_some() {
             self.ports_taken = 0;
+            self.prepared_anew = false;
         }
         if loss.cause == Cause::PortTaken && self.ports_taken < PORT_TRIES {
             self.ports_taken += 1;
             tracing::info!(replica = %self.key, port = life.record.port, "the port was taken; another one is tried");
-            return After::Pause(Duration::ZERO, Phase::Starting);
+            return After::Pause(Pause::none("the port was taken; trying another one"));
         }
         self.ports_taken = 0;
         self.count(loss, served.unwrap_or_default())
     }
 
-    fn loss_without_life(&mut self, cause: Cause, message: String, remedy: Option<String>) -> After {
-        let mut loss = Loss::plain(cause, message);
-        if remedy.is_some() {
-            loss.remedy = remedy;
-        }
-        self.count(loss, Duration::ZERO)
+    fn loss_without_life(&mut self, message: String) -> After {
+        self.count(Loss::plain(Cause::Launch, message), Duration::ZERO)
     }
 
     fn count(&mut self, loss: Loss, served: Duration) -> After {
-        if loss.cause.needs_a_change() {
+        if loss.cause == Cause::ModelNotFound && !self.prepared_anew {
+            // The cache may be deleted at any time; only a model that stays away needs a change.
+            self.prepared_anew = true;
+            self.prepared = None;
+        } else if loss.cause.needs_a_change() {
             return After::Failed(Box::new(loss.into_wire()));
         }
         self.shared.metrics.lost(&self.key, loss.cause);
@@ -302,14 +379,20 @@ impl Replica {
         self.shared.metrics.breaker(&self.key, matches!(next, Next::Trial(_)));
         tracing::warn!(
             replica = %self.key, cause = loss.cause.as_str(), losses = self.schedule.losses(), next = ?next,
-            "{}", loss.message
+            "{}", first_line(&loss.message)
         );
         self.seat.update(|r| r.last_error = Some(loss.into_wire()));
-        match next {
-            Next::Restart(pause) => After::Pause(pause, Phase::Backoff),
-            Next::Trial(pause) => After::Pause(pause, Phase::BreakerOpen),
-        }
+        After::Pause(Pause::after_loss(next))
     }
+}
+
+/// Whether a failed step is the end of it is decided when its preparation has returned; clients take
+/// a failed step as final.
+fn not_final(mut step: PreparationStep) -> PreparationStep {
+    if step.status == StepStatus::Failed {
+        step.status = StepStatus::Running;
+    }
+    step
 }
 
 /// Between 0 and 1; without randomness from the kernel, none.

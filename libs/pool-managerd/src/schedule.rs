@@ -57,7 +57,7 @@ impl RestartSchedule {
 }
 
 /// The `n`-th pause, the last one for all beyond.
-fn nth(pauses: &[Duration], n: u32) -> Duration {
+pub(crate) fn nth(pauses: &[Duration], n: u32) -> Duration {
     let n = usize::try_from(n).unwrap_or(usize::MAX);
     pauses.get(n).or(pauses.last()).copied().unwrap_or_default()
 }

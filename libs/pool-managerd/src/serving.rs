@@ -1,15 +1,17 @@
 //! A life while it lives: startup probe, publication, watch. Returns only with what ended it, and
-//! can be dropped at any point: it owns no process.
+//! can be dropped at any point: it owns no process. A publication that has begun goes on, though;
+//! [`Serving::settled`] waits for it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use wire::config::PoolKind;
 use wire::handoff::HANDOFF_SCHEMA_VERSION;
-use wire::{Handoff, HandoffModel, HandoffState, Phase, PreparationStep, ReplicaKey, StepKind, StepStatus};
+use wire::{Handoff, HandoffModel, HandoffState, Phase, ReplicaKey, StepStatus};
 
 use crate::board::Seat;
 use crate::classify::Cause;
@@ -31,16 +33,26 @@ pub(crate) struct Serving {
     begun: Instant,
     /// Since when it is published.
     ready: Option<Instant>,
+    /// Writes record and claim on a thread that nothing interrupts.
+    publishing: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Serving {
     pub(crate) fn new(shared: Arc<Shared>, seat: Seat, key: ReplicaKey, kind: PoolKind) -> Self {
-        Self { shared, seat, key, kind, begun: Instant::now(), ready: None }
+        Self { shared, seat, key, kind, begun: Instant::now(), ready: None, publishing: None }
     }
 
     /// How long it has served; `None` when it never did.
     pub(crate) fn served(&self) -> Option<Duration> {
         self.ready.map(|since| since.elapsed())
+    }
+
+    /// Waits for a publication that was under way when [`run`](Self::run) was dropped. Whoever withdraws
+    /// the claim before this may find it there again.
+    pub(crate) async fn settled(&mut self) {
+        if let Some(publishing) = self.publishing.take() {
+            let _whatever_it_came_to = publishing.await;
+        }
     }
 
     /// Probes, publishes and watches. `loading` is given back when the engine has loaded.
@@ -73,7 +85,7 @@ impl Serving {
 
     async fn become_ready(&mut self, life: &mut Life, client: &EngineClient) -> Result<(), Fault> {
         if life.record.handoff.is_none() {
-            self.warmup(StepStatus::Running);
+            self.seat.warmup(StepStatus::Running, "starting the engine and loading the model");
             let props = tokio::select! {
                 biased;
                 exit = life.engine.exited() => return Err(Fault::Exited(exit)),
@@ -178,15 +190,17 @@ impl Serving {
     }
 
     /// Record first, then the claim. A disk that is full is waited for; the engine stays loaded.
-    async fn publish(&self, life: &Life) {
+    async fn publish(&mut self, life: &Life) {
         loop {
             let (shared, record) = (Arc::clone(&self.shared), life.record.clone());
-            let written = tokio::task::spawn_blocking(move || {
+            let written = self.publishing.insert(tokio::task::spawn_blocking(move || {
                 shared.run.write(&record).map_err(|e| with_causes(&e))?;
                 let handoff = record.handoff.as_ref();
                 handoff.map_or(Ok(()), |h| shared.handoffs.publish(h).map_err(|e| with_causes(&e)))
-            });
-            let problem = match written.await {
+            }));
+            let outcome = written.await;
+            self.publishing = None;
+            let problem = match outcome {
                 Ok(Ok(())) => break,
                 Ok(Err(problem)) => problem,
                 Err(join) => join.to_string(),
@@ -198,7 +212,7 @@ impl Serving {
             tokio::time::sleep(self.shared.timings.disk_retry).await;
         }
         self.shared.metrics.published(&self.key);
-        self.warmup(StepStatus::Completed);
+        self.seat.warmup(StepStatus::Completed, "the engine is ready");
         let slots = life.record.handoff.as_ref().map_or(0, |h| h.slots_total);
         self.seat.set_model(life.record.model.clone());
         self.seat.update(|r| {
@@ -261,28 +275,100 @@ impl Serving {
         self.seat.update(|r| r.failures = 0);
         std::future::pending().await
     }
+}
 
-    fn warmup(&self, status: StepStatus) {
-        let first = self.key.replica == wire::ReplicaId::nth(0);
-        let suffix = if first { String::new() } else { format!("-{}", self.key.replica) };
-        let description = match status {
-            StepStatus::Completed => "the engine is ready",
-            StepStatus::Failed => "the engine was lost",
-            StepStatus::Running | StepStatus::Pending => "starting the engine and loading the model",
-        };
-        self.seat.step(PreparationStep {
-            id: format!("{}/warmup{suffix}", self.key.pool),
-            kind: StepKind::PoolWarmup,
-            description: description.to_owned(),
-            status,
-            bytes_done: None,
-            bytes_total: None,
-            estimated_ms: None,
-        });
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use child::{Adopted, ProcessIdentity};
+    use tokio::sync::{Mutex, Semaphore};
+    use tokio_util::sync::CancellationToken;
+    use wire::config::PoolConfig;
+    use wire::{ModelRecord, PoolView, PreparedEngine, ReplicaId};
+
+    use super::*;
+    use crate::board::Board;
+    use crate::engine::Engine;
+    use crate::engine_log::EngineLog;
+    use crate::metrics::Metrics;
+    use crate::record::{Record, RunDir};
+    use crate::{Cancel, InheritedEnv, Prepare, PrepareError, Progress, Timings};
+
+    struct Nothing;
+    impl Prepare for Nothing {
+        fn prepare(
+            &self,
+            _: &PoolConfig,
+            _: &ReplicaId,
+            _: &Progress,
+            _: &Cancel,
+        ) -> Result<PreparedEngine, PrepareError> {
+            Err(PrepareError { message: String::new(), remedy: None, may_heal: false })
+        }
     }
 
-    /// The step of a life that ended.
-    pub(crate) fn warmup_failed(&self) {
-        self.warmup(StepStatus::Failed);
+    fn shared(dir: &std::path::Path) -> Arc<Shared> {
+        Arc::new(Shared {
+            run: RunDir::open(dir).unwrap(),
+            handoffs: handoff::HandoffDir::open(dir.join("engines")).unwrap(),
+            inherited: InheritedEnv::default(),
+            preparer: Arc::new(Nothing),
+            provisioning: Mutex::new(()),
+            loading: Semaphore::new(1),
+            timings: Timings::default(),
+            metrics: Metrics::new(),
+            hurry: CancellationToken::new(),
+        })
+    }
+
+    /// A life whose process is this one; its flags are long, so that writing them takes its time.
+    fn life(pool: &PoolConfig, dir: &std::path::Path) -> Life {
+        let prepared = PreparedEngine {
+            binary_path: "/bin/true".into(),
+            flags: vec!["x".repeat(1 << 20); 16],
+            port: 0,
+            host: "127.0.0.1".to_owned(),
+            model_path: "/m".into(),
+            engine_version: "llamacpp-path-0".to_owned(),
+            pool_id: pool.id.clone(),
+            replica_id: ReplicaId::nth(0),
+            device_mask: None,
+            engine_digest: String::new(),
+            model_digest: String::new(),
+            ctx: 1,
+            slots: 1,
+            env: BTreeMap::new(),
+        };
+        let own = ProcessIdentity::of(std::process::id()).unwrap();
+        Life {
+            engine: Engine::Adopted(Adopted::open(&own).unwrap()),
+            record: Record::intent(pool, &prepared, None::<ModelRecord>, 1, 1),
+            api_key: String::new(),
+            log: EngineLog::existing(dir.join("log")),
+            model_bytes: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_publication_that_was_given_up_is_over_before_the_claim_is_withdrawn() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = Arc::new(PoolConfig::haiku());
+        let board = Arc::new(Board::new(std::slice::from_ref(&pool)));
+        let key = ReplicaKey { pool: pool.id.clone(), replica: ReplicaId::nth(0) };
+        let seat = Seat::new(Arc::clone(&board), pool.id.clone(), ReplicaId::nth(0));
+        let mut life = life(&pool, dir.path());
+        let mut serving = Serving::new(shared(dir.path()), seat, key.clone(), pool.kind);
+        life.record.handoff = Some(serving.claim(&life, Props { slots: None, ctx: None }));
+        let claim = dir.path().join("engines").join(format!("{}.{}.json", key.pool, key.replica));
+        {
+            let mut publish = std::pin::pin!(serving.publish(&life));
+            assert!(futures_util::poll!(publish.as_mut()).is_pending());
+            assert!(!claim.exists(), "it was given up half-way");
+        }
+        serving.settled().await;
+        assert!(claim.exists(), "nothing is written after this any more");
+        let views: Vec<PoolView> = board.list().pools;
+        assert_ne!(views[0].replicas[0].phase, Phase::Ready);
     }
 }

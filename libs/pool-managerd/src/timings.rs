@@ -25,6 +25,9 @@ pub struct Timings {
     pub stop_grace: Duration,
     /// Between two tries to write what must be on disk (a full disk recovers by itself).
     pub disk_retry: Duration,
+    /// Pauses after the first, second, … preparation in a row that failed and may succeed later; the
+    /// last one repeats.
+    pub provisioning_pauses: Vec<Duration>,
     /// When a lost engine starts again.
     pub restart: RestartPolicy,
 }
@@ -55,6 +58,7 @@ impl Default for Timings {
             liveness_fall: 3,
             stop_grace: Duration::from_secs(5),
             disk_retry: Duration::from_secs(1),
+            provisioning_pauses: [5, 10, 20, 40, 80, 160, 300].map(Duration::from_secs).into(),
             restart: RestartPolicy::default(),
         }
     }

@@ -13,7 +13,7 @@ use pool_managerd::{
 };
 use wire::config::PoolConfig;
 use wire::pool::ReplicaError;
-use wire::{Handoff, Phase, PoolId, PoolView, PreparedEngine, ReplicaId, ReplicaView};
+use wire::{Handoff, Phase, PoolId, PoolView, PreparedEngine, ReplicaId, ReplicaView, StepStatus};
 
 /// For things that must happen some time; what must happen soon has its own limit.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -23,6 +23,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct StubPreparer {
     faults: Mutex<BTreeMap<String, String>>,
     failure: Mutex<Option<PrepareError>>,
+    binary: Mutex<Option<PathBuf>>,
     pub(crate) calls: AtomicU32,
 }
 
@@ -30,6 +31,11 @@ impl StubPreparer {
     pub(crate) fn faults(&self, faults: &[(&str, &str)]) {
         let named = faults.iter().map(|(k, v)| (format!("STUB_{k}"), (*v).to_owned()));
         *self.faults.lock().unwrap() = named.collect();
+    }
+
+    /// Another binary than the stub, for the next preparation.
+    pub(crate) fn binary_once(&self, binary: &Path) {
+        *self.binary.lock().unwrap() = Some(binary.to_owned());
     }
 
     pub(crate) fn failure(&self, failure: Option<PrepareError>) {
@@ -47,19 +53,13 @@ impl Prepare for StubPreparer {
     ) -> Result<PreparedEngine, PrepareError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         if let Some(failure) = self.failure.lock().unwrap().clone() {
+            progress.step(step(pool, "it failed", StepStatus::Failed));
             return Err(failure);
         }
-        progress.step(wire::PreparationStep {
-            id: format!("{}/engine", pool.id),
-            kind: wire::StepKind::EngineProvision,
-            description: "the stub is there".to_owned(),
-            status: wire::StepStatus::Completed,
-            bytes_done: None,
-            bytes_total: None,
-            estimated_ms: None,
-        });
+        progress.step(step(pool, "the stub is there", StepStatus::Completed));
+        let other = self.binary.lock().unwrap().take();
         Ok(PreparedEngine {
-            binary_path: stub_llama::binary().expect("stub-llama builds"),
+            binary_path: other.unwrap_or_else(|| stub_llama::binary().expect("stub-llama builds")),
             flags: ["--model", "/models/stub.gguf", "--ctx-size", "1024", "--parallel", "2"]
                 .map(str::to_owned)
                 .into(),
@@ -76,6 +76,18 @@ impl Prepare for StubPreparer {
             slots: 2,
             env: self.faults.lock().unwrap().clone(),
         })
+    }
+}
+
+fn step(pool: &PoolConfig, description: &str, status: StepStatus) -> wire::PreparationStep {
+    wire::PreparationStep {
+        id: format!("{}/engine", pool.id),
+        kind: wire::StepKind::EngineProvision,
+        description: description.to_owned(),
+        status,
+        bytes_done: None,
+        bytes_total: None,
+        estimated_ms: None,
     }
 }
 
@@ -101,6 +113,7 @@ pub(crate) fn setup() -> Setup {
         liveness_fall: 3,
         stop_grace: ms(300),
         disk_retry: ms(50),
+        provisioning_pauses: vec![ms(20), ms(300_000)],
         restart: RestartPolicy {
             pauses: vec![ms(0), ms(10), ms(20)],
             open_after: 4,
@@ -199,6 +212,12 @@ impl Manager {
 
     pub(crate) async fn replica(&self) -> ReplicaView {
         self.pool().await.replicas.remove(0)
+    }
+
+    /// Status and description of a step.
+    pub(crate) async fn step(&self, id: &str) -> (StepStatus, String) {
+        let step = self.pool().await.steps.into_iter().find(|step| step.id == id).expect("the step");
+        (step.status, step.description)
     }
 
     pub(crate) async fn preload(&self) -> PoolView {

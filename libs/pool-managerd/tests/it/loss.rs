@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pool_managerd::PrepareError;
 use rustix::process::Signal;
-use wire::Phase;
+use wire::{Phase, StepStatus};
 
-use crate::harness::{engines_of, error, setup, signal, within};
+use crate::harness::{DEADLINE, engines_of, error, setup, signal, within};
 
 #[tokio::test]
 async fn a_killed_engine_loses_its_handoff_at_once_and_comes_back_as_a_new_generation() {
@@ -52,6 +52,55 @@ async fn an_engine_that_exits_at_once_is_counted_explained_and_left_to_the_break
     assert_eq!(reasons, 1, "the lines of this life only: {:?}", error.log_tail);
     assert!(manager.metrics().await.contains(r#"poold_breaker_state{pool_id="p",replica_id="r0"} 1"#));
     assert_eq!(setup.handoff(), None);
+    let (status, words) = manager.step("p/warmup").await;
+    assert_eq!(status, StepStatus::Running, "clients take Failed as final: {words}");
+    assert!(words.starts_with("breaker open; next trial in "), "{words}");
+
+    manager.stop().await;
+    manager.phase(Phase::Stopped).await;
+    assert_eq!(manager.step("p/warmup").await, (StepStatus::Pending, "stopped".to_owned()));
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_loss_that_is_made_good_never_shows_a_failed_step() {
+    let mut setup = setup();
+    setup.timings.restart.pauses = vec![Duration::from_mins(5)];
+    let manager = setup.start().await;
+    signal(manager.ready().await.pid.unwrap(), Signal::KILL);
+    manager.phase(Phase::Backoff).await;
+    let (status, words) = manager.step("p/warmup").await;
+    assert_eq!(status, StepStatus::Running);
+    assert!(words.starts_with("the engine was lost; starting again in "), "{words}");
+    manager.stop().await;
+    manager.phase(Phase::Stopped).await;
+    manager.preload().await;
+    manager.ready().await;
+    manager.stop().await;
+    manager.phase(Phase::Stopped).await;
+    assert_eq!(manager.step("p/warmup").await, (StepStatus::Pending, "stopped".to_owned()));
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_model_that_is_gone_is_prepared_once_more_before_it_counts_as_missing() {
+    let faults = [("EXIT_AT_START", "1"), ("SAY", "failed to open /m.gguf (No such file or directory)")];
+    let setup = setup().with_faults(&faults);
+    let manager = setup.start().await;
+    let replica = manager.phase(Phase::Failed).await;
+    assert_eq!(error(&replica).cause, "model_not_found");
+    assert_eq!((replica.generation, setup.preparer.calls.load(Ordering::SeqCst)), (2, 2));
+    assert_eq!(manager.step("p/warmup").await.0, StepStatus::Failed);
+    manager.running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_binary_that_was_deleted_is_prepared_again() {
+    let setup = setup();
+    setup.preparer.binary_once(&setup.runtime().join("deleted"));
+    let manager = setup.start().await;
+    manager.ready().await;
+    assert_eq!(setup.preparer.calls.load(Ordering::SeqCst), 2);
     manager.running.shutdown().await;
 }
 
@@ -125,16 +174,40 @@ async fn an_engine_that_never_listens_is_stopped_when_its_time_is_over() {
 #[tokio::test]
 async fn a_failed_preparation_is_shown_whole_and_tried_again_when_asked() {
     let setup = setup();
-    let failure =
-        PrepareError { message: "no source worked: a: b".to_owned(), remedy: Some("do c".to_owned()) };
-    setup.preparer.failure(Some(failure));
+    setup.preparer.failure(Some(not_prepared("no source worked: a: b", false)));
     let manager = setup.start().await;
     let replica = manager.phase(Phase::Failed).await;
     let shown = error(&replica);
     assert_eq!((shown.cause.as_str(), shown.message.as_str()), ("provisioning", "no source worked: a: b"));
     assert_eq!(shown.remedy.as_deref(), Some("do c"));
+    assert_eq!(manager.step("p/engine").await, (StepStatus::Failed, "it failed".to_owned()));
     setup.preparer.failure(None);
     manager.preload().await;
     manager.ready().await;
+    manager.running.shutdown().await;
+}
+
+fn not_prepared(message: &str, may_heal: bool) -> PrepareError {
+    PrepareError { message: message.to_owned(), remedy: Some("do c".to_owned()), may_heal }
+}
+
+#[tokio::test]
+async fn a_preparation_that_may_heal_is_tried_again_by_itself_and_at_once_when_asked() {
+    let setup = setup();
+    setup.preparer.failure(Some(not_prepared("no source worked:\n  - git: no network", true)));
+    let manager = setup.start().await;
+    let twice = || setup.preparer.calls.load(Ordering::SeqCst) == 2;
+    within(DEADLINE, "tried again by itself", twice).await;
+    let replica = manager.until(|r| r.next_attempt_ms.is_some_and(|ms| ms > 200_000)).await;
+    assert_eq!(replica.phase, Phase::Backoff);
+    assert_eq!(error(&replica).cause, "provisioning");
+    let (status, words) = manager.step("p/engine").await;
+    assert_eq!(status, StepStatus::Running, "clients take Failed as final");
+    assert_eq!(words, "trying again in 300 s: no source worked: - git: no network");
+
+    setup.preparer.failure(None);
+    manager.preload().await;
+    manager.ready().await;
+    assert_eq!(manager.step("p/engine").await.0, StepStatus::Completed);
     manager.running.shutdown().await;
 }

@@ -8,7 +8,7 @@ use provisioners_model_provisioner::Cancel;
 
 use crate::error::{EnsureError, FailureKind, SourceFailure};
 use crate::gpu::Target;
-use crate::helper::{Helper, HelperError, Tool};
+use crate::helper::{self, Helper, HelperError, Tool};
 use crate::host::Host;
 use crate::observer::Step;
 use crate::tools::Tools;
@@ -29,6 +29,7 @@ pub(crate) struct Build<'a> {
 impl Build<'_> {
     /// Returns the path of the built binary.
     pub(crate) fn run(&self) -> Result<PathBuf, SourceFailure> {
+        helper::end_leftovers(self.dir);
         self.step.doing("configuring llama-server");
         let objects = self.dir.join("build");
         self.cmake("configure.log").args(self.configure_args(&objects)).run(&mut |_| ()).map_err(failed)?;
@@ -67,7 +68,9 @@ impl Build<'_> {
     }
 
     fn cmake(&self, log: &str) -> Helper<'_> {
-        Helper::new(self.host, Tool::Cmake, &self.tools.cmake, self.cancel).log(&self.dir.join(log))
+        Helper::new(self.host, Tool::Cmake, &self.tools.cmake, self.cancel)
+            .builds_in(self.dir)
+            .log(&self.dir.join(log))
     }
 }
 

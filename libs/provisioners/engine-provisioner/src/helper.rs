@@ -18,6 +18,22 @@ use provisioners_model_provisioner::Cancel;
 
 use crate::host::Host;
 
+/// In the environment of everything that works in a build directory. A group that outlives its manager
+/// (`kill -9`) is found by it, even when its leader is gone: CMake dies and Ninja builds on.
+const BUILD_DIR_VARIABLE: &str = "LLORCH_BUILD_DIR";
+
+fn mark(dir: &Path) -> String {
+    std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_path_buf()).to_string_lossy().into_owned()
+}
+
+/// Ends what an earlier manager left at work in `dir`. Only under the lock of that directory: then
+/// nobody who lives has helpers there.
+pub(crate) fn end_leftovers(dir: &Path) {
+    if child::end_marked(BUILD_DIR_VARIABLE, &mark(dir)) {
+        tracing::warn!(dir = %dir.display(), "the build of a manager that was killed still ran and was ended");
+    }
+}
+
 /// Everything that may be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
@@ -88,6 +104,12 @@ impl<'a> Helper<'a> {
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
         self
+    }
+
+    /// Marks it and all it starts as belonging to a build directory, see [`end_leftovers`].
+    pub(crate) fn builds_in(self, dir: &Path) -> Self {
+        let value = mark(dir);
+        self.env(BUILD_DIR_VARIABLE, value)
     }
 
     pub(crate) fn dir(mut self, dir: &Path) -> Self {
@@ -290,6 +312,32 @@ mod tests {
             "{error}"
         );
         assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 100);
+    }
+
+    #[test]
+    fn what_a_killed_manager_left_at_work_in_a_build_directory_is_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = tempfile::tempdir().unwrap();
+        let pid_file = dir.path().join("pid");
+        // The leader ends at once and its group works on, as CMake and Ninja do after a `kill -9`.
+        let script = format!(
+            "sh -c 'echo $$ > {0}.new; mv {0}.new {0}; sleep 60' > /dev/null 2>&1 & echo",
+            pid_file.display()
+        );
+        shell(&script, &Cancel::new()).builds_in(dir.path()).run(&mut |_| ()).unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while !pid_file.exists() && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let pid = std::fs::read_to_string(&pid_file).unwrap();
+        let lives = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        end_leftovers(other.path());
+        assert!(lives(), "another directory's build is left alone");
+        end_leftovers(dir.path());
+        assert!(!lives());
     }
 
     #[test]

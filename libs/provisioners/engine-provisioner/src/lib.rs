@@ -14,6 +14,7 @@ mod engine;
 mod error;
 mod flags;
 mod gpu;
+mod healing;
 mod helper;
 mod host;
 mod key;
