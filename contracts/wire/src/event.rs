@@ -114,8 +114,9 @@ pub struct Resumed {
 /// `end`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct End {
-    /// Prompt tokens, from the engine.
-    pub tokens_in: u64,
+    /// Prompt tokens, from the engine. Absent where it has not said: of a task that was cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_in: Option<u64>,
     /// Generated tokens, from the engine (with the end token and pieces of characters).
     pub tokens_out: u64,
     /// Time on the engine.

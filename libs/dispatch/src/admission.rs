@@ -22,7 +22,7 @@ pub enum AdmissionError {
         /// When a place is likely, from the measured drain rate; whole seconds, at least one.
         retry_after: Duration,
     },
-    /// The id belongs to a task with another body or of another owner.
+    /// The id belongs to a task of the same owner with another body.
     #[error("task id {task_id} is taken by another request")]
     Conflict {
         /// The id.

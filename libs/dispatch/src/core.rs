@@ -63,6 +63,8 @@ struct History {
     run: Option<Run>,
     queue: Option<Duration>,
     decode: Option<Duration>,
+    /// Of a task that has ended.
+    tokens_out: Option<u64>,
 }
 
 /// One stay of a task on an engine.
@@ -124,6 +126,7 @@ impl Live {
         let mut past = self.history;
         past.decode = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
         let used = self.tokens.used(ending);
+        past.tokens_out = Some(used.tokens_out);
         let end = |reason| self.tokens.end(used, reason, ran(&past, &self.request));
         match ending {
             Ending::Finished(finished) => self.writer.end(end(finished.reason)),
@@ -215,6 +218,9 @@ impl TaskCore {
         let State::Live(live) = &mut *state else { return Err(Refused::Ended) };
         live.tokens.see(&chunk);
         live.writer.chunk(chunk).map_err(Refused::Full)?;
+        if !live.tokens.spoken {
+            return Ok(());
+        }
         match live.last_chunk.replace(now) {
             Some(before) => self.metrics().inter_token.observe((now - before).as_secs_f64()),
             None => self.metrics().first_token.observe((now - self.admitted).as_secs_f64()),
@@ -222,11 +228,13 @@ impl TaskCore {
         Ok(())
     }
 
-    /// The engine was lost. The state is waiting again when the answer is [`AfterLoss::Again`].
+    /// The engine was lost. The state is waiting again when the answer is [`AfterLoss::Again`]. A
+    /// chat that had only named its role runs again too; its log then holds that chunk twice, which
+    /// clients of the protocol take as it is.
     pub(crate) fn after_loss(&self, reason: &str) -> AfterLoss {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return AfterLoss::Ended };
-        if live.tokens.chunks > 0 || live.retries_left == 0 {
+        if live.tokens.spoken || live.retries_left == 0 {
             return AfterLoss::GiveUp;
         }
         live.retries_left -= 1;
@@ -283,7 +291,7 @@ impl TaskCore {
             queue_ms: history.queue.map(millis),
             decode_time_ms: history.decode.map(millis),
             tokens_in: None,
-            tokens_out: None,
+            tokens_out: history.tokens_out,
             finish_reason: None,
             error: None,
             receipt: None,
@@ -297,8 +305,7 @@ impl TaskCore {
     fn add_outcome(&self, view: &mut TaskView) {
         match self.log.terminal().as_deref() {
             Some(Entry::End(end)) => {
-                view.tokens_in = Some(end.tokens_in);
-                view.tokens_out = Some(end.tokens_out);
+                view.tokens_in = end.tokens_in;
                 view.finish_reason = Some(end.finish_reason);
                 view.receipt = Some(end.receipt.clone());
             }

@@ -94,10 +94,10 @@ impl Dispatch {
         shared.admit(&pool, spec).inspect_err(|error| shared.metrics.rejected(Some(&id), error.reason()))
     }
 
-    /// A task that `owner` may know of.
+    /// The task of this id that `owner` may know of; for the control scope the newest one.
     #[must_use]
     pub fn task(&self, id: &TaskId, owner: &Owner) -> Option<Task> {
-        let core = self.shared.lock_store().get(id).filter(|core| owner.sees(&core.owner)).map(Arc::clone)?;
+        let core = self.shared.lock_store().get(id, owner).map(Arc::clone)?;
         Some(self.shared.task(core, false))
     }
 
@@ -220,7 +220,7 @@ impl Shared {
         }
         // Held from the look-up to the insertion: of a thousand equal submissions one is admitted.
         let mut store = self.lock_store();
-        if let Some(known) = spec.task_id.as_ref().and_then(|id| store.get(id)) {
+        if let Some(known) = spec.task_id.as_ref().and_then(|id| store.own(id, &spec.owner)) {
             return self.repeated(Arc::clone(known), &spec);
         }
         let core = Arc::new(self.new_task(pool, spec, wish));
@@ -240,7 +240,7 @@ impl Shared {
     }
 
     fn repeated(self: &Arc<Self>, known: Arc<TaskCore>, spec: &TaskSpec) -> Result<Task, AdmissionError> {
-        if known.owner == spec.owner && known.fingerprint == spec.fingerprint {
+        if known.fingerprint == spec.fingerprint {
             Ok(self.task(known, false))
         } else {
             Err(AdmissionError::Conflict { task_id: known.id.clone() })
@@ -282,7 +282,7 @@ impl Shared {
         let Some(account) = core.end(&ending) else { return };
         core.pool.leave(core);
         let class = core.metrics();
-        class.tokens_in.inc_by(account.used.tokens_in);
+        class.tokens_in.inc_by(account.used.tokens_in.unwrap_or(0));
         class.tokens_out.inc_by(account.used.tokens_out);
         if let Some(decode) = account.decode {
             class.decode.observe(decode.as_secs_f64());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use adapter_host::Finished;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use wire::Seed;
 use wire::event::{End, FinishReason, Receipt, StreamError};
@@ -41,7 +42,8 @@ pub(crate) struct Failure {
 /// The tokens of a task so far: counted and hashed as they pass.
 #[derive(Debug, Default)]
 pub(crate) struct Tokens {
-    pub(crate) chunks: u64,
+    /// Something was generated, not only announced.
+    pub(crate) spoken: bool,
     counted: u64,
     ids: u64,
     digest: Sha256,
@@ -50,7 +52,8 @@ pub(crate) struct Tokens {
 /// What an ended task has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Used {
-    pub(crate) tokens_in: u64,
+    /// Only the engine knows it, and says it at its end.
+    pub(crate) tokens_in: Option<u64>,
     pub(crate) tokens_out: u64,
 }
 
@@ -119,7 +122,7 @@ impl Failure {
 
 impl Tokens {
     pub(crate) fn see(&mut self, chunk: &EngineChunk) {
-        self.chunks += 1;
+        self.spoken = self.spoken || says_something(chunk);
         // A protocol without ids sends about one token per piece of text; it counts only for tasks
         // that are cut off before the engine has said the number itself.
         let ids = chunk.tokens.len() as u64;
@@ -133,9 +136,9 @@ impl Tokens {
     pub(crate) fn used(&self, ending: &Ending) -> Used {
         match ending {
             Ending::Finished(finished) => {
-                Used { tokens_in: finished.tokens_in, tokens_out: finished.tokens_out }
+                Used { tokens_in: Some(finished.tokens_in), tokens_out: finished.tokens_out }
             }
-            Ending::Cancelled(_) | Ending::Failed(_) => Used { tokens_in: 0, tokens_out: self.counted },
+            Ending::Cancelled(_) | Ending::Failed(_) => Used { tokens_in: None, tokens_out: self.counted },
         }
     }
 
@@ -159,6 +162,21 @@ impl Tokens {
     }
 }
 
+/// Whether a chunk holds anything generated. A chat begins with one that names only the role; it
+/// has no text and no ids, and what it holds else stands in its delta.
+fn says_something(chunk: &EngineChunk) -> bool {
+    if !chunk.text.is_empty() || !chunk.tokens.is_empty() {
+        return true;
+    }
+    let Ok(raw) = serde_json::from_str::<Value>(chunk.raw.get()) else { return true };
+    let Some(choice) = raw.pointer("/choices/0") else { return false };
+    let empty = |value: &Value| value.is_null() || value.as_str() == Some("");
+    let announces = |(name, value): (&String, &Value)| name == "role" || empty(value);
+    let delta = choice.get("delta").and_then(Value::as_object);
+    let ended = choice.get("finish_reason").is_some_and(|reason| !reason.is_null());
+    ended || delta.is_some_and(|delta| !delta.iter().all(announces))
+}
+
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -178,13 +196,33 @@ mod tests {
         let raw = || serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
         tokens.see(&EngineChunk { text: "a".to_owned(), tokens: vec![1, 2], raw: raw() });
         tokens.see(&EngineChunk { text: String::new(), tokens: vec![256], raw: raw() });
-        let used = Used { tokens_in: 0, tokens_out: 3 };
+        let used = Used { tokens_in: Some(0), tokens_out: 3 };
         let end = tokens.end(used, FinishReason::Stop, Ran::default());
         // printf '\1\0\0\0\2\0\0\0\0\1\0\0' | sha256sum
         assert_eq!(
             end.receipt.tokens_sha256,
             "4cce4ffd3b07ffb2139196f2e9112a30f970eae20aa98e082c020c9118bc3a4c"
         );
+    }
+
+    /// ORCHD-GATE-002
+    #[test]
+    fn a_chunk_that_only_announces_says_nothing() {
+        for (delta, says) in [
+            (r#"{"role":"assistant","content":null}"#, false),
+            (r#"{"role":"assistant","content":""}"#, false),
+            (r#"{}"#, false),
+            (r#"{"reasoning_content":"hm"}"#, true),
+            (r#"{"role":"assistant","tool_calls":[{"index":0}]}"#, true),
+        ] {
+            let raw = format!(r#"{{"choices":[{{"index":0,"finish_reason":null,"delta":{delta}}}]}}"#);
+            let raw = serde_json::value::RawValue::from_string(raw).unwrap();
+            let chunk = EngineChunk { text: String::new(), tokens: vec![], raw };
+            assert_eq!(says_something(&chunk), says, "{delta}");
+        }
+        let raw = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#.to_owned();
+        let raw = serde_json::value::RawValue::from_string(raw).unwrap();
+        assert!(says_something(&EngineChunk { text: String::new(), tokens: vec![], raw }));
     }
 
     #[test]

@@ -27,7 +27,8 @@ enum Verdict {
     End(Ending),
     /// Its replica went away between its choice and its use; the task has not begun.
     NotBegun,
-    /// The engine is gone; `failure` is what the task ends with if it may not run again.
+    /// The engine is gone; `failure` is what the task ends with if it may not run again. The reason
+    /// is logged and holds nothing that the engine said.
     Lost { reason: String, failure: Failure },
 }
 
@@ -189,7 +190,8 @@ fn fault_verdict(fault: StreamFault) -> Verdict {
         StreamFault::Protocol(what) => lost(format!("it broke its protocol: {what}")),
         StreamFault::Engine(what) => {
             let failure = Failure::new(ErrorCode::Internal, format!("the engine reported: {what}"));
-            Verdict::Lost { reason: format!("it reported: {what}"), failure }
+            // What it said may quote the prompt: it is its owner's, the reason is logged.
+            Verdict::Lost { reason: "it reported an error in the middle of its answer".to_owned(), failure }
         }
     }
 }

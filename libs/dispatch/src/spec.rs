@@ -28,7 +28,7 @@ pub struct PoolSpec {
 /// A task to be admitted. The edge has checked every field of the request.
 #[derive(Debug, Clone)]
 pub struct TaskSpec {
-    /// Chosen by the client; the same id and fingerprint submit once.
+    /// Chosen by the client; the same owner, id and fingerprint submit once.
     pub task_id: Option<TaskId>,
     /// Hash of the request body, to tell a repeated submission from another one.
     pub fingerprint: [u8; 32],

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use wire::TaskId;
 
-use crate::Limits;
 use crate::core::TaskCore;
+use crate::{Limits, Owner};
 
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    by_id: HashMap<TaskId, Arc<TaskCore>>,
+    /// Each owner has ids of its own, so that nobody learns from an id that it is taken. Under one
+    /// id at most one task per owner, oldest first.
+    by_id: HashMap<TaskId, Vec<Arc<TaskCore>>>,
     /// By admission, oldest first.
     by_seq: BTreeMap<u64, Arc<TaskCore>>,
     /// Ended tasks, in the order in which they ended.
@@ -27,8 +29,14 @@ struct Ended {
 }
 
 impl Store {
-    pub(crate) fn get(&self, id: &TaskId) -> Option<&Arc<TaskCore>> {
-        self.by_id.get(id)
+    /// The newest task of this id that `owner` may know of.
+    pub(crate) fn get(&self, id: &TaskId, owner: &Owner) -> Option<&Arc<TaskCore>> {
+        self.by_id.get(id)?.iter().rev().find(|core| owner.sees(&core.owner))
+    }
+
+    /// The task that `owner` itself has submitted under this id.
+    pub(crate) fn own(&self, id: &TaskId, owner: &Owner) -> Option<&Arc<TaskCore>> {
+        self.by_id.get(id)?.iter().find(|core| core.owner == *owner)
     }
 
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Arc<TaskCore>> {
@@ -37,7 +45,7 @@ impl Store {
 
     pub(crate) fn insert(&mut self, core: Arc<TaskCore>) {
         self.by_seq.insert(core.place.seq, Arc::clone(&core));
-        self.by_id.insert(core.id.clone(), core);
+        self.by_id.entry(core.id.clone()).or_default().push(core);
     }
 
     /// Counts a task among the ended ones, and lets go of the oldest that are too many.
@@ -60,9 +68,18 @@ impl Store {
             self.ended_bytes = self.ended_bytes.saturating_sub(oldest.bytes);
             let core = self.by_seq.remove(&oldest.seq);
             if let Some(core) = core {
-                self.by_id.remove(&core.id);
+                self.forget(&core);
             }
             self.ended.pop_front();
+        }
+    }
+
+    fn forget(&mut self, core: &TaskCore) {
+        if let Some(tasks) = self.by_id.get_mut(&core.id) {
+            tasks.retain(|task| task.place.seq != core.place.seq);
+            if tasks.is_empty() {
+                self.by_id.remove(&core.id);
+            }
         }
     }
 }

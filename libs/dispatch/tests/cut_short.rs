@@ -49,6 +49,9 @@ async fn no_token_follows_a_cancel_and_the_slot_is_free() {
     tokio::time::sleep(SEC).await;
     assert_eq!(task.log().entries_len(), entries);
     assert_eq!(task.view().tokens_out, Some(entries - 2));
+    assert_eq!(task.view().tokens_in, None, "the engine has not said it, and 0 is not true");
+    let Some(task_log::Entry::End(end)) = task.log().terminal().as_deref().cloned() else { panic!("no end") };
+    assert!(!serde_json::to_string(&end).unwrap().contains("tokens_in"), "ORCHD-USAGE-001");
     let out = r#"orchd_tokens_out_total{pool_id="p",priority="interactive"}"#;
     assert_eq!(world.metric(out), task.view().tokens_out.map(|n| n as f64));
 }
@@ -200,6 +203,9 @@ async fn an_engine_lost_after_the_first_token_is_an_error_with_what_was_sent() {
     assert_eq!(words(&task).await, "started:r0 0=t0 1=t1 error:ENGINE_LOST:2");
     let error = task.view().error.unwrap();
     assert!(error.retriable && error.message.contains("connection reset"), "{error:?}");
+    let out = r#"orchd_tokens_out_total{pool_id="p",priority="interactive"}"#;
+    assert_eq!((task.view().tokens_out, world.metric(out)), (Some(2), Some(2.0)), "ORCHD-USAGE-001");
+    assert_eq!(task.view().tokens_in, None);
     assert_eq!(world.free(0), 1);
 }
 
@@ -233,12 +239,42 @@ async fn a_task_on_a_replica_that_went_down_while_it_was_silent_runs_on_the_next
 #[tokio::test(start_paused = true)]
 async fn a_refused_request_fails_with_the_engines_code_and_is_not_tried_again() {
     let world = World::new();
-    let engine = Engine::new(Script::Refuse(ErrorCode::ContextOverflow));
+    let engine = Engine::new(Script::Refuse(ErrorCode::ContextOverflow, "no".to_owned()));
     world.up(0, 1, 1, &engine);
     let task = world.submit(spec("x"));
     assert_eq!(words(&task).await, "started:r0 error:CONTEXT_OVERFLOW:0");
     assert_eq!(engine.prompts().len(), 1);
     assert_eq!(world.metric(r#"orchd_tasks_failed_total{pool_id="p",code="CONTEXT_OVERFLOW"}"#), Some(1.0));
+}
+
+/// LCPP-007
+#[tokio::test(start_paused = true)]
+async fn a_request_that_an_engine_refuses_takes_it_away_from_nobody() {
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(1, MS));
+    engine.then(Script::Refuse(ErrorCode::Internal, "Compute error.".to_owned()));
+    engine.then(Script::Refuse(ErrorCode::InvalidParams, "image input is not supported".to_owned()));
+    world.up(0, 1, 1, &engine);
+    let start = Instant::now();
+    let tasks = [world.submit(spec("bad")), world.submit(spec("worse")), world.submit(spec("good"))];
+    assert_eq!(words(&tasks[0]).await, "started:r0 error:INTERNAL:0");
+    assert_eq!(words(&tasks[1]).await, "started:r0 error:INVALID_PARAMS:0");
+    assert_eq!(words(&tasks[2]).await, "started:r0 0=t0 end:stop");
+    assert!(start.elapsed() < 10 * MS, "nobody waited: {:?}", start.elapsed());
+    let errors = [0, 1].map(|n: usize| tasks[n].view().error.unwrap());
+    assert!(errors.iter().all(|error| !error.retriable), "{errors:?}");
+    assert_eq!(errors[1].message, "image input is not supported", "its owner reads what the engine said");
+}
+
+/// ORCHD-GATE-002
+#[tokio::test(start_paused = true)]
+async fn a_chat_lost_when_it_had_only_named_its_role_runs_again() {
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(1, MS));
+    engine.then(Script::BreakAfterRole);
+    world.up(0, 1, 1, &engine);
+    let task = world.submit(spec("x"));
+    assert_eq!(words(&task).await, "started:r0 role resumed:r0 0=t0 end:stop");
 }
 
 #[tokio::test(start_paused = true)]

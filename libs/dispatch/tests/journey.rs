@@ -215,8 +215,35 @@ async fn a_task_belongs_to_its_owner_and_the_control_scope_sees_all() {
     assert!(world.dispatch.task(task.id(), &Owner::Control).is_some());
     let list = |owner| world.dispatch.tasks(&TaskFilter { owner, state: None, limit: 10 }).len();
     assert_eq!((list(other), list(owner()), list(Owner::Control)), (0, 1, 1));
-    let taken = TaskSpec { task_id: Some(task.id().clone()), owner: Owner::Data("two".into()), ..spec("x") };
-    assert!(matches!(world.dispatch.submit(taken), Err(AdmissionError::Conflict { .. })));
+}
+
+/// SEC-007, ORCHD-ADMIT-004
+#[tokio::test(start_paused = true)]
+async fn an_id_says_nothing_of_other_owners_tasks() {
+    let world = World::with(8, FullPolicy::Reject, Limits { kept_tasks: 1, ..Limits::default() });
+    let two = || Owner::Data("two".into());
+    let of = |owner: Owner, print: u8| {
+        let spec = TaskSpec { task_id: Some(id("same")), owner, fingerprint: [print; 32], ..spec("x") };
+        world.dispatch.submit(spec)
+    };
+    let created = |task: Result<dispatch::Task, AdmissionError>| task.map(|task| task.created_now);
+    let first = of(owner(), 1).unwrap();
+    let second = of(two(), 2).unwrap();
+    assert!(second.created_now, "neither a conflict nor another one's task");
+    let conflict = Err(AdmissionError::Conflict { task_id: id("same") });
+    assert_eq!((created(of(owner(), 1)), created(of(owner(), 2))), (Ok(false), conflict.clone()));
+    assert_eq!((created(of(two(), 2)), created(of(two(), 1))), (Ok(false), conflict));
+    first.cancel();
+    let state = |owner| world.dispatch.task(&id("same"), &owner).map(|task| task.view().state);
+    assert_eq!((state(owner()), state(two())), (Some(TaskState::Cancelled), Some(TaskState::Queued)));
+    assert_eq!(state(Owner::Control), Some(TaskState::Queued), "the newest");
+    assert_eq!(state(Owner::Data("three".into())), None);
+    second.cancel();
+    assert_eq!(
+        (state(owner()), state(two())),
+        (None, Some(TaskState::Cancelled)),
+        "only the oldest is let go"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ fn script() -> impl Strategy<Value = Script> {
         4 => (0..5_u32, 0..20_u64).prop_map(|(n, ms)| Script::Speak(n, Duration::from_millis(ms))),
         1 => (0..3_u32).prop_map(Script::BreakAfter),
         1 => Just(Script::Unreachable),
-        1 => Just(Script::Refuse(wire::ErrorCode::InvalidParams)),
+        1 => Just(Script::Refuse(wire::ErrorCode::InvalidParams, "no".to_owned())),
         1 => (0..3_u32).prop_map(Script::HangAfter),
     ]
 }

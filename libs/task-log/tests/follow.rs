@@ -24,7 +24,7 @@ fn chunk(text: &str) -> EngineChunk {
 
 fn end() -> End {
     End {
-        tokens_in: 1,
+        tokens_in: Some(1),
         tokens_out: 2,
         decode_time_ms: 3,
         finish_reason: FinishReason::Stop,

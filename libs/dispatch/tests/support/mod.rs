@@ -29,10 +29,14 @@ pub(crate) enum Script {
     BreakAfter(u32),
     /// So many tokens, then nothing for ever.
     HangAfter(u32),
+    /// Names the role as a chat does, and the connection breaks.
+    BreakAfterRole,
+    /// So many tokens, then an error in these words.
+    ReportAfter(u32, String),
     /// Does not take it: unreachable.
     Unreachable,
     /// Does not take it: bad request.
-    Refuse(ErrorCode),
+    Refuse(ErrorCode, String),
 }
 
 #[derive(Debug)]
@@ -88,7 +92,7 @@ impl WorkerAdapter for Adapter {
         Box::pin(async move {
             match script {
                 Script::Unreachable => Err(SubmitError::Lost("connection refused".to_owned())),
-                Script::Refuse(code) => Err(SubmitError::Refused(Box::new(ErrorBody::new(code, "no")))),
+                Script::Refuse(code, why) => Err(SubmitError::Refused(Box::new(ErrorBody::new(code, why)))),
                 script => Ok(TokenStream::new(stream(script, busy))),
             }
         })
@@ -111,6 +115,12 @@ pub(crate) fn chunk(n: u32) -> EngineChunk {
     }
 }
 
+fn role() -> EngineChunk {
+    let raw = r#"{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}]}"#;
+    let raw = serde_json::value::RawValue::from_string(raw.to_owned()).unwrap();
+    EngineChunk { text: String::new(), tokens: vec![], raw }
+}
+
 fn stream(
     script: Script,
     busy: Busy,
@@ -120,18 +130,23 @@ fn stream(
         let script = script?;
         let (tokens, pause) = match &script {
             Script::Speak(tokens, pause) => (*tokens, *pause),
-            Script::BreakAfter(tokens) | Script::HangAfter(tokens) => (*tokens, Duration::ZERO),
-            Script::Unreachable | Script::Refuse(_) => (0, Duration::ZERO),
+            Script::BreakAfter(tokens) | Script::HangAfter(tokens) | Script::ReportAfter(tokens, _) => {
+                (*tokens, Duration::ZERO)
+            }
+            Script::BreakAfterRole => (1, Duration::ZERO),
+            Script::Unreachable | Script::Refuse(..) => (0, Duration::ZERO),
         };
         if n < tokens {
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
-            return Some((Ok(EngineItem::Chunk(chunk(n))), (n + 1, Some(script), busy)));
+            let chunk = if matches!(script, Script::BreakAfterRole) { role() } else { chunk(n) };
+            return Some((Ok(EngineItem::Chunk(chunk)), (n + 1, Some(script), busy)));
         }
         match script {
             Script::HangAfter(_) => std::future::pending().await,
-            Script::BreakAfter(_) => {
+            Script::ReportAfter(_, what) => Some((Err(StreamFault::Engine(what)), (n, None, busy))),
+            Script::BreakAfter(_) | Script::BreakAfterRole => {
                 Some((Err(StreamFault::Lost("connection reset".to_owned())), (n, None, busy)))
             }
             _ => {
@@ -281,6 +296,7 @@ pub(crate) async fn all(task: &Task) -> Vec<Entry> {
 pub(crate) async fn words(task: &Task) -> String {
     let said = |entry: &Entry| match entry {
         Entry::Started(started) => format!("started:{}", started.replica_id),
+        Entry::Chunk { index: None, .. } => "role".to_owned(),
         Entry::Chunk { chunk, index } => format!("{}={}", index.unwrap(), chunk.text.trim()),
         Entry::Resumed(resumed) => format!("resumed:{}", resumed.replica_id),
         Entry::End(end) => {

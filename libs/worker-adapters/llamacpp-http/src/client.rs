@@ -149,7 +149,7 @@ impl LlamaCpp {
 
     /// Sends a request; anything but 200 is an error.
     async fn post(&self, path: &str, body: &impl Serialize) -> Result<Response, SubmitError> {
-        let lost = |error: reqwest::Error| SubmitError::Lost(why(&error));
+        let lost = |error: reqwest::Error| SubmitError::Lost(unanswered(path, &error));
         let response = self.client.post(self.path(path)).json(body).send().await.map_err(lost)?;
         let status = response.status();
         if status == StatusCode::OK {
@@ -214,7 +214,7 @@ async fn whole<T: DeserializeOwned>(response: Response, path: &str) -> Result<T,
 /// Reads a body up to a bound.
 async fn read(mut response: Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
-    while let Some(bytes) = response.chunk().await.map_err(|error| why(&error))? {
+    while let Some(bytes) = response.chunk().await.map_err(|error| broken(&error))? {
         if body.len() + bytes.len() > MAX_BODY_BYTES {
             return Err(format!("its answer is larger than {MAX_BODY_BYTES} bytes"));
         }
@@ -223,8 +223,26 @@ async fn read(mut response: Response) -> Result<Vec<u8>, String> {
     Ok(body)
 }
 
+/// Why a request got no answer, for whoever waits for it: an HTTP library's own words tell them
+/// nothing. Those are for whoever debugs.
+fn unanswered(path: &str, error: &reqwest::Error) -> String {
+    tracing::debug!(path, error = %why(error), "an engine did not answer");
+    if error.is_connect() {
+        "nobody answers at its address".to_owned()
+    } else if error.is_timeout() {
+        format!("it did not answer {path} in time")
+    } else {
+        format!("its connection broke before it answered {path}")
+    }
+}
+
+pub(crate) fn broken(error: &reqwest::Error) -> String {
+    tracing::debug!(error = %why(error), "an engine's answer broke off");
+    "its connection broke in the middle of the answer".to_owned()
+}
+
 /// The whole chain of an HTTP error: reqwest keeps the cause out of its own text.
-pub(crate) fn why(error: &reqwest::Error) -> String {
+fn why(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use wire::EngineChunk;
 
-use crate::client::why;
+use crate::client::broken;
 use crate::refusal::EngineError;
 use crate::sse::{Event, Parser};
 
@@ -64,7 +64,7 @@ impl<R: Read> Reading<R> {
             }
             match self.body.next().await {
                 Some(Ok(bytes)) => self.take(&bytes),
-                Some(Err(error)) => self.fail(StreamFault::Lost(why(&error))),
+                Some(Err(error)) => self.fail(StreamFault::Lost(broken(&error))),
                 None => self.fail(StreamFault::Lost("it closed the stream before the end".to_owned())),
             }
         }

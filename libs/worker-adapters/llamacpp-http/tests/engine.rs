@@ -168,7 +168,8 @@ async fn each_fault_of_the_engine_has_its_name() {
         (tokens.len(), end.unwrap_err())
     };
     let (tokens, lost) = fault(|f| f.crash_after = Some(3)).await;
-    assert!(tokens == 3 && matches!(lost, StreamFault::Lost(_)), "{tokens} {lost:?}");
+    let broke = StreamFault::Lost("its connection broke in the middle of the answer".to_owned());
+    assert_eq!((tokens, lost), (3, broke));
     let (tokens, lost) = fault(|f| f.drop_after = Some(3)).await;
     assert!(tokens == 3 && matches!(lost, StreamFault::Lost(_)), "{tokens} {lost:?}");
     let (tokens, engine) = fault(|f| f.error_after = Some(3)).await;
@@ -249,6 +250,40 @@ async fn the_engines_own_words_reach_the_client_of_a_bad_request() {
     };
     assert_eq!(error.code, ErrorCode::InvalidParams);
     assert!(error.message.contains("failed to parse grammar"), "{}", error.message);
+}
+
+/// LCPP-007
+#[tokio::test]
+async fn a_request_the_engine_fails_at_is_refused_on_every_path_with_its_words() {
+    let server = MockServer::start().await;
+    let message = "Failed to parse messages: Unsupported tool call type: {\"type\":\"foo\"}";
+    let body = json!({"error": {"code": 500, "message": message, "type": "server_error"}});
+    for at in ["/v1/chat/completions", "/apply-template", "/completion"] {
+        answer(&server, at, ResponseTemplate::new(500).set_body_json(&body)).await;
+    }
+    let adapter = LlamaCpp::new(&server.uri(), None).unwrap();
+    let prompt = Prompt::Messages(user("hi"));
+    let messages = CompletionRequest { prompt, sampling: Sampling::default(), cache_prompt: false };
+    for request in [chat(|_| {}), EngineRequest::Completion(messages), completion("x", 1)] {
+        let SubmitError::Refused(error) = adapter.submit(request).await.unwrap_err() else {
+            panic!("the engine lives")
+        };
+        assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidParams, message));
+    }
+}
+
+/// LCPP-008
+#[tokio::test]
+async fn a_loss_is_told_in_words_for_its_reader() {
+    let server = MockServer::start().await;
+    answer(&server, "/completion", ResponseTemplate::new(503).set_body_string("my secret")).await;
+    let adapter = LlamaCpp::new(&server.uri(), None).unwrap();
+    let lost = |why: &str| SubmitError::Lost(why.to_owned());
+    let error = adapter.submit(completion("x", 1)).await.unwrap_err();
+    assert_eq!(error, lost("it answered /completion with 503"));
+    let nobody = LlamaCpp::new("http://127.0.0.1:9", None).unwrap();
+    let error = nobody.submit(completion("x", 1)).await.unwrap_err();
+    assert_eq!(error, lost("nobody answers at its address"));
 }
 
 async fn answer(server: &MockServer, at: &str, with: ResponseTemplate) {

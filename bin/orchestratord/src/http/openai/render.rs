@@ -133,10 +133,12 @@ impl Reply {
 }
 
 pub(super) fn usage(end: &End) -> Usage {
+    // The protocol has no way to say "unknown", which only a cancelled task's count is.
+    let tokens_in = end.tokens_in.unwrap_or(0);
     Usage {
-        prompt_tokens: end.tokens_in,
+        prompt_tokens: tokens_in,
         completion_tokens: end.tokens_out,
-        total_tokens: end.tokens_in + end.tokens_out,
+        total_tokens: tokens_in + end.tokens_out,
     }
 }
 
