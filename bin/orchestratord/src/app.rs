@@ -13,20 +13,28 @@ use registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::Health;
 use wire::config::{PoolConfig, QueueConfig};
 
-use crate::compose::{PoolManager, connect};
-use crate::exit::{Fatal, TEMPORARY};
+use crate::compose::{PoolManager, connect, program_on};
+use crate::exit::{CONFIG, Fatal, TEMPORARY};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView};
-use crate::http::{AppState, Guard, Server, ServerLimits, router};
+use crate::http::{AppState, Guard, SERVICE, Server, ServerLimits, router};
 use crate::metrics::EdgeMetrics;
 use crate::pool_manager::{self, PoolManagerClient, PoolViews};
+use crate::serve::reachable;
 use crate::settings::Settings;
 
 /// Running tasks may finish for this long after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections may close for this long after that.
 const LINGER: Duration = Duration::from_secs(1);
+/// When nobody waits any more, readers have this long to receive their last event.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// And engines this long to be gone.
+const AT_ONCE: Duration = Duration::from_millis(500);
+/// Whether it is one of us that has our port is known within this time.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// A started orchestratord.
 pub(crate) struct Running {
@@ -34,7 +42,15 @@ pub(crate) struct Running {
     state: AppState,
     pool_manager: PoolManager,
     stop: Stop,
-    tasks: TaskTracker,
+    tasks: Tasks,
+}
+
+/// What runs, in the order in which it ends.
+#[derive(Default)]
+struct Tasks {
+    dispatch: TaskTracker,
+    server: TaskTracker,
+    background: TaskTracker,
 }
 
 /// The stages of a stop, in the order they are cancelled.
@@ -53,9 +69,9 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     let tokens = settings.tokens()?.map(Arc::new);
     let listener = bind(listen).await?;
     let addr = listener.local_addr().context("reading the listener's address")?;
-    let pool_manager = PoolManager::start(settings).await?;
+    let pool_manager = PoolManager::start(settings, addr).await?;
     let stop = Stop::default();
-    let tasks = TaskTracker::new();
+    let tasks = Tasks::default();
 
     let mut exposition = prometheus_client::registry::Registry::default();
     let metrics = EdgeMetrics::register(&mut exposition);
@@ -68,7 +84,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         dispatch::Limits { drain: DRAIN, ..dispatch::Limits::default() },
         dispatch::Metrics::register(&mut exposition),
         stop.accepting.clone(),
-        tasks.clone(),
+        tasks.dispatch.clone(),
     );
     let view = FeedView::default();
     let parts = FeedParts {
@@ -81,14 +97,14 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         metrics: metrics.clone(),
     };
     let feed = feed(settings, parts)?;
-    tasks.spawn(feed.run(stop.background.clone()));
+    tasks.background.spawn(feed.run(stop.background.clone()));
     let (pools, orders) = match pool_manager.endpoint() {
         None => (PoolViews::none(), None),
         Some(endpoint) => {
             let client = reqwest::Client::builder().no_proxy().build().context("building an HTTP client")?;
             let orders = PoolManagerClient::new(endpoint.clone(), client.clone());
             let (views, follower) = pool_manager::follow(endpoint, client, stop.background.clone());
-            tasks.spawn(follower);
+            tasks.background.spawn(follower);
             (views, Some(orders))
         }
     };
@@ -106,28 +122,51 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         started: crate::http::StartTime::now(),
     };
     let server = Server::new(listener, router(state.clone()), ServerLimits::default());
-    tasks.spawn(server.run(stop.accepting.clone(), stop.connections.clone()));
+    tasks.server.spawn(server.run(stop.accepting.clone(), stop.connections.clone()));
     Ok(Running { addr, state, pool_manager, stop, tasks })
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(listen).await.map_err(|error| {
-        let message = match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!(
-                "{listen} is in use by another program (`ss -ltnp 'sport = :{}'` names it); \
-                 stop it, or choose another address with ORCHD_ADDR or api.listen",
-                listen.port()
-            ),
-            _ => format!("cannot listen on {listen}: {error}"),
-        };
-        Fatal::new(TEMPORARY, message).into()
-    })
+    match TcpListener::bind(listen).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(in_use(listen).await.into()),
+        Err(error) => {
+            let message = format!(
+                "cannot listen on {listen}: {error}; choose an address of this machine and a free port \
+                 with ORCHD_ADDR or api.listen"
+            );
+            Err(Fatal::new(CONFIG, message).into())
+        }
+    }
+}
+
+async fn in_use(listen: SocketAddr) -> Fatal {
+    let at = reachable(listen);
+    let elsewhere = "or choose another address with ORCHD_ADDR or api.listen";
+    if is_orchestratord(at).await {
+        let message = format!(
+            "an orchestratord already runs at http://{at}; `orchestratord run …` uses it; stop it, {elsewhere}"
+        );
+        return Fatal::new(TEMPORARY, message);
+    }
+    let holder = match program_on(listen.port()).await {
+        Some(program) => format!("{listen} is in use by {program}"),
+        None => format!("{listen} is in use by another user's program"),
+    };
+    Fatal::new(TEMPORARY, format!("{holder}; stop it, {elsewhere}"))
+}
+
+/// Whether one of us answers there.
+pub(crate) async fn is_orchestratord(addr: SocketAddr) -> bool {
+    // Proxy variables must not send loopback traffic elsewhere.
+    let Ok(http) = reqwest::Client::builder().no_proxy().timeout(PROBE).build() else { return false };
+    let Ok(answer) = http.get(format!("http://{addr}/health")).send().await else { return false };
+    answer.json::<Health>().await.is_ok_and(|health| health.service == SERVICE)
 }
 
 fn feed(settings: &Settings, parts: FeedParts) -> Result<Feed> {
     let dir = settings.config.paths.runtime.join("engines");
-    let dir =
-        HandoffDir::open(&dir).with_context(|| format!("opening the handoff directory {}", dir.display()))?;
+    let dir = HandoffDir::open(&dir).map_err(|error| settings.unusable_runtime(&dir, &error))?;
     let mut feed = Feed::new(parts, dir);
     if let Some(handoff) = &settings.shim {
         let url = EngineUrl::try_new(&handoff.url).context("reading ORCHD_LLAMACPP_URL")?;
@@ -174,23 +213,49 @@ impl Running {
         &self.state
     }
 
-    /// Stops in order: nothing new, running tasks for a while, then everything. `now` skips the
-    /// waiting.
+    /// Stops in order: nothing new, running tasks for a while, connections, our view of the engines,
+    /// the engines. From when `now` resolves, whenever that is, nothing is waited for any more.
     pub(crate) async fn shutdown(self, now: impl Future<Output = ()>) {
-        self.stop.accepting.cancel();
-        self.tasks.close();
-        let orderly = async {
-            self.state.dispatch.drained().await;
-            tokio::time::sleep(LINGER).await;
+        let hurry = CancellationToken::new();
+        let impatience = async {
+            now.await;
+            tracing::info!("stopping at once");
+            hurry.cancel();
+            std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = orderly => {}
-            () = now => tracing::info!("stopping at once"),
-            () = tokio::time::sleep(DRAIN + LINGER) => tracing::warn!("tasks were still running; cutting them off"),
+            () = self.stop_in_order(&hurry) => {}
+            () = impatience => {}
         }
-        self.stop.connections.cancel();
-        self.stop.background.cancel();
-        self.tasks.wait().await;
-        self.pool_manager.shutdown().await;
     }
+
+    async fn stop_in_order(self, hurry: &CancellationToken) {
+        let Self { state, pool_manager, stop, tasks, .. } = self;
+        stop.accepting.cancel();
+        for tracker in [&tasks.dispatch, &tasks.server, &tasks.background] {
+            tracker.close();
+        }
+        patiently(DRAIN + LINGER, hurry, tasks.dispatch.wait()).await;
+        // Before the engines' withdrawal, which would end what still runs as lost.
+        state.dispatch.interrupt_now();
+        patiently(LINGER, hurry, tasks.server.wait()).await;
+        if hurry.is_cancelled() {
+            let _ = tokio::time::timeout(LAST_WORDS, tasks.server.wait()).await;
+        }
+        stop.connections.cancel();
+        patiently(LINGER, hurry, tasks.server.wait()).await;
+        stop.background.cancel();
+        patiently(LINGER, hurry, tasks.background.wait()).await;
+        tokio::select! {
+            () = pool_manager.shutdown(hurry.cancelled()) => {}
+            () = async { hurry.cancelled().await; tokio::time::sleep(AT_ONCE).await } => {
+                tracing::warn!("an engine or a build still ends; the next start finds what is left of it");
+            }
+        }
+    }
+}
+
+/// Waits for an end, but not for long and not when nobody waits any more.
+async fn patiently(limit: Duration, hurry: &CancellationToken, end: impl Future<Output = ()>) {
+    let _either_way = hurry.run_until_cancelled(tokio::time::timeout(limit, end)).await;
 }

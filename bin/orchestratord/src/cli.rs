@@ -37,10 +37,33 @@ pub struct RunArgs {
     /// Tokens to generate at most
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: u32,
-    /// Sampling temperature; 0 always takes the likeliest token
-    #[arg(long, default_value_t = 0.0)]
+    /// Sampling temperature, 0 to 10; 0 always takes the likeliest token
+    #[arg(long, default_value_t = 0.0, value_parser = temperature)]
     pub temperature: f64,
     /// Sampling seed
     #[arg(long)]
     pub seed: Option<u32>,
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=10.0).contains(&value) => Ok(value),
+        _ => Err("a temperature is a number from 0 to 10".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temperature_is_a_number_from_0_to_10() {
+        let parse = |text| Cli::try_parse_from(["orchestratord", "run", "x", text]);
+        for good in ["--temperature=0", "--temperature=0.7", "--temperature=10"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in ["--temperature=NaN", "--temperature=-0.1", "--temperature=10.1", "--temperature=inf"] {
+            assert_eq!(parse(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
 }

@@ -3,14 +3,16 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use handoff::Claim;
+use pool_managerd::{AppConfigError, StartError};
 use worker_adapters_llamacpp_http::LlamaCpp;
 
-use crate::exit::{CONFIG, Fatal, LOCKED};
+use crate::exit::{CONFIG, Fatal, Held};
 use crate::feed::Connect;
 use crate::pool_manager::Endpoint;
-use crate::settings::Settings;
+use crate::serve::reachable;
+use crate::settings::{Settings, with_causes};
 
 /// pool-managerd, inside this process or beside it.
 pub(crate) enum PoolManager {
@@ -23,8 +25,9 @@ pub(crate) enum PoolManager {
 }
 
 impl PoolManager {
-    /// Starts it, or finds it.
-    pub(crate) async fn start(settings: &Settings) -> Result<Self> {
+    /// Starts it, or finds it. `addr` is where this orchestratord listens, for those who find the
+    /// runtime directory in use; see [`Held`].
+    pub(crate) async fn start(settings: &Settings, addr: SocketAddr) -> Result<Self> {
         let config = &settings.config;
         if let Some(url) = &config.pool_managerd.url {
             return external(settings, url).map(Self::External);
@@ -32,19 +35,16 @@ impl PoolManager {
         if config.pools.is_empty() {
             return Ok(Self::None);
         }
-        let app = pool_managerd::AppConfig::from_config(
-            config,
-            &settings.env,
-            SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        )
-        .context("preparing pool-managerd")?;
-        match pool_managerd::App::start(app).await {
-            Ok(running) => Ok(Self::Embedded(running)),
-            Err(error @ pool_managerd::StartError::Locked { .. }) => {
-                Err(Fatal::new(LOCKED, error.to_string()).into())
-            }
-            Err(error) => Err(anyhow::Error::new(error).context("starting pool-managerd")),
-        }
+        let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut app = pool_managerd::AppConfig::from_config(config, &settings.env, inside).map_err(
+            |error| match error {
+                AppConfigError::Pool { .. } => settings.mistake(&with_causes(&error)).into(),
+                error => anyhow::Error::new(error).context("preparing to run engines"),
+            },
+        )?;
+        app.holder = Some(format!("{} at http://{}", settings.command, reachable(addr)));
+        let started = pool_managerd::App::start(app).await;
+        started.map(Self::Embedded).map_err(|error| not_started(settings, error))
     }
 
     /// Where it listens.
@@ -53,18 +53,37 @@ impl PoolManager {
             Self::Embedded(running) => Some(Endpoint {
                 url: format!("http://{}", running.addr()),
                 token: running.token().to_owned(),
+                inside: true,
             }),
             Self::External(endpoint) => Some(endpoint.clone()),
             Self::None => None,
         }
     }
 
-    /// Stops what runs inside this process; its engines as their pools' `on_exit` says.
-    pub(crate) async fn shutdown(self) {
+    /// Stops what runs inside this process; its engines as their pools' `on_exit` says, and without
+    /// grace from when `now` resolves.
+    pub(crate) async fn shutdown(self, now: impl Future<Output = ()>) {
         if let Self::Embedded(running) = self {
-            running.shutdown().await;
+            running.shutdown_unless(now).await;
         }
     }
+}
+
+fn not_started(settings: &Settings, error: StartError) -> anyhow::Error {
+    match error {
+        StartError::Locked { runtime_dir, holder, who } => Held { runtime_dir, pid: holder, who }.into(),
+        StartError::RuntimeDir { path, source } => settings.unusable_runtime(&path, &source).into(),
+        StartError::Handoffs(source) => {
+            settings.unusable_runtime(&settings.config.paths.runtime.join("engines"), &source).into()
+        }
+        error => anyhow::Error::new(error).context("preparing to run engines"),
+    }
+}
+
+/// The program that listens on a port, for people.
+pub(crate) async fn program_on(port: u16) -> Option<String> {
+    let holder = tokio::task::spawn_blocking(move || pool_managerd::holder_of_port(port)).await.ok()??;
+    Some(format!("{} (PID {})", holder.name, holder.pid))
 }
 
 fn external(settings: &Settings, url: &str) -> Result<Endpoint> {
@@ -78,7 +97,7 @@ fn external(settings: &Settings, url: &str) -> Result<Endpoint> {
         );
         Fatal::new(CONFIG, message)
     })?;
-    Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), token: token.trim().to_owned() })
+    Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), token: token.trim().to_owned(), inside: false })
 }
 
 /// Adapters for claims.

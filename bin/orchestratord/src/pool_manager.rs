@@ -37,6 +37,8 @@ impl PoolViews {
 pub(crate) struct Endpoint {
     pub(crate) url: String,
     pub(crate) token: String,
+    /// It runs inside this process, with this process's configuration.
+    pub(crate) inside: bool,
 }
 
 /// Gives pool-managerd orders. Cheap to clone.
@@ -90,36 +92,84 @@ pub(crate) fn follow(
 ) -> (PoolViews, impl Future<Output = ()> + Send) {
     let (sender, receiver) = watch::channel(Arc::default());
     let task = async move {
-        let mut reachable = true;
-        loop {
-            match fetch(&endpoint, &client).await {
-                Ok(pools) => {
-                    reachable = true;
-                    sender.send_if_modified(|before| {
-                        let changed = **before != pools;
-                        if changed {
-                            *before = Arc::new(pools);
-                        }
-                        changed
-                    });
-                }
-                Err(error) if reachable => {
-                    reachable = false;
-                    tracing::warn!(url = endpoint.url, %error, "pool-managerd does not answer; engines that are ready stay in use");
-                }
-                Err(_) => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(PERIOD) => {}
-            }
-        }
+        // An answer that is late must not hold up the end.
+        stop.run_until_cancelled(follow_for_ever(&endpoint, &client, &sender)).await;
     };
     (PoolViews(receiver), task)
 }
 
+async fn follow_for_ever(
+    endpoint: &Endpoint,
+    client: &reqwest::Client,
+    views: &watch::Sender<Arc<Vec<PoolView>>>,
+) {
+    let mut reachable = true;
+    loop {
+        match fetch(endpoint, client).await {
+            Ok(pools) => {
+                reachable = true;
+                views.send_if_modified(|before| {
+                    let changed = **before != pools;
+                    if changed {
+                        *before = Arc::new(pools);
+                    }
+                    changed
+                });
+            }
+            Err(error) if reachable => {
+                reachable = false;
+                tracing::warn!(url = endpoint.url, %error, "pool-managerd does not answer; engines that are ready stay in use");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
 async fn fetch(endpoint: &Endpoint, client: &reqwest::Client) -> Result<Vec<PoolView>, reqwest::Error> {
     let request = client.get(format!("{}/v2/pools", endpoint.url)).bearer_auth(&endpoint.token);
-    let list: PoolList = request.timeout(TIMEOUT).send().await?.error_for_status()?.json().await?;
+    let mut list: PoolList = request.timeout(TIMEOUT).send().await?.error_for_status()?.json().await?;
+    for pool in &mut list.pools {
+        for error in pool.replicas.iter_mut().filter_map(|replica| replica.last_error.as_mut()) {
+            error.remedy = error.remedy.take().map(|remedy| our_words(&remedy, &pool.id, endpoint.inside));
+        }
+    }
     Ok(list.pools)
+}
+
+/// The first words of what brings a pool up again where pool-managerd runs inside.
+pub(crate) const RESTART: &str = "restart orchestratord";
+
+/// pool-managerd's remedies end in "then preload the pool". Whoever reads them here reaches
+/// pool-managerd only through us, and its configuration is read only when it starts.
+fn our_words(remedy: &str, pool: &PoolId, inside: bool) -> String {
+    let Some((first, _)) = remedy.rsplit_once("preload") else { return remedy.to_owned() };
+    let preload = format!("POST /v2/pools/{pool}/preload");
+    match (inside, first.starts_with("correct ")) {
+        (true, true) => format!("{first}{RESTART}"),
+        (true, false) => format!("{first}{RESTART}, or {preload}"),
+        (false, true) => format!("{first}restart pool-managerd"),
+        (false, false) => format!("{first}{preload}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_names_what_its_reader_can_do() {
+        let pool = PoolId::try_new("p").unwrap();
+        let words = |remedy, inside| our_words(remedy, &pool, inside);
+        let flags = "correct `flags` of the pool, then preload it";
+        assert_eq!(words(flags, true), "correct `flags` of the pool, then restart orchestratord");
+        assert_eq!(words(flags, false), "correct `flags` of the pool, then restart pool-managerd");
+        let tool = "install what is missing, then preload the pool";
+        assert_eq!(
+            words(tool, true),
+            "install what is missing, then restart orchestratord, or POST /v2/pools/p/preload"
+        );
+        assert_eq!(words(tool, false), "install what is missing, then POST /v2/pools/p/preload");
+        assert_eq!(words("buy memory", true), "buy memory");
+    }
 }

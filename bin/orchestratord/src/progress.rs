@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use wire::{PreparationStep, StepStatus};
+use wire::pool::ReplicaError;
+use wire::{Phase, PoolView, PreparationStep, ReplicaView, StepKind, StepStatus};
 
 /// Lines of a step that only moves forward come at most this often.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -33,7 +34,8 @@ impl Progress {
         Self { rewrites: std::io::stderr().is_terminal(), ..Self::lines() }
     }
 
-    /// Shows a step, if it has anything new to say.
+    /// Shows a step, if it has anything new to say. That a step failed does not say what follows
+    /// from it, and its reason is the pool's to tell: see [`losses`](Self::losses) and [`hopeless`].
     pub(crate) fn step(&mut self, step: &PreparationStep) {
         if step.status == StepStatus::Pending {
             return;
@@ -46,9 +48,20 @@ impl Progress {
                 return;
             }
         }
-        self.write(&line(step), step.status);
+        if step.status != StepStatus::Failed {
+            self.write(&line(step), step.status);
+        }
         let told = Told { status: step.status, description: step.description.clone(), at: now };
         self.told.insert(step.id.clone(), told);
+    }
+
+    /// Shows what was lost and starts again.
+    pub(crate) fn losses(&mut self, pool: &PoolView) {
+        for replica in &pool.replicas {
+            if let Some(step) = loss(pool, replica) {
+                self.step(&step);
+            }
+        }
     }
 
     /// Ends a moving line, so that other output starts on its own.
@@ -71,12 +84,43 @@ impl Progress {
     }
 }
 
+/// Why a pool cannot run: only when none of its replicas starts again by itself.
+pub(crate) fn hopeless(pool: &PoolView) -> Option<String> {
+    let failed = |replica: &ReplicaView| replica.phase == Phase::Failed;
+    if pool.replicas.is_empty() || !pool.replicas.iter().all(failed) {
+        return None;
+    }
+    let why = pool.replicas.iter().find_map(|replica| replica.last_error.as_ref());
+    Some(why.map_or_else(|| "its configuration must change".to_owned(), reason))
+}
+
+/// The reason of a failure, what to do, and the engine's last words.
+pub(crate) fn reason(error: &ReplicaError) -> String {
+    let remedy = error.remedy.as_deref().unwrap_or("change the configuration and start again");
+    let tail: String = error.log_tail.iter().map(|line| format!("\n  | {line}")).collect();
+    format!("{}\n  what to do: {remedy}{tail}", error.message)
+}
+
+fn loss(pool: &PoolView, replica: &ReplicaView) -> Option<PreparationStep> {
+    if !matches!(replica.phase, Phase::Backoff | Phase::BreakerOpen) {
+        return None;
+    }
+    let why = replica.last_error.as_ref().map_or("the engine was lost", |error| error.message.as_str());
+    let soon = Duration::from_millis(replica.next_attempt_ms.unwrap_or(0));
+    Some(PreparationStep {
+        // Every loss is news, also one that reads as the last did.
+        id: format!("{}/loss-{}-{}", pool.id, replica.id, replica.failures),
+        kind: StepKind::PoolWarmup,
+        description: format!("lost: {why}; starting again in {}", human(soon)),
+        status: StepStatus::Running,
+        bytes_done: None,
+        bytes_total: None,
+        estimated_ms: None,
+    })
+}
+
 fn line(step: &PreparationStep) -> String {
-    let mark = match step.status {
-        StepStatus::Completed => "✓",
-        StepStatus::Failed => "✗",
-        StepStatus::Pending | StepStatus::Running => "…",
-    };
+    let mark = if step.status == StepStatus::Completed { "✓" } else { "…" };
     let left = step.estimated_ms.filter(|_| step.status == StepStatus::Running);
     let left =
         left.map(|ms| format!(", about {} left", human(Duration::from_millis(ms)))).unwrap_or_default();
@@ -94,6 +138,32 @@ fn human(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_pool_whose_every_replica_failed_is_hopeless() {
+        let replica = |id: &str| {
+            serde_json::json!({
+                "id": id, "phase": "failed", "phase_ms": 0, "slots_total": 0, "generation": 1,
+                "failures": 1, "next_attempt_ms": 4000, "last_error": {
+                    "cause": "exit", "message": "it exited with code 1", "remedy": "mend it", "log_tail": ["oh"]
+                },
+            })
+        };
+        let mut pool: PoolView = serde_json::from_value(serde_json::json!({
+            "id": "p", "aliases": [], "model_ref": "builtin:haiku", "steps": [],
+            "replicas": [replica("r0"), replica("r1")],
+        }))
+        .unwrap();
+        let why = hopeless(&pool).unwrap();
+        assert_eq!(why, "it exited with code 1\n  what to do: mend it\n  | oh");
+        assert!(loss(&pool, &pool.replicas[0]).is_none(), "what failed does not start again");
+        pool.replicas[1].phase = Phase::Backoff;
+        assert_eq!(hopeless(&pool), None);
+        let step = loss(&pool, &pool.replicas[1]).unwrap();
+        assert_eq!(line(&step), "… p: lost: it exited with code 1; starting again in 4 s");
+        pool.replicas.clear();
+        assert_eq!(hopeless(&pool), None, "nothing is known yet");
+    }
 
     #[test]
     fn a_running_step_says_how_long_it_takes() {

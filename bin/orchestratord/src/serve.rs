@@ -1,87 +1,167 @@
 //! `orchestratord serve`: the control plane until it is told to stop.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use wire::{Phase, PoolView};
+use wire::pool::ReplicaError;
+use wire::{Phase, PoolId, PoolView};
 
 use crate::app::{self, Running};
-use crate::logging;
-use crate::progress::Progress;
+use crate::logging::{self, Form, Reader};
+use crate::progress::{Progress, reason};
 use crate::settings::Settings;
 
-/// Runs until TERM or INT; a second one stops at once.
+/// Runs until a signal asks it to end; a second one stops at once.
 pub async fn serve(config: Option<&Path>) -> Result<()> {
     let settings = Settings::read(config)?;
-    logging::init(&settings.config.log, "info");
+    let form = logging::init(&settings.config.log, Reader::Daemon);
     let mut signals = Signals::new()?;
-    let running = app::start(&settings, settings.config.api.listen).await?;
+    let running = tokio::select! {
+        running = app::start(&settings, settings.config.api.listen) => running?,
+        // Engines are started last, so there is none yet.
+        () = signals.next() => return Ok(()),
+    };
     tracing::info!(addr = %running.addr(), "listening");
     tokio::select! {
-        () = announce(&settings, &running) => {}
+        () = Announcer::new(&settings, &running, form).run() => {}
         () = signals.next() => {}
     }
     tracing::info!("stopping; once more stops at once");
-    running.shutdown(async move { signals.next().await }).await;
+    running.shutdown(signals.next()).await;
     Ok(())
 }
 
-/// TERM and INT.
+/// The signals that ask a process to end: from a supervisor, a keyboard, and a terminal that closes.
 pub(crate) struct Signals {
     term: Signal,
     int: Signal,
+    quit: Signal,
+    /// Absent under `nohup`, whose point it is.
+    hup: Option<Signal>,
 }
 
 impl Signals {
     pub(crate) fn new() -> Result<Self> {
         let listen = |kind| signal(kind).context("listening for signals");
-        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
+        let hup = if ignores_hup() { None } else { Some(listen(SignalKind::hangup())?) };
+        Ok(Self {
+            term: listen(SignalKind::terminate())?,
+            int: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
+            hup,
+        })
     }
 
     pub(crate) async fn next(&mut self) {
+        let hup = async {
+            match &mut self.hup {
+                Some(hup) => hup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.int.recv() => {}
+            _ = self.quit.recv() => {}
+            _ = hup => {}
         }
     }
 }
 
-/// Shows the preparation, then what a person needs next. Never returns: there is always a signal
-/// to wait for.
-async fn announce(settings: &Settings, running: &Running) {
-    let mut progress = Progress::lines();
-    let mut told_ready = Vec::new();
-    let mut told_failed: Vec<(wire::PoolId, u64)> = Vec::new();
-    loop {
-        let pools = running.state().pools();
-        for pool in &pools {
-            if running.state().is_ready(&pool.id) {
-                if !told_ready.contains(&pool.id) {
-                    told_ready.push(pool.id.clone());
-                    banner(settings, running, pool);
-                }
-            } else {
-                pool.steps.iter().for_each(|step| progress.step(step));
-                tell_failure(pool, &mut told_failed);
+/// Whether whoever started us wants us to outlive the terminal.
+fn ignores_hup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+/// Shows the preparation, then what a person needs next.
+struct Announcer<'a> {
+    settings: &'a Settings,
+    running: &'a Running,
+    form: Form,
+    progress: Progress,
+    ready: Vec<PoolId>,
+    failed: Vec<(PoolId, u64)>,
+}
+
+impl<'a> Announcer<'a> {
+    fn new(settings: &'a Settings, running: &'a Running, form: Form) -> Self {
+        let (ready, failed) = (Vec::new(), Vec::new());
+        Self { settings, running, form, progress: Progress::lines(), ready, failed }
+    }
+
+    /// Never returns: there is always a signal to wait for.
+    async fn run(mut self) {
+        let mut views = self.running.state().pools.subscribe();
+        let mut registry = self.running.state().registry.changed();
+        loop {
+            let pools = views.borrow_and_update().clone();
+            registry.borrow_and_update();
+            pools.iter().for_each(|pool| self.look(pool));
+            self.look_at_others();
+            let changed = tokio::select! {
+                changed = views.changed() => changed,
+                changed = registry.changed() => changed,
+            };
+            if changed.is_err() {
+                // No pool-managerd was ever followed, or we are stopping.
+                let _ = registry.changed().await;
             }
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
-}
 
-fn tell_failure(pool: &PoolView, told: &mut Vec<(wire::PoolId, u64)>) {
-    for replica in pool.replicas.iter().filter(|replica| replica.phase == Phase::Failed) {
-        let key = (pool.id.clone(), replica.generation);
-        let Some(error) = replica.last_error.as_ref().filter(|_| !told.contains(&key)) else { continue };
-        told.push(key);
-        let remedy = error.remedy.as_deref().unwrap_or("change the configuration and start again");
-        let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(stderr, "pool {} cannot run: {}\n  what to do: {remedy}", pool.id, error.message);
-        for line in &error.log_tail {
-            let _ = writeln!(stderr, "  | {line}");
+    fn look(&mut self, pool: &PoolView) {
+        if self.running.state().is_ready(&pool.id) {
+            self.tell_ready(pool);
+            return;
+        }
+        pool.steps.iter().for_each(|step| self.progress.step(step));
+        for replica in pool.replicas.iter().filter(|replica| replica.phase == Phase::Failed) {
+            let key = (pool.id.clone(), replica.generation);
+            if let Some(error) = replica.last_error.as_ref().filter(|_| !self.failed.contains(&key)) {
+                self.failed.push(key);
+                self.tell_failure(&pool.id, error);
+            }
+        }
+    }
+
+    /// Pools that only handoffs speak of.
+    fn look_at_others(&mut self) {
+        let state = self.running.state();
+        for id in state.dispatch.pool_ids() {
+            if !self.ready.contains(&id)
+                && state.is_ready(&id)
+                && let Some(pool) = state.pool(&id)
+            {
+                self.tell_ready(&pool);
+            }
+        }
+    }
+
+    fn tell_ready(&mut self, pool: &PoolView) {
+        if !self.ready.contains(&pool.id) {
+            self.ready.push(pool.id.clone());
+            banner(self.settings, self.running, pool);
+        }
+    }
+
+    fn tell_failure(&self, pool: &PoolId, error: &ReplicaError) {
+        match self.form {
+            Form::Text => {
+                let _ = writeln!(std::io::stderr(), "pool {pool} cannot run: {}", reason(error));
+            }
+            Form::Json => tracing::error!(
+                %pool,
+                cause = error.cause,
+                remedy = error.remedy,
+                log_tail = error.log_tail.join("\n"),
+                "the pool cannot run: {}",
+                error.message
+            ),
         }
     }
 }
@@ -107,12 +187,16 @@ fn banner(settings: &Settings, running: &Running, pool: &PoolView) {
     );
     if settings.config.api.tokens_file.is_some() {
         let path = settings.tokens_path();
-        let _ = writeln!(out, "  tokens    {}\n", path.display());
+        let _ = writeln!(
+            out,
+            "  tokens    {path}: clients send the one on its `data` line, as\n            export LLAMA_ORCH_TOKEN=$(awk '$1 == \"data\" {{print $2; exit}}' '{path}')\n",
+            path = path.display()
+        );
     }
     let _ = out.flush();
 }
 
 /// An address that a client on this machine can use.
-pub(crate) fn reachable(addr: std::net::SocketAddr) -> std::net::SocketAddr {
+pub(crate) fn reachable(addr: SocketAddr) -> SocketAddr {
     if addr.ip().is_unspecified() { ([127, 0, 0, 1], addr.port()).into() } else { addr }
 }

@@ -8,7 +8,7 @@ use config_loader::{Env, Origin};
 use wire::config::{Config, TokensFile};
 use wire::{Handoff, PoolId, ReplicaId};
 
-use crate::exit::{CONFIG, Fatal};
+use crate::exit::{CONFIG, Fatal, SERVE};
 use crate::tokens::Tokens;
 
 /// What a start depends on.
@@ -17,6 +17,19 @@ pub(crate) struct Settings {
     pub(crate) env: Env,
     /// An engine to bind at start (`ORCHD_LLAMACPP_URL`).
     pub(crate) shim: Option<Handoff>,
+    /// The configuration file, where there is one.
+    pub(crate) file: Option<PathBuf>,
+    /// What this process calls itself where others may ask.
+    pub(crate) command: &'static str,
+}
+
+/// What a client of the configured orchestratord sends, and where that comes from.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Access {
+    /// The bearer token.
+    pub(crate) token: Option<String>,
+    /// The tokens file that the configuration names.
+    pub(crate) file: Option<PathBuf>,
 }
 
 impl Settings {
@@ -25,13 +38,51 @@ impl Settings {
         let env = Env::from_process().map_err(|error| Fatal::new(CONFIG, error.to_string()))?;
         let loaded =
             config_loader::load(path, &env).map_err(|error| Fatal::new(CONFIG, error.to_string()))?;
+        let file = match &loaded.origin {
+            Origin::File(path) => Some(path.clone()),
+            Origin::BuiltIn => None,
+        };
         let mut config = loaded.config;
         let shim = shim(&env)?;
         if shim.is_some() && matches!(loaded.origin, Origin::BuiltIn) {
             // Someone who brings an engine and no configuration wants that engine only.
             config.pools.clear();
         }
-        Ok(Self { config, env, shim })
+        Ok(Self { config, env, shim, file, command: SERVE })
+    }
+
+    /// A mistake in the configuration, with the file that it is in.
+    pub(crate) fn mistake(&self, problem: &str) -> Fatal {
+        match &self.file {
+            Some(file) => Fatal::new(CONFIG, format!("{}: {problem}", file.display())),
+            None => Fatal::new(CONFIG, problem),
+        }
+    }
+
+    /// The runtime directory cannot be used.
+    pub(crate) fn unusable_runtime(&self, path: &Path, why: &dyn std::error::Error) -> Fatal {
+        let message = format!(
+            "cannot use {} in the runtime directory {}: {}; check its permissions and the free space, \
+             or choose another directory with ORCHD_RUNTIME_DIR or paths.runtime",
+            path.display(),
+            self.config.paths.runtime.display(),
+            with_causes(why)
+        );
+        Fatal::new(CONFIG, message)
+    }
+
+    /// What `run` sends to the orchestratord of this configuration: `LLAMA_ORCH_TOKEN`, else what the
+    /// tokens file says.
+    pub(crate) fn access(&self) -> Result<Access> {
+        let given = self.env.text("LLAMA_ORCH_TOKEN");
+        let given = given.map_err(|error| Fatal::new(CONFIG, error.to_string()))?.map(str::to_owned);
+        let file = self.config.api.tokens_file.as_ref().map(|_| self.tokens_path());
+        // A file that cannot be read is somebody else's; the daemon's answer will say what is missing.
+        let token = given.or_else(|| {
+            let text = std::fs::read_to_string(file.as_ref()?).ok()?;
+            first_token(&text, "data").or_else(|| first_token(&text, "control"))
+        });
+        Ok(Access { token, file })
     }
 
     /// The bearer tokens; refuses an address that others can reach without any.
@@ -74,11 +125,23 @@ impl Settings {
             };
             let text =
                 format!("# Bearer tokens of this orchestratord.\n{}{}", token("control"), token("data"));
-            write_private(&path, &text)
-                .with_context(|| format!("writing the tokens file {}", path.display()))?;
+            write_private(&path, &text).map_err(|error| self.unusable_runtime(&path, &error))?;
         }
         Ok(path)
     }
+}
+
+fn first_token(text: &str, scope: &str) -> Option<String> {
+    text.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [found, token] if found == scope => Some(token.to_owned()),
+        _ => None,
+    })
+}
+
+/// An error and its causes in one line, for people.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
@@ -108,4 +171,30 @@ fn shim(env: &Env) -> Result<Option<Handoff>> {
     handoff.pool_id = pool;
     handoff.replica_id = replica;
     Ok(Some(handoff))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_takes_the_data_token_and_the_variable_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        std::fs::write(&path, "# ours\ncontrol cccccccccccccccc\ndata dddddddddddddddd\n").unwrap();
+        let mut config = Config::default();
+        config.api.tokens_file = Some(TokensFile::Path(path.clone()));
+        let access = |variables: &[(&str, &str)]| {
+            let env = Env::new(dir.path(), variables.iter().copied());
+            let config = config.clone();
+            Settings { config, env, shim: None, file: None, command: SERVE }.access().unwrap()
+        };
+        assert_eq!(access(&[]).token.as_deref(), Some("dddddddddddddddd"));
+        assert_eq!(access(&[]).file.as_ref(), Some(&path));
+        assert_eq!(access(&[("LLAMA_ORCH_TOKEN", "mine")]).token.as_deref(), Some("mine"));
+        std::fs::write(&path, "control cccccccccccccccc\n").unwrap();
+        assert_eq!(access(&[]).token.as_deref(), Some("cccccccccccccccc"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(access(&[]).token, None);
+    }
 }

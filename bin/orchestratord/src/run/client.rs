@@ -4,41 +4,35 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use reqwest::{RequestBuilder, Response};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use wire::pool::PoolList;
 use wire::task::Accepted;
-use wire::{ErrorEnvelope, Health, PoolView, TaskId};
+use wire::{ErrorEnvelope, PoolView, TaskId, TaskView};
 
 use super::events::Events;
 use crate::cli::RunArgs;
-use crate::exit::{Fatal, UNAVAILABLE};
-use crate::http::SERVICE;
+use crate::exit::{CONFIG, Fatal, UNAVAILABLE};
+use crate::settings::Access;
 
-/// Whether anybody listens is known within this time.
-const PROBE: Duration = Duration::from_secs(1);
+/// What is asked on the side is answered within this time.
+const SHORT: Duration = Duration::from_secs(1);
 /// Keepalives come every 15 s, so a stream silent for this long is dead.
 const SILENCE: Duration = Duration::from_secs(45);
 
 /// A client of one orchestratord.
 pub(super) struct Client {
     base: String,
-    token: Option<String>,
+    access: Access,
     http: reqwest::Client,
 }
 
 impl Client {
-    pub(super) fn new(addr: SocketAddr, token: Option<String>) -> Result<Self> {
+    pub(super) fn new(addr: SocketAddr, access: Access) -> Result<Self> {
         // Proxy variables must not send loopback traffic elsewhere.
         let http = reqwest::Client::builder().no_proxy().read_timeout(SILENCE).build();
-        Ok(Self { base: format!("http://{addr}"), token, http: http.context("building an HTTP client")? })
-    }
-
-    pub(super) async fn is_orchestratord(&self) -> bool {
-        let answer = self.http.get(format!("{}/health", self.base)).timeout(PROBE).send().await;
-        let Ok(answer) = answer else { return false };
-        answer.json::<Health>().await.is_ok_and(|health| health.service == SERVICE)
+        Ok(Self { base: format!("http://{addr}"), access, http: http.context("building an HTTP client")? })
     }
 
     pub(super) async fn first_pool(&self) -> Result<String> {
@@ -72,20 +66,18 @@ impl Client {
 
     pub(super) async fn cancel(&self, task: &TaskId) {
         let request = self.authorised(self.http.delete(format!("{}/v2/tasks/{task}", self.base)));
-        let _ = request.timeout(PROBE).send().await;
+        let _ = request.timeout(SHORT).send().await;
     }
 
-    /// Why a pool cannot run, in its own words.
-    pub(super) async fn failure_of(&self, pool: &str) -> Option<String> {
-        let view: PoolView = self.read(self.http.get(format!("{}/v2/pools/{pool}", self.base))).await.ok()?;
-        let error = view.replicas.into_iter().find_map(|replica| replica.last_error)?;
-        let tail: String = error.log_tail.iter().map(|line| format!("\n  | {line}")).collect();
-        let remedy = error.remedy.map(|remedy| format!("\n  what to do: {remedy}")).unwrap_or_default();
-        Some(format!("{}{remedy}{tail}", error.message))
+    /// The pool of a task as it is now.
+    pub(super) async fn pool_of(&self, task: &TaskId) -> Result<PoolView> {
+        let task = self.http.get(format!("{}/v2/tasks/{task}", self.base)).timeout(SHORT);
+        let task: TaskView = self.read(task).await?;
+        self.read(self.http.get(format!("{}/v2/pools/{}", self.base, task.pool_id)).timeout(SHORT)).await
     }
 
     fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.token {
+        match &self.access.token {
             Some(token) => request.bearer_auth(token),
             None => request,
         }
@@ -98,6 +90,9 @@ impl Client {
             return Ok(answer);
         }
         let status = answer.status();
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(self.refused().into());
+        }
         let message = match answer.json::<ErrorEnvelope>().await {
             Ok(ErrorEnvelope { error }) => {
                 let hint = error.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -106,6 +101,18 @@ impl Client {
             Err(_) => format!("the orchestratord at {} answered {status}", self.base),
         };
         Err(Fatal::new(if status.is_server_error() { UNAVAILABLE } else { 1 }, message).into())
+    }
+
+    fn refused(&self) -> Fatal {
+        let token = match &self.access.file {
+            Some(file) => format!("the `data` token in {}", file.display()),
+            None => "a `data` token from the tokens file that it was configured with".to_owned(),
+        };
+        let what = if self.access.token.is_some() { "does not know this token" } else { "needs a token" };
+        Fatal::new(
+            CONFIG,
+            format!("the orchestratord at {} {what}; set LLAMA_ORCH_TOKEN to {token}", self.base),
+        )
     }
 
     async fn read<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T> {

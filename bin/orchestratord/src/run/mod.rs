@@ -1,53 +1,94 @@
 //! `orchestratord run`: one question, its answer on stdout as it comes, progress on stderr. A client
 //! of the HTTP API like any other, also of the orchestratord that it starts itself.
 
+mod answer;
 mod client;
 mod events;
+mod output;
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use wire::event::TaskEvent;
-use wire::{StepStatus, TaskId};
+use anyhow::Result;
 
+use crate::app;
 use crate::cli::RunArgs;
-use crate::exit::{Fatal, UNAVAILABLE};
-use crate::progress::Progress;
+use crate::exit::{Fatal, Held, RUN};
+use crate::logging::{self, Reader};
 use crate::serve::{Signals, reachable};
-use crate::settings::Settings;
-use crate::{app, logging};
+use crate::settings::{Access, Settings};
+use answer::{Answer, Ended, Gone};
 use client::Client;
 
 /// Interrupted by the user, as shells count it.
 const INTERRUPTED: u8 = 130;
-/// Reconnections in a row before a stream is given up.
-const RECONNECTS: u32 = 5;
+/// An orchestratord that has the runtime directory starts or stops within this time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const ASK_EVERY: Duration = Duration::from_millis(200);
 
 /// Asks and prints.
 pub async fn run(config: Option<&Path>, args: &RunArgs) -> Result<()> {
-    let mut settings = Settings::read(config)?;
-    logging::init(&settings.config.log, "warn");
+    let settings = Settings { command: RUN, ..Settings::read(config)? };
+    logging::init(&settings.config.log, Reader::Asker);
     let mut signals = Signals::new()?;
-    let token = settings.env.text("LLAMA_ORCH_TOKEN").unwrap_or_default().map(str::to_owned);
-    let there = Client::new(reachable(settings.config.api.listen), token)?;
-    if there.is_orchestratord().await {
-        return ask(&there, args, &mut signals).await;
+    let access = settings.access()?;
+    let there = reachable(settings.config.api.listen);
+    if app::is_orchestratord(there).await {
+        return ask(&Client::new(there, access)?, args, &mut signals, false).await;
     }
-    // A private one: loopback, any free port, so that nothing else has to be asked for.
+    run_or_join(settings, &access, args, &mut signals).await
+}
+
+/// Runs a private one, or uses the one that has the runtime directory.
+async fn run_or_join(
+    mut settings: Settings,
+    access: &Access,
+    args: &RunArgs,
+    signals: &mut Signals,
+) -> Result<()> {
+    // Loopback, any free port, so that nothing else has to be asked for.
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     settings.config.api.listen = listen;
     settings.config.api.tokens_file = None;
-    let running = tokio::select! {
-        running = app::start(&settings, listen) => running?,
-        () = signals.next() => return Err(interrupted()),
+    let mut refused_since = Instant::now();
+    loop {
+        let started = tokio::select! {
+            started = app::start(&settings, listen) => started,
+            () = signals.next() => return Err(interrupted()),
+        };
+        let held = match started {
+            Ok(running) => return ask_own(running, args, signals).await,
+            Err(error) => error.downcast::<Held>()?,
+        };
+        match held.addr() {
+            Some(other) if app::is_orchestratord(other).await => {
+                let who = held.who.as_deref().unwrap_or_default();
+                let _ = writeln!(std::io::stderr(), "using the {who} (PID {})", held.pid);
+                match ask(&Client::new(other, access.clone())?, args, signals, false).await {
+                    Err(error) if error.is::<Gone>() => refused_since = Instant::now(),
+                    result => return result,
+                }
+            }
+            _ if refused_since.elapsed() > PATIENCE => return Err(held.into()),
+            _ => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(ASK_EVERY) => {}
+            () = signals.next() => return Err(interrupted()),
+        }
+    }
+}
+
+async fn ask_own(running: app::Running, args: &RunArgs, signals: &mut Signals) -> Result<()> {
+    let result = match Client::new(running.addr(), Access::default()) {
+        Ok(own) => ask(&own, args, signals, true).await,
+        Err(error) => Err(error),
     };
-    let own = Client::new(running.addr(), None)?;
-    let result = ask(&own, args, &mut signals).await;
-    // Nobody else is being served, so there is nothing to wait for.
-    running.shutdown(std::future::ready(())).await;
+    // Another `run` may have joined; what it is being told is told to the end.
+    running.shutdown(signals.next()).await;
     result
 }
 
@@ -55,94 +96,27 @@ fn interrupted() -> anyhow::Error {
     Fatal::new(INTERRUPTED, "interrupted").into()
 }
 
-async fn ask(client: &Client, args: &RunArgs, signals: &mut Signals) -> Result<()> {
-    let model = match &args.model {
-        Some(model) => model.clone(),
-        None => client.first_pool().await?,
+async fn ask(client: &Client, args: &RunArgs, signals: &mut Signals, own: bool) -> Result<()> {
+    let submit = async {
+        let model = match &args.model {
+            Some(model) => model.clone(),
+            None => client.first_pool().await?,
+        };
+        client.submit(&model, args).await
     };
-    let task = client.submit(&model, args).await?;
-    let mut answer = Answer { progress: Progress::moving(), last_id: None, tokens: 0 };
+    let task = tokio::select! {
+        task = submit => task?,
+        () = signals.next() => return Err(interrupted()),
+    };
+    let mut answer = Answer::new(client, &task, own);
     let result = tokio::select! {
-        result = answer.follow(client, &task) => result,
+        result = answer.follow() => result,
         () = signals.next() => Err(interrupted()),
     };
-    answer.progress.clear();
-    if result.is_err() {
+    answer.close();
+    if !matches!(result, Ok(Ended::Whole)) {
         // Free the slot at once instead of waiting for the detach grace.
         client.cancel(&task).await;
     }
-    result
-}
-
-/// An answer being printed.
-struct Answer {
-    progress: Progress,
-    last_id: Option<String>,
-    tokens: u64,
-}
-
-impl Answer {
-    async fn follow(&mut self, client: &Client, task: &TaskId) -> Result<()> {
-        let mut attempts = 0;
-        loop {
-            let error = match client.events(task, self.last_id.as_deref()).await {
-                Ok(mut events) => loop {
-                    match events.next().await {
-                        Ok(Some(event)) => {
-                            attempts = 0;
-                            if let Some(id) = event.id {
-                                self.last_id = Some(id);
-                            }
-                            if self.show(client, event.event).await? {
-                                return Ok(());
-                            }
-                        }
-                        Ok(None) => break anyhow::anyhow!("the stream ended early"),
-                        Err(error) => break error,
-                    }
-                },
-                Err(error) => error,
-            };
-            attempts += 1;
-            if attempts > RECONNECTS {
-                return Err(error.context("following the task"));
-            }
-            tokio::time::sleep(Duration::from_millis(200 * u64::from(attempts))).await;
-        }
-    }
-
-    /// Shows one event; true after the last.
-    async fn show(&mut self, client: &Client, event: TaskEvent) -> Result<bool> {
-        match event {
-            TaskEvent::Prep(step) => {
-                self.progress.step(&step);
-                if step.status == StepStatus::Failed {
-                    self.progress.clear();
-                    let pool = step.id.split('/').next().unwrap_or_default();
-                    let why = client.failure_of(pool).await.unwrap_or(step.description);
-                    return Err(Fatal::new(UNAVAILABLE, format!("pool {pool} cannot run: {why}")).into());
-                }
-            }
-            TaskEvent::Started(_) => self.progress.clear(),
-            TaskEvent::Token(token) => {
-                self.tokens += 1;
-                let mut out = std::io::stdout().lock();
-                out.write_all(token.t.as_bytes()).and_then(|()| out.flush()).context("writing to stdout")?;
-            }
-            TaskEvent::End(_) => {
-                writeln!(std::io::stdout()).context("writing to stdout")?;
-                return Ok(true);
-            }
-            TaskEvent::Error(error) => {
-                if self.tokens > 0 {
-                    let _ = writeln!(std::io::stdout());
-                }
-                return Err(
-                    Fatal::new(UNAVAILABLE, format!("{}: {}", error.code.as_str(), error.message)).into()
-                );
-            }
-            TaskEvent::Queued(_) | TaskEvent::Metrics(_) | TaskEvent::Resumed(_) => {}
-        }
-        Ok(false)
-    }
+    result.map(|_| ())
 }

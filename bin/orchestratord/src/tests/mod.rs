@@ -4,6 +4,7 @@
 mod autobind;
 mod edge;
 mod openai;
+mod stops;
 mod streams;
 
 use std::path::Path;
@@ -40,7 +41,7 @@ fn settings(dir: &Path, change: impl FnOnce(&mut Config)) -> Settings {
     config.pool_managerd.url = Some("http://127.0.0.1:1".to_owned());
     config.pool_managerd.token_file = Some(token);
     change(&mut config);
-    Settings { config, env: Env::new(dir, Vec::<(String, String)>::new()), shim: None }
+    Settings { config, env: Env::new(dir, Vec::<(String, String)>::new()), shim: None, file: None, command: "orchestratord" }
 }
 
 impl Orchestrator {
