@@ -114,17 +114,9 @@ async fn a_child_that_leaves_on_term_is_not_waited_for() {
 #[tokio::test]
 async fn a_dropped_child_lives_on_and_can_be_adopted_by_its_identity() {
     let dir = tempfile::tempdir().unwrap();
-    let child = sh(dir.path(), "echo up=; exec sleep 600");
-    line(dir.path(), "up=").await;
-    // exec changed the executable, so the identity is read again as a manager would record it.
-    let end = Instant::now() + DEADLINE;
-    let identity = loop {
-        let identity = ProcessIdentity::of(child.pid()).unwrap();
-        if identity.exe_ino != child.identity().exe_ino {
-            break identity;
-        }
-        assert!(Instant::now() < end);
-    };
+    let launch = Launch::new("/bin/sleep", SpawnId::generate(), log_in(dir.path()));
+    let child = launch.args(["600"]).spawn().unwrap();
+    let identity = child.identity().clone();
     drop(child);
     let adopted = Adopted::open(&identity).unwrap();
     let mut stranger = identity.clone();
