@@ -37,11 +37,18 @@ fn settings(dir: &Path, change: impl FnOnce(&mut Config)) -> Settings {
     };
     config.api.listen = ([127, 0, 0, 1], 0).into();
     config.paths.runtime = dir.to_owned();
+    config.paths.cache = dir.join("cache");
     // A pool-managerd that is down: what is ready stays in use, what is not stays away.
     config.pool_managerd.url = Some("http://127.0.0.1:1".to_owned());
     config.pool_managerd.token_file = Some(token);
     change(&mut config);
-    Settings { config, env: Env::new(dir, Vec::<(String, String)>::new()), shim: None, file: None, command: "orchestratord" }
+    Settings {
+        config,
+        env: Env::new(dir, Vec::<(String, String)>::new()),
+        shim: None,
+        file: None,
+        command: "orchestratord",
+    }
 }
 
 impl Orchestrator {
