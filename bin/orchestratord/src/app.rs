@@ -89,7 +89,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     let view = FeedView::default();
     let parts = FeedParts {
         registry: registry.clone(),
-        host,
+        host: host.clone(),
         view: view.clone(),
         connect: connect(),
         admit: admit(dispatch.clone()),
@@ -112,6 +112,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     let state = AppState {
         dispatch,
         registry,
+        host,
         feed: view,
         pools,
         pool_manager: orders,

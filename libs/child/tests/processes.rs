@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use child::{AdoptError, Adopted, Child, Exit, Launch, ProcessIdentity, SpawnError, SpawnId};
+use child::{AdoptError, Adopted, Child, Exit, Launch, SpawnError, SpawnId};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 

@@ -1,5 +1,6 @@
 //! The HTTP edge: parses, checks, asks `dispatch`, renders. Knows no engine.
 
+mod context;
 mod error;
 mod events;
 mod extract;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use adapter_host::AdapterHost;
 use dispatch::Dispatch;
 use registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::pool_manager::{PoolManagerClient, PoolViews};
 pub struct AppState {
     pub(crate) dispatch: Dispatch,
     pub(crate) registry: Registry,
+    pub(crate) host: AdapterHost,
     pub(crate) feed: FeedView,
     pub(crate) pools: PoolViews,
     /// Absent where no pool is configured: engines that others run take no orders.

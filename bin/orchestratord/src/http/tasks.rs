@@ -14,7 +14,7 @@ use wire::{ErrorBody, ErrorCode, Phase, PoolId, StepStatus, TaskId, TaskRequest,
 use super::error::ApiError;
 use super::extract::JsonBody;
 use super::query::Params;
-use super::{AppState, validate};
+use super::{AppState, context, validate};
 use crate::tokens::Caller;
 
 /// A running task is cancelled after this long without a reader, unless it says otherwise.
@@ -29,6 +29,7 @@ pub(super) async fn submit(
     let pool = resolve(&state, &request.model)?;
     let engine_request = validate::engine_request(&request, cache_prompt(&state, &pool))?;
     refuse_the_hopeless(&state, &pool)?;
+    context::check(&state, &pool, &engine_request).await?;
     let grace = validate::duration("detach_grace_ms", request.detach_grace_ms)?;
     let detach = match (request.priority, grace) {
         (Priority::Batch, None) => Detach::Never,

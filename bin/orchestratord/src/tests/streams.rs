@@ -75,6 +75,27 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     orchestrator.stop().await;
 }
 
+/// ORCHD-ADMIT-008
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_cannot_fit_is_refused_at_admission_with_both_numbers() {
+    let orchestrator = Orchestrator::start().await;
+    let stub = stub();
+    orchestrator.publish(&stub, "p", 1);
+    orchestrator.until_ready("p", true).await;
+    let prompt = "word ".repeat(5_000);
+    let (status, answer) = orchestrator.post("/v2/tasks", json!({"model": "p", "prompt": prompt})).await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("CONTEXT_OVERFLOW")), "{answer}");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("4096") && message.contains(" tokens"), "{message}");
+    let messages = json!([{"role": "user", "content": prompt}]);
+    let (status, _) =
+        orchestrator.post("/v1/chat/completions", json!({"model": "p", "messages": messages})).await;
+    assert_eq!(status, 400);
+    // Many bytes that are few tokens pass.
+    orchestrator.submit(json!({"prompt": "abcdefgh".repeat(600)})).await;
+    orchestrator.stop().await;
+}
+
 /// ORCHD-ADMIT-004
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_id_runs_once_and_another_body_conflicts() {

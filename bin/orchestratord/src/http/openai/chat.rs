@@ -17,7 +17,7 @@ use wire::{ErrorBody, ErrorCode, Phase, PoolId};
 use super::{collect, render};
 use crate::http::error::{ApiError, from_stream};
 use crate::http::extract::JsonBody;
-use crate::http::{AppState, tasks, validate};
+use crate::http::{AppState, context, tasks, validate};
 use crate::tokens::Caller;
 
 /// How long a request waits for a pool that is on its way up before it is told to come back.
@@ -34,15 +34,15 @@ pub(in crate::http) async fn chat(
     check(&request)?;
     let pool = tasks::resolve(&state, &request.model)?;
     refuse_the_unready(&state, &pool)?;
+    let chat = ChatRequest { request: request.clone(), cache_prompt: tasks::cache_prompt(&state, &pool) };
+    let engine_request = EngineRequest::Chat(Box::new(chat));
+    context::check(&state, &pool, &engine_request).await?;
     let task = state.dispatch.submit(TaskSpec {
         task_id: None,
         fingerprint: Sha256::digest(&body.bytes).into(),
         owner: tasks::owner(&caller),
         model: request.model.clone(),
-        request: EngineRequest::Chat(Box::new(ChatRequest {
-            request: request.clone(),
-            cache_prompt: tasks::cache_prompt(&state, &pool),
-        })),
+        request: engine_request,
         priority: Priority::Interactive,
         deadline: None,
         placement: None,

@@ -1,0 +1,62 @@
+//! Whether a prompt fits the pool's context, asked before it is admitted: fewer bytes than tokens of
+//! context pass at once, else the engine's own tokenizer decides. Without a ready engine the
+//! question waits for the dispatch, where the engine answers it.
+
+use adapter_host::{CompletionRequest, EngineRequest, Prompt};
+use serde_json::Value;
+use wire::task::Message;
+use wire::{ErrorBody, ErrorCode, PoolId};
+
+use super::AppState;
+use super::error::ApiError;
+
+/// Refuses a prompt that cannot fit.
+pub(super) async fn check(state: &AppState, pool: &PoolId, request: &EngineRequest) -> Result<(), ApiError> {
+    let snapshot = state.registry.snapshot();
+    let ready = snapshot.pool(pool).find(|(_, replica)| replica.ready && replica.ctx.is_some());
+    let Some((key, replica)) = ready else { return Ok(()) };
+    let (Some(ctx), Some(adapter)) = (replica.ctx, state.host.get(key, replica.generation)) else {
+        return Ok(());
+    };
+    let text = text_of(request);
+    if text.len() < ctx as usize {
+        return Ok(());
+    }
+    match adapter.count_tokens(&text).await {
+        Ok(tokens) if tokens >= u64::from(ctx) => Err(ErrorBody::new(
+            ErrorCode::ContextOverflow,
+            format!("the prompt has at least {tokens} tokens, the context of pool {pool} holds {ctx}"),
+        )
+        .pool(pool.clone())
+        .hint("shorten the prompt, or raise `ctx` of the pool")
+        .into()),
+        // Without an answer nothing is known; the engine is asked again when the task gets its slot.
+        _ => Ok(()),
+    }
+}
+
+/// The text of a request, without what the chat template adds: a lower bound.
+fn text_of(request: &EngineRequest) -> String {
+    match request {
+        EngineRequest::Completion(CompletionRequest { prompt: Prompt::Text(text), .. }) => text.clone(),
+        EngineRequest::Completion(CompletionRequest { prompt: Prompt::Messages(messages), .. }) => {
+            joined(messages)
+        }
+        EngineRequest::Chat(chat) => joined(&chat.request.messages),
+    }
+}
+
+fn joined(messages: &[Message]) -> String {
+    let mut text = String::new();
+    for message in messages {
+        match &message.content {
+            Value::String(content) => text.push_str(content),
+            Value::Array(parts) => {
+                parts.iter().filter_map(|part| part["text"].as_str()).for_each(|t| text.push_str(t))
+            }
+            _ => {}
+        }
+        text.push('\n');
+    }
+    text
+}
