@@ -28,7 +28,7 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it with zero config and waits for its banner.
     pub fn start() -> Result<Self> {
-        Self::start_binary(&crate::built_binary("orchestratord", "orchestratord")?, &[])
+        Self::start_binary(&crate::built_binary("orchestratord")?, &[])
     }
 
     /// The same of a given binary, with further arguments.

@@ -7,19 +7,25 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use wire::PreparedEngine;
 
-/// Builds one of our binaries in the profile of the running test and says where it is.
-pub fn built_binary(package: &str, bin: &str) -> Result<PathBuf> {
+/// The packages whose binaries a user runs. Built together, so that cargo resolves one set of
+/// features and compiles the dependencies once.
+const PRODUCT: [&str; 3] = ["orchestratord", "pool-managerd", "provisioners-engine-provisioner"];
+
+/// Builds our binaries in the profile of the running test and says where `bin` is.
+pub fn built_binary(bin: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "-p", package, "--bin", bin]).stdin(Stdio::null());
+    command.args(["build", "--quiet", "--bins"]).stdin(Stdio::null());
+    command.args(PRODUCT.iter().flat_map(|package| ["-p", package]));
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
     let status = command.status().with_context(|| format!("running cargo build for {bin}"))?;
     ensure!(status.success(), "cargo build of {bin} failed");
-    // …/target/<profile>/deps/<test> → …/target/<profile>/<bin>
-    let test = std::env::current_exe().context("finding this test's own path")?;
-    let profile = test.ancestors().nth(2).context("finding the target directory")?;
+    // …/target/<profile>/deps/<test> or …/target/<profile>/<program> → …/target/<profile>/<bin>
+    let own = std::env::current_exe().context("finding this program's own path")?;
+    let profile =
+        own.ancestors().skip(1).find(|dir| !dir.ends_with("deps")).context("finding the target directory")?;
     let path = profile.join(bin);
     ensure!(path.is_file(), "cargo built {bin}, but it is not at {}", path.display());
     Ok(path)
@@ -29,7 +35,7 @@ pub fn built_binary(package: &str, bin: &str) -> Result<PathBuf> {
 /// Takes about ten minutes on two cores the first time; the provisioner's messages go to stderr.
 pub fn provisioned() -> Result<PreparedEngine> {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../requirements/default.yaml");
-    let output = Command::new(built_binary("provisioners-engine-provisioner", "engine-provisioner")?)
+    let output = Command::new(built_binary("engine-provisioner")?)
         .args(["--config", config])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -65,7 +65,7 @@ async fn openai_answers_whole_and_streamed(api: &Api) -> Result<String> {
 fn run_uses_the_daemon_that_listens(daemon: &Daemon, expected: &str) -> Result<()> {
     let addr = daemon.base().strip_prefix("http://").context("the base URL is not http")?;
     let elsewhere = tempfile::tempdir()?;
-    let output = Command::new(built_binary("orchestratord", "orchestratord")?)
+    let output = Command::new(built_binary("orchestratord")?)
         .args(["run", PROMPT])
         .env("ORCHD_ADDR", addr)
         .env("ORCHD_RUNTIME_DIR", elsewhere.path().join("runtime"))
