@@ -50,7 +50,7 @@ impl Plan {
     #[must_use]
     pub fn shipped() -> Self {
         let schedule =
-            Schedule { steps: 3600, warmup: 150, peak: 3e-3, floor: 0.02, weight_decay: 0.05, clip: 1.0 };
+            Schedule { steps: 5000, warmup: 150, peak: 3e-3, floor: 0.02, weight_decay: 0.05, clip: 1.0 };
         Self {
             seed: 20_251_120,
             tokenizer_samples: 12_000,
