@@ -126,7 +126,6 @@ impl Serving {
     async fn loaded(&self, life: &Life, client: &EngineClient) -> Result<(), Fault> {
         let timings = &self.shared.timings;
         let mut budget = timings.startup_base;
-        let mut pause = timings.probe_first;
         loop {
             let last = match client.health(timings.liveness_timeout).await {
                 Health::Ready => return Ok(()),
@@ -141,8 +140,10 @@ impl Serving {
             if self.begun.elapsed() >= budget {
                 return Err(Fault::Slow { budget, last });
             }
+            // An eighth of the time it has taken so far: a small model is not kept waiting by the
+            // looking, a large one is not pestered.
+            let pause = (self.begun.elapsed() / 8).clamp(timings.probe_first, timings.probe_slowest);
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(timings.probe_slowest);
         }
     }
 
@@ -155,7 +156,7 @@ impl Serving {
             if last == Health::Ready {
                 break;
             }
-            tokio::time::sleep(timings.probe_first).await;
+            tokio::time::sleep(timings.probe_slowest).await;
         }
         if last == Health::Loading { Health::Down("it loads again".to_owned()) } else { last }
     }

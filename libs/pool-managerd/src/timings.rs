@@ -5,7 +5,8 @@ use std::time::Duration;
 /// How long things may take and how often they are looked at.
 #[derive(Debug, Clone)]
 pub struct Timings {
-    /// First pause between two looks at a starting engine; doubles up to `probe_slowest`.
+    /// Shortest pause between two looks at a starting engine; grows with the time it takes, up to
+    /// `probe_slowest`.
     pub probe_first: Duration,
     /// Longest pause between two looks at a starting engine.
     pub probe_slowest: Duration,
@@ -48,7 +49,7 @@ pub struct RestartPolicy {
 impl Default for Timings {
     fn default() -> Self {
         Self {
-            probe_first: Duration::from_millis(50),
+            probe_first: Duration::from_millis(2),
             probe_slowest: Duration::from_millis(250),
             startup_base: Duration::from_secs(60),
             startup_bytes_per_second: 50 * 1024 * 1024,

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::time::Duration;
 
 use adapter_host::{EngineItem, Finished, StreamFault, TokenStream};
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use wire::EngineChunk;
 use crate::client::broken;
 use crate::refusal::EngineError;
 use crate::sse::{Event, Parser};
+
+/// How long the end of a finished body is waited for.
+const DRAIN: Duration = Duration::from_millis(20);
 
 /// One of the engine's two streaming protocols.
 pub(crate) trait Read: Send + 'static {
@@ -57,6 +61,9 @@ impl<R: Read> Reading<R> {
     async fn next(&mut self) -> Option<Result<EngineItem, StreamFault>> {
         loop {
             if let Some(item) = self.ready.pop_front() {
+                if let Ok(EngineItem::Finished(_)) = item {
+                    self.drain().await;
+                }
                 return Some(item);
             }
             if self.over {
@@ -68,6 +75,13 @@ impl<R: Read> Reading<R> {
                 None => self.fail(StreamFault::Lost("it closed the stream before the end".to_owned())),
             }
         }
+    }
+
+    /// Reads the end of the body behind the last event. Only a body read to its end leaves its
+    /// connection for the next request; it is there at once, or not worth waiting for.
+    async fn drain(&mut self) {
+        let rest = async { while let Some(Ok(_)) = self.body.next().await {} };
+        let _in_time = tokio::time::timeout(DRAIN, rest).await;
     }
 
     fn take(&mut self, bytes: &[u8]) {
