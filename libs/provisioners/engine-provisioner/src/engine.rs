@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use provisioners_model_provisioner::{Cancel, DigestCache, DigestError, sha256_file};
+use provisioners_model_provisioner::{Cancel, DigestCache, DigestError, FileMemory, sha256_file};
 use wire::PoolId;
 use wire::config::{EngineSource, PathSource, ProvisioningConfig};
 
@@ -100,7 +100,8 @@ impl Search<'_> {
             return Ok(Vec::new());
         }
         // Only a request to stop gets through; a compiler that does not answer is preflight's finding.
-        key::compilers(self.host, self.target, self.cancel).map_err(|_| EnsureError::Cancelled)
+        let known = FileMemory::new(self.cache.join("engines/compilers"));
+        key::compilers(self.host, self.target, &known, self.cancel).map_err(|_| EnsureError::Cancelled)
     }
 
     fn engine(&self, source: &EngineSource, digest: String, cached: bool) -> Engine {

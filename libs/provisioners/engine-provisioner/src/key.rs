@@ -2,6 +2,9 @@
 //! digest, no second build.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,7 +14,10 @@ use crate::gpu::Target;
 use crate::helper::{Helper, HelperError, Tool};
 use crate::host::Host;
 use crate::recipe;
-use provisioners_model_provisioner::Cancel;
+use provisioners_model_provisioner::{Cancel, FileMemory, FileState};
+
+/// Begins the version line of a compiler that did not say who it is.
+const UNKNOWN: &str = "unknown: ";
 
 /// What goes into the digest; also written into the manifest, so that a difference can be explained.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,7 +54,12 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 /// The compilers, by the version lines they print; a missing one is an empty line here and a
 /// preflight error later.
-pub(crate) fn compilers(host: &Host, target: &Target, cancel: &Cancel) -> Result<Vec<String>, HelperError> {
+pub(crate) fn compilers(
+    host: &Host,
+    target: &Target,
+    known: &FileMemory,
+    cancel: &Cancel,
+) -> Result<Vec<String>, HelperError> {
     let mut programs = vec![
         (Tool::Compiler, host.find_or("CC", &["cc", "gcc", "clang"])),
         (Tool::Compiler, host.find_or("CXX", &["c++", "g++", "clang++"])),
@@ -56,32 +67,98 @@ pub(crate) fn compilers(host: &Host, target: &Target, cancel: &Cancel) -> Result
     if let Target::Cuda { nvcc, .. } = target {
         programs.push((Tool::Nvcc, Some(nvcc.clone())));
     }
-    let version = |(tool, program): (Tool, Option<std::path::PathBuf>)| match program {
+    let version = |(tool, program): (Tool, Option<PathBuf>)| match program {
         None => Ok(String::new()),
-        Some(program) => version_line(host, tool, program, cancel),
+        Some(program) => known_version_line(host, tool, program, known, cancel),
     };
     programs.into_iter().map(version).collect()
 }
 
-fn version_line(
+/// A compiler's version line is remembered with the state of its file: two compilers that say who
+/// they are cost 12 ms, a third of a small engine's whole start. A script may stand before any
+/// compiler, so only a program that is one itself is remembered.
+fn known_version_line(
     host: &Host,
     tool: Tool,
-    program: std::path::PathBuf,
+    program: PathBuf,
+    known: &FileMemory,
     cancel: &Cancel,
 ) -> Result<String, HelperError> {
+    let state = program
+        .canonicalize()
+        .ok()
+        .filter(|path| is_compiler_itself(path))
+        .and_then(|path| FileState::of(&path).ok());
+    if let Some(line) = state.as_ref().and_then(|state| known.recall(state)) {
+        return Ok(line);
+    }
+    let line = version_line(host, tool, program, cancel)?;
+    if let Some(state) = state.filter(|_| !line.starts_with(UNKNOWN)) {
+        known.remember(&state, &line);
+    }
+    Ok(line)
+}
+
+/// An ELF program that is not one of the launchers that stand in for another compiler.
+fn is_compiler_itself(program: &Path) -> bool {
+    let mut magic = [0; 4];
+    let elf =
+        File::open(program).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF";
+    let launchers = ["ccache", "sccache", "distcc", "icecc"];
+    elf && !launchers.iter().any(|launcher| program.file_name().is_some_and(|name| name == *launcher))
+}
+
+fn version_line(host: &Host, tool: Tool, program: PathBuf, cancel: &Cancel) -> Result<String, HelperError> {
     let helper = Helper::new(host, tool, program, cancel).args(["--version"]).limit(Duration::from_secs(10));
     match helper.run(&mut |_| ()) {
         // nvcc has its version in a later line; gcc's licence text is the same for all.
         Ok(lines) if tool == Tool::Nvcc => Ok(lines.join(" ")),
         Ok(lines) => Ok(lines.into_iter().next().unwrap_or_default()),
         Err(HelperError::Cancelled) => Err(HelperError::Cancelled),
-        Err(error) => Ok(format!("unknown: {error}")),
+        Err(error) => Ok(format!("{UNKNOWN}{error}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A compiler that writes down each time it is asked who it is.
+    fn compiler(dir: &Path, name: &str, content: &[u8]) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt as _;
+        let path = dir.join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_compiler_is_asked_once_and_again_when_its_file_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::new(&config_loader::Env::new("/", [("PATH", "/bin")]));
+        let known = FileMemory::new(dir.path().join("known"));
+        // Prints its name and version, as every ELF program of coreutils does.
+        let program = compiler(dir.path(), "true-compiler", &std::fs::read("/bin/true").unwrap());
+        let ask =
+            || known_version_line(&host, Tool::Compiler, program.clone(), &known, &Cancel::new()).unwrap();
+        let line = ask();
+        let state = FileState::of(&program.canonicalize().unwrap()).unwrap();
+        assert_eq!(known.recall(&state), Some(line.clone()));
+        known.remember(&state, "what was remembered");
+        assert_eq!(ask(), "what was remembered", "it is not asked again");
+        std::fs::write(&program, std::fs::read("/bin/false").unwrap()).unwrap();
+        assert_ne!(ask(), "what was remembered", "another file is another compiler");
+    }
+
+    #[test]
+    fn a_script_or_launcher_in_front_of_a_compiler_is_asked_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let elf = std::fs::read("/bin/true").unwrap();
+        assert!(is_compiler_itself(&compiler(dir.path(), "gcc", &elf)));
+        assert!(!is_compiler_itself(&compiler(dir.path(), "ccache", &elf)));
+        assert!(!is_compiler_itself(&compiler(dir.path(), "cc", b"#!/bin/sh\nexec gcc \"$@\"\n")));
+        assert!(!is_compiler_itself(&dir.path().join("absent")));
+    }
 
     #[test]
     fn every_input_changes_the_digest() {

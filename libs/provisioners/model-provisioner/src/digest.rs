@@ -1,17 +1,13 @@
 //! SHA-256 of files, streamed, and remembered: a second start must not read 20 GB again.
-//!
-//! A remembered digest is believed only while path, size, modification time, inode and device are
-//! the same. It is a cache, not a proof: whoever can write to the cache directory can lie in it.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::Cancel;
+use crate::file_memory::{FileMemory, FileState};
 
 /// Why a file has no digest.
 #[derive(Debug, thiserror::Error)]
@@ -63,32 +59,21 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The remembered digests, one small file per model file.
+/// The remembered digests of files.
 #[derive(Debug, Clone)]
 pub struct DigestCache {
-    dir: PathBuf,
-}
-
-#[derive(Serialize, Deserialize, PartialEq)]
-struct Remembered {
-    path: PathBuf,
-    size: u64,
-    mtime: i64,
-    mtime_nsec: i64,
-    inode: u64,
-    device: u64,
-    sha256: String,
+    memory: FileMemory,
 }
 
 impl DigestCache {
     /// `dir` is created when something is remembered.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { memory: FileMemory::new(dir) }
     }
 
     /// The digest of `path`: remembered when nothing about the file changed, else computed and
-    /// remembered. Not being able to remember is no error; it only costs time at the next start.
+    /// remembered.
     pub fn digest(
         &self,
         path: &Path,
@@ -96,61 +81,23 @@ impl DigestCache {
         cancel: &Cancel,
     ) -> Result<String, DigestError> {
         let refuse = |source| DigestError::Read { path: path.to_path_buf(), source };
-        let before = path.metadata().map_err(refuse)?;
-        if let Some(sha256) = self.recall(path, &before) {
+        let before = FileState::of(path).map_err(refuse)?;
+        if let Some(sha256) = self.memory.recall(&before).filter(|sha256| sha256.len() == 64) {
             return Ok(sha256);
         }
         let sha256 = sha256_file(path, progress, cancel)?;
         // A file that changes while it is read has no digest worth remembering.
-        let after = path.metadata().map_err(refuse)?;
-        if describe(path, &before, "") == describe(path, &after, "") {
-            self.remember(path, &after, &sha256);
+        if before == FileState::of(path).map_err(refuse)? {
+            self.memory.remember(&before, &sha256);
         }
         Ok(sha256)
     }
 
     /// Remembers a digest that was computed while the file was written.
     pub(crate) fn know(&self, path: &Path, sha256: &str) {
-        if let Ok(meta) = path.metadata() {
-            self.remember(path, &meta, sha256);
+        if let Ok(state) = FileState::of(path) {
+            self.memory.remember(&state, sha256);
         }
-    }
-
-    fn recall(&self, path: &Path, now: &Metadata) -> Option<String> {
-        let text = std::fs::read(self.entry(path)).ok()?;
-        let known: Remembered = serde_json::from_slice(&text).ok()?;
-        let current = describe(path, now, &known.sha256);
-        (current == known && known.sha256.len() == 64).then_some(known.sha256)
-    }
-
-    fn remember(&self, path: &Path, now: &Metadata, sha256: &str) {
-        let Ok(text) = serde_json::to_vec(&describe(path, now, sha256)) else { return };
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir_all(&self.dir)?;
-            let temp = tempfile::NamedTempFile::new_in(&self.dir)?;
-            std::fs::write(temp.path(), &text)?;
-            temp.persist(self.entry(path)).map(drop).map_err(|e| e.error)
-        };
-        if let Err(error) = write() {
-            tracing::debug!(path = %path.display(), %error, "the digest is not remembered");
-        }
-    }
-
-    fn entry(&self, path: &Path) -> PathBuf {
-        let name = hex(&Sha256::digest(path.as_os_str().as_encoded_bytes()));
-        self.dir.join(format!("{}.json", &name[..32]))
-    }
-}
-
-fn describe(path: &Path, meta: &Metadata, sha256: &str) -> Remembered {
-    Remembered {
-        path: path.to_path_buf(),
-        size: meta.len(),
-        mtime: meta.mtime(),
-        mtime_nsec: meta.mtime_nsec(),
-        inode: meta.ino(),
-        device: meta.dev(),
-        sha256: sha256.to_owned(),
     }
 }
 

@@ -9,6 +9,7 @@
 mod builtin;
 mod cancel;
 mod digest;
+mod file_memory;
 pub mod gguf;
 mod reference;
 mod remote;
@@ -16,6 +17,7 @@ mod stage;
 
 pub use cancel::Cancel;
 pub use digest::{DigestCache, DigestError, sha256_file};
+pub use file_memory::{FileMemory, FileState};
 pub use reference::{ModelRef, ModelRefError, Selector};
 pub use remote::{FetchError, Network, Patience};
 pub use stage::{ModelProvisioner, StageError, StageEvent, StageProgress};
