@@ -17,12 +17,15 @@ pub fn sweep(spawn_id: &SpawnId) -> usize {
     kill_once(|process| process.identity().spawn_id.as_ref() == Some(spawn_id)).len()
 }
 
-/// Every process of ours whose environment has `name=value`, held by pidfd.
+/// Every process of ours whose environment has `name=value`, held by pidfd. Blocking: one read for
+/// each process of the machine.
 #[must_use]
 pub fn processes_with(name: &str, value: &str) -> Vec<Adopted> {
-    living(|process| {
-        procfs::environment_value(process.pid(), name).is_ok_and(|found| found.as_deref() == Some(value))
-    })
+    let is_marked =
+        |pid: u32| procfs::environment_value(pid, name).is_ok_and(|found| found.as_deref() == Some(value));
+    let marked = procfs::pids().unwrap_or_default().into_iter().filter(|pid| is_marked(*pid));
+    // Looked at again once it is held: the number may have gone to a stranger in between.
+    marked.filter_map(|pid| Adopted::of(pid).ok()).filter(|process| is_marked(process.pid())).collect()
 }
 
 /// Kills every process of ours whose environment has `name=value`, whatever session it is in, and

@@ -114,11 +114,18 @@ impl Serving {
             Ok(Err(error)) => return Err(Fault::Canary(format!("cannot see whose socket answers: {error}"))),
             Err(join) => return Err(Fault::Canary(format!("cannot see whose socket answers: {join}"))),
         }
-        let props = client.props(timings.canary_timeout).await;
-        let props = props.map_err(|why| Fault::Canary(format!("/props: {why}")))?;
-        if self.kind == PoolKind::Chat {
-            client.complete_one_token(timings.canary_timeout).await.map_err(Fault::Canary)?;
-        }
+        let props = async {
+            let props = client.props(timings.canary_timeout).await;
+            props.map_err(|why| Fault::Canary(format!("/props: {why}")))
+        };
+        let token = async {
+            match self.kind {
+                PoolKind::Chat => client.complete_one_token(timings.canary_timeout).await,
+                PoolKind::Embedding | PoolKind::Rerank => Ok(()),
+            }
+            .map_err(Fault::Canary)
+        };
+        let (props, ()) = tokio::try_join!(props, token)?;
         Ok(props)
     }
 
