@@ -23,7 +23,8 @@ use crate::metrics::Metrics;
 use crate::orders::Commander;
 use crate::reconcile::{Leftovers, reconcile};
 use crate::record::RunDir;
-use crate::replica::{Replica, Shared};
+use crate::replica::Replica;
+use crate::shared::Shared;
 use crate::{InheritedEnv, Prepare, Timings, Token, durable};
 
 /// More engines loading side by side only slow each other down.

@@ -29,6 +29,7 @@ mod record;
 mod replica;
 mod schedule;
 mod serving;
+mod shared;
 mod timestamp;
 mod timings;
 mod token;

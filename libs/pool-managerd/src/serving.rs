@@ -18,7 +18,8 @@ use crate::classify::Cause;
 use crate::engine_http::{EngineClient, Health, Props};
 use crate::launch::Life;
 use crate::loss::{Fault, Loss};
-use crate::replica::{Shared, with_causes};
+use crate::replica::with_causes;
+use crate::shared::Shared;
 use crate::timestamp::rfc3339;
 
 /// The log is looked at for its length this often.

@@ -19,7 +19,7 @@ use wire::{ErrorCode, PoolView};
 use crate::Token;
 use crate::board::Board;
 use crate::orders::Commander;
-use crate::replica::Shared;
+use crate::shared::Shared;
 use problem::Problem;
 
 pub(crate) use serve::serve;

@@ -1,0 +1,64 @@
+//! What follows the loss of an engine: another port, everything prepared anew, a pause from the restart
+//! schedule, or the wait for somebody to change something.
+
+use std::time::Duration;
+
+use super::{After, Replica};
+use crate::classify::Cause;
+use crate::launch::{Life, random_key};
+use crate::loss::{Fault, Loss};
+use crate::pause::{Pause, first_line};
+use crate::schedule::Next;
+
+/// A port that was taken is tried again at once, so many times; then it counts as a loss.
+const PORT_TRIES: u32 = 5;
+
+impl Replica {
+    pub(super) async fn lost(&mut self, life: &Life, fault: Fault, served: Option<Duration>) -> After {
+        let log = life.log.clone();
+        let path = log.path().to_owned();
+        let tail =
+            tokio::task::spawn_blocking(move || log.tail(crate::loss::LOG_LINES)).await.unwrap_or_default();
+        let loss = Loss::explain(&fault, served.is_some(), &path, tail);
+        if served.is_some() {
+            self.ports_taken = 0;
+            self.prepared_anew = false;
+        }
+        if loss.cause == Cause::PortTaken && self.ports_taken < PORT_TRIES {
+            self.ports_taken += 1;
+            tracing::info!(replica = %self.key, port = life.record.port, "the port was taken; another one is tried");
+            return After::Pause(Pause::none("the port was taken; trying another one"));
+        }
+        self.ports_taken = 0;
+        self.count(loss, served.unwrap_or_default())
+    }
+
+    pub(super) fn loss_without_life(&mut self, message: String) -> After {
+        self.count(Loss::plain(Cause::Launch, message), Duration::ZERO)
+    }
+
+    fn count(&mut self, loss: Loss, served: Duration) -> After {
+        if loss.cause == Cause::ModelNotFound && !self.prepared_anew {
+            // The cache may be deleted at any time; only a model that stays away needs a change.
+            self.prepared_anew = true;
+            self.prepared = None;
+        } else if loss.cause.needs_a_change() {
+            return After::Failed(Box::new(loss.into_wire()));
+        }
+        self.shared.metrics.lost(&self.key, loss.cause);
+        let next = self.schedule.lost(served, jitter());
+        self.shared.metrics.breaker(&self.key, matches!(next, Next::Trial(_)));
+        tracing::warn!(
+            replica = %self.key, cause = loss.cause.as_str(), losses = self.schedule.losses(), next = ?next,
+            "{}", first_line(&loss.message)
+        );
+        self.seat.update(|r| r.last_error = Some(loss.into_wire()));
+        After::Pause(Pause::after_loss(next))
+    }
+}
+
+/// Between 0 and 1; without randomness from the kernel, none.
+fn jitter() -> f64 {
+    let digits = random_key().ok().and_then(|key| u32::from_str_radix(&key[..8], 16).ok());
+    f64::from(digits.unwrap_or(0)) / f64::from(u32::MAX)
+}

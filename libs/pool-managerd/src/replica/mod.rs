@@ -1,0 +1,198 @@
+//! One task owns one replica. Its life is control flow: prepare → launch → probe → publish → watch
+//! → withdraw → pause → again; where the code stands is the state.
+
+mod launching;
+mod losing;
+mod preparing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wire::config::{OnExit, PoolConfig};
+use wire::pool::ReplicaError;
+use wire::{Phase, PreparedEngine, ReplicaKey, StepStatus};
+
+use crate::board::Seat;
+use crate::launch::Life;
+use crate::orders::Orders;
+use crate::pause::{Pause, first_line};
+use crate::record::pool_digest;
+use crate::schedule::RestartSchedule;
+use crate::serving::Serving;
+use crate::shared::Shared;
+
+pub(crate) use launching::with_causes;
+
+/// One replica and its task's state.
+pub(crate) struct Replica {
+    shared: Arc<Shared>,
+    pool: Arc<PoolConfig>,
+    key: ReplicaKey,
+    seat: Seat,
+    orders: Orders,
+    schedule: RestartSchedule,
+    prepared: Option<PreparedEngine>,
+    ports_taken: u32,
+    /// Preparations in a row that failed and may succeed later.
+    unprepared: u32,
+    /// The model was gone, and everything was prepared anew because of that.
+    prepared_anew: bool,
+}
+
+/// What follows an attempt.
+enum After {
+    /// Stopped on request, or shut down.
+    Stopped,
+    /// Start again when this is over.
+    Pause(Pause),
+    /// Wait for somebody to change something and ask anew.
+    Failed(Box<ReplicaError>),
+}
+
+impl Replica {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        pool: Arc<PoolConfig>,
+        key: ReplicaKey,
+        seat: Seat,
+        orders: Orders,
+    ) -> Self {
+        let schedule = RestartSchedule::new(shared.timings.restart.clone());
+        Self {
+            shared,
+            pool,
+            key,
+            seat,
+            orders,
+            schedule,
+            prepared: None,
+            ports_taken: 0,
+            unprepared: 0,
+            prepared_anew: false,
+        }
+    }
+
+    /// Runs until shutdown. `survivor` is an engine that outlived an earlier manager.
+    pub(crate) async fn supervise(mut self, mut survivor: Option<Life>) {
+        while self.orders.wanted().await {
+            match self.attempt(&mut survivor).await {
+                After::Stopped => self.stopped(),
+                After::Pause(pause) => self.pause(pause).await,
+                After::Failed(error) => self.failed(*error).await,
+            }
+        }
+        self.stopped();
+    }
+
+    fn stopped(&mut self) {
+        self.schedule.reset();
+        self.unprepared = 0;
+        self.seat.stopped();
+        self.seat.update(|r| {
+            r.phase(Phase::Stopped);
+            r.failures = 0;
+        });
+    }
+
+    async fn pause(&mut self, pause: Pause) {
+        let failures = self.schedule.losses();
+        if let Some(words) = pause.words {
+            self.seat.warmup(StepStatus::Running, words);
+        }
+        self.seat.update(|r| {
+            r.phase(pause.phase);
+            r.failures = failures;
+            r.next_attempt = Some(Instant::now() + pause.length);
+        });
+        let over = tokio::time::sleep(pause.length);
+        if pause.ends_when_asked {
+            tokio::select! {
+                () = over => {}
+                () = self.orders.asked_anew() => {}
+            }
+        } else {
+            tokio::select! {
+                () = over => {}
+                () = self.orders.unwanted() => {}
+            }
+        }
+        self.rest_if_unwanted();
+    }
+
+    /// A stop that comes while nothing runs must be seen, too.
+    fn rest_if_unwanted(&mut self) {
+        if !self.orders.are_to_run() {
+            self.stopped();
+        }
+    }
+
+    async fn failed(&mut self, error: ReplicaError) {
+        // Whoever shows the board shows the whole message; the log needs it once and in one line.
+        let why = first_line(&error.message).to_owned();
+        tracing::warn!(replica = %self.key, cause = error.cause, "it cannot run: {why}");
+        // What is configured or on disk will have changed when somebody asks again.
+        self.prepared = None;
+        self.prepared_anew = false;
+        self.unprepared = 0;
+        self.schedule.reset();
+        self.seat.update(|r| {
+            r.phase(Phase::Failed);
+            r.last_error = Some(error);
+        });
+        self.seat.warmup_failed(&why);
+        self.orders.asked_anew().await;
+        self.rest_if_unwanted();
+    }
+
+    async fn attempt(&mut self, survivor: &mut Option<Life>) -> After {
+        if let Some(life) = survivor.take_if(|life| life.record.pool_digest == pool_digest(&self.pool)) {
+            self.prepared = Some(life.record.prepared.clone());
+            return self.live(life, None).await;
+        }
+        let prepared = match self.prepare().await {
+            Ok(prepared) => prepared,
+            Err(after) => {
+                self.discard(survivor.take()).await;
+                return after;
+            }
+        };
+        match survivor.take() {
+            Some(life) if life.record.prepared == prepared => return self.live(life, None).await,
+            outdated => self.discard(outdated).await,
+        }
+        let shared = Arc::clone(&self.shared);
+        let loading = tokio::select! {
+            permit = shared.loading.acquire() => permit.ok(),
+            () = self.orders.unwanted() => return After::Stopped,
+        };
+        match self.launch(prepared).await {
+            Ok(life) => self.live(life, loading).await,
+            Err(after) => after,
+        }
+    }
+
+    /// One life, from a started (or adopted) process to its end.
+    async fn live(&mut self, mut life: Life, loading: Option<tokio::sync::SemaphorePermit<'_>>) -> After {
+        let mut serving =
+            Serving::new(Arc::clone(&self.shared), self.seat.clone(), self.key.clone(), self.pool.kind);
+        let fault = tokio::select! {
+            fault = serving.run(&mut life, loading) => Some(fault),
+            () = self.orders.unwanted() => None,
+        };
+        serving.settled().await;
+        let Some(fault) = fault else {
+            let keep = self.pool.on_exit == OnExit::Keep && self.orders.shutting_down();
+            if keep && life.record.handoff.is_some() {
+                tracing::info!(replica = %self.key, pid = life.engine.pid(), "the engine is left running");
+            } else {
+                self.finish(&life, self.shared.timings.stop_grace).await;
+                self.seat.warmup(StepStatus::Pending, "stopped");
+            }
+            return After::Stopped;
+        };
+        // Whatever is wrong with it, it will not end by itself politely, and nobody waits for it.
+        self.finish(&life, Duration::ZERO).await;
+        self.lost(&life, fault, serving.served()).await
+    }
+}

@@ -1,0 +1,30 @@
+//! What all replicas of one manager share: directories, turns, limits and counters.
+//!
+//! Decides nothing; every part has its own owner.
+
+use std::sync::Arc;
+
+use handoff::HandoffDir;
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::launch::InheritedEnv;
+use crate::metrics::Metrics;
+use crate::record::RunDir;
+use crate::{Prepare, Timings};
+
+/// What all replicas of this manager share.
+pub(crate) struct Shared {
+    pub(crate) run: RunDir,
+    pub(crate) handoffs: HandoffDir,
+    pub(crate) inherited: InheritedEnv,
+    pub(crate) preparer: Arc<dyn Prepare>,
+    /// One provisioning at a time: builds and downloads do not get faster side by side.
+    pub(crate) provisioning: Mutex<()>,
+    /// Engines that may load at once.
+    pub(crate) loading: Semaphore,
+    pub(crate) timings: Timings,
+    pub(crate) metrics: Metrics,
+    /// Told when nobody waits for an engine to end politely any more.
+    pub(crate) hurry: CancellationToken,
+}
