@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use dispatch::{Dispatch, PoolSpec};
 use handoff::{Claim, EngineUrl, HandoffDir};
 use registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::Health;
@@ -19,11 +19,13 @@ use wire::config::{PoolConfig, QueueConfig};
 use crate::compose::{PoolManager, connect, program_on};
 use crate::exit::{CONFIG, Fatal, TEMPORARY};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView};
-use crate::http::{AppState, Guard, SERVICE, Server, ServerLimits, router};
+use crate::http::{AppState, BodyLimits, Guard, SERVICE, Server, router, tls};
 use crate::metrics::EdgeMetrics;
 use crate::pool_manager::{self, PoolManagerClient, PoolViews};
 use crate::serve::reachable;
 use crate::settings::Settings;
+use crate::tokens::Tokens;
+use crate::{descriptors, reload};
 
 /// Running tasks may finish for this long after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -33,6 +35,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// And engines this long to be gone.
 const AT_ONCE: Duration = Duration::from_millis(500);
+/// Connections that the kernel holds for us while we accept: a burst of thousands must not be met
+/// with silence.
+const BACKLOG: u32 = 4_096;
 /// Whether it is one of us that has our port is known within this time.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -66,7 +71,9 @@ struct Stop {
 
 /// Starts everything on `listen`. What fails is said before anything is left running.
 pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Running> {
-    let tokens = settings.tokens()?.map(Arc::new);
+    let tokens = settings.tokens()?;
+    let tls = settings.tls()?;
+    let body_limits = settings.body_limits()?;
     let listener = bind(listen).await?;
     let addr = listener.local_addr().context("reading the listener's address")?;
     let pool_manager = PoolManager::start(settings, addr).await?;
@@ -108,6 +115,20 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
             (views, Some(orders))
         }
     };
+    let tokens = tokens.map(|(path, tokens)| {
+        let (file, stop) = (path.clone(), stop.background.clone());
+        let read = move || Tokens::reread(&file);
+        let (current, task) = reload::follow("the tokens file", vec![path], tokens, read, stop);
+        tasks.background.spawn(task);
+        current
+    });
+    let tls = tls.map(|(config, first)| {
+        let (files, stop) = (tls::files(&config), stop.background.clone());
+        let (current, task) =
+            reload::follow("the certificate", files, first, move || tls::read(&config), stop);
+        tasks.background.spawn(task);
+        current
+    });
     let guard = Guard { hosts: settings.config.api.hosts.clone().into(), listen: addr, tokens };
     let state = AppState {
         dispatch,
@@ -117,18 +138,21 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         pools,
         pool_manager: orders,
         guard,
-        metrics,
+        metrics: metrics.clone(),
         exposition: Arc::new(exposition),
         stopping: stop.accepting.clone(),
         started: crate::http::StartTime::now(),
+        bodies: Arc::new(BodyLimits { routes: body_limits, timeout: settings.limits.body_timeout }),
     };
-    let server = Server::new(listener, router(state.clone()), ServerLimits::default());
+    let mut limits = settings.limits.clone();
+    limits.connections = descriptors::connections(limits.connections);
+    let server = Server::new(listener, router(state.clone()), limits, tls, metrics.evictions);
     tasks.server.spawn(server.run(stop.accepting.clone(), stop.connections.clone()));
     Ok(Running { addr, state, pool_manager, stop, tasks })
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {
-    match TcpListener::bind(listen).await {
+    match listener(listen) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(in_use(listen).await.into()),
         Err(error) => {
@@ -139,6 +163,14 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener> {
             Err(Fatal::new(CONFIG, message).into())
         }
     }
+}
+
+fn listener(listen: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As tokio's own `bind` does: a port whose connections linger is free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(listen)?;
+    socket.listen(BACKLOG)
 }
 
 async fn in_use(listen: SocketAddr) -> Fatal {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub use crate::tokens::Scope;
+
 /// llama-orch's control plane: runs llama.cpp, queues tasks and streams their tokens.
 #[derive(Debug, Parser)]
 #[command(name = "orchestratord", version)]
@@ -24,6 +26,24 @@ pub enum Command {
     /// Ask one question and print the answer as it comes; uses the orchestratord that is already
     /// listening, or runs one for as long as it takes
     Run(RunArgs),
+    /// Tokens of callers
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// `orchestratord token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token, print it once and add its digest to the configured tokens file; a running
+    /// orchestratord lets it in within seconds
+    New {
+        /// What it allows: data submits tasks and sees its own, control sees and does everything
+        #[arg(long, value_enum, default_value_t = Scope::Data)]
+        scope: Scope,
+        /// Who it is for, in logs and usage; tokens of one name are one caller
+        #[arg(long, default_value = "default")]
+        name: String,
+    },
 }
 
 /// `orchestratord run`.

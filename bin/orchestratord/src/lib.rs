@@ -7,6 +7,8 @@
 pub mod app;
 pub mod cli;
 mod compose;
+mod credentials;
+mod descriptors;
 pub mod exit;
 mod feed;
 mod http;
@@ -14,11 +16,13 @@ pub mod logging;
 mod metrics;
 mod pool_manager;
 mod progress;
+mod reload;
 pub mod run;
 pub mod serve;
 mod settings;
 #[cfg(test)]
 mod tests;
+pub mod token;
 mod tokens;
 
 pub use http::{AppState, router};

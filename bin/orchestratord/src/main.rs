@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use orchestratord::cli::{Cli, Command};
-use orchestratord::{exit, run, serve};
+use orchestratord::{exit, run, serve, token};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         match cli.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::serve(config).await,
             Command::Run(args) => run::run(config, &args).await,
+            Command::Token(command) => token::run(config, &command),
         }
     });
     // A blocking probe or compile step must not hold up the exit.

@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 pub(crate) struct EdgeMetrics {
     pub(crate) handoff_rescans: Counter,
     pub(crate) streams_open: Gauge,
+    pub(crate) evictions: Counter,
 }
 
 impl EdgeMetrics {
@@ -20,6 +21,11 @@ impl EdgeMetrics {
             metrics.handoff_rescans.clone(),
         );
         registry.register("orchd_streams_open", "Event streams being written", metrics.streams_open.clone());
+        registry.register(
+            "orchd_stream_evictions",
+            "Connections let go because their reader took nothing",
+            metrics.evictions.clone(),
+        );
         metrics
     }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use wire::config::TokensFile;
 use wire::pool::ReplicaError;
 use wire::{Phase, PoolId, PoolView};
 
@@ -13,6 +14,7 @@ use crate::app::{self, Running};
 use crate::logging::{self, Form, Reader};
 use crate::progress::{Progress, reason};
 use crate::settings::Settings;
+use crate::tokens::Scope;
 
 /// Runs until a signal asks it to end; a second one stops at once.
 pub async fn serve(config: Option<&Path>) -> Result<()> {
@@ -167,7 +169,8 @@ impl<'a> Announcer<'a> {
 }
 
 fn banner(settings: &Settings, running: &Running, pool: &PoolView) {
-    let base = format!("http://{}", reachable(running.addr()));
+    let scheme = if settings.config.api.tls.is_some() { "https" } else { "http" };
+    let base = format!("{scheme}://{}", reachable(running.addr()));
     // pool-managerd's view is a moment old; the registry knows what takes tasks now.
     let snapshot = running.state().registry.snapshot();
     let ready = || snapshot.pool(&pool.id).map(|(_, replica)| replica).filter(|replica| replica.ready);
@@ -185,13 +188,23 @@ fn banner(settings: &Settings, running: &Running, pool: &PoolView) {
         model = pool.model_ref,
         s = if slots == 1 { "" } else { "s" },
     );
-    if settings.config.api.tokens_file.is_some() {
-        let path = settings.tokens_path();
-        let _ = writeln!(
-            out,
-            "  tokens    {path}: clients send the one on its `data` line, as\n            export LLAMA_ORCH_TOKEN=$(awk '$1 == \"data\" {{print $2; exit}}' '{path}')\n",
-            path = path.display()
-        );
+    match settings.config.api.tokens_file {
+        Some(TokensFile::Generate) => {
+            let path = settings.generated_token(Scope::Data);
+            let _ = writeln!(
+                out,
+                "  tokens    export LLAMA_ORCH_TOKEN=$(cat '{}')   (`orchestratord token new` makes more)\n",
+                path.display()
+            );
+        }
+        Some(TokensFile::Path(_)) => {
+            let _ = writeln!(
+                out,
+                "  tokens    those of {}; `orchestratord token new` makes another\n",
+                settings.tokens_path().display()
+            );
+        }
+        None => {}
     }
     let _ = out.flush();
 }

@@ -1,15 +1,21 @@
 //! Everything a start of orchestratord depends on, read once: the configuration file, the
 //! environment over it, and the development shim.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use config_loader::{Env, Origin};
-use wire::config::{Config, TokensFile};
+use tokio_rustls::rustls::ServerConfig;
+use wire::config::{Config, TlsConfig};
+use wire::operations::{Body, Daemon};
 use wire::{Handoff, PoolId, ReplicaId};
 
 use crate::exit::{CONFIG, Fatal, SERVE};
-use crate::tokens::Tokens;
+use crate::http::{ServerLimits, tls};
+
+/// A larger body is no request but an upload.
+const MAX_BODY_LIMIT: usize = 256 << 20;
 
 /// What a start depends on.
 pub(crate) struct Settings {
@@ -21,15 +27,8 @@ pub(crate) struct Settings {
     pub(crate) file: Option<PathBuf>,
     /// What this process calls itself where others may ask.
     pub(crate) command: &'static str,
-}
-
-/// What a client of the configured orchestratord sends, and where that comes from.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Access {
-    /// The bearer token.
-    pub(crate) token: Option<String>,
-    /// The tokens file that the configuration names.
-    pub(crate) file: Option<PathBuf>,
+    /// Of the listener; constants but for tests.
+    pub(crate) limits: ServerLimits,
 }
 
 impl Settings {
@@ -48,7 +47,35 @@ impl Settings {
             // Someone who brings an engine and no configuration wants that engine only.
             config.pools.clear();
         }
-        Ok(Self { config, env, shim, file, command: SERVE })
+        Ok(Self { config, env, shim, file, command: SERVE, limits: ServerLimits::default() })
+    }
+
+    /// What the listener offers over TLS, where certificates are configured.
+    pub(crate) fn tls(&self) -> Result<Option<(TlsConfig, ServerConfig)>> {
+        let Some(config) = &self.config.api.tls else { return Ok(None) };
+        match tls::read(config) {
+            Ok(server) => Ok(Some((config.clone(), server))),
+            Err(error) => Err(self.mistake(&format!("api.tls: {}", with_causes(&error))).into()),
+        }
+    }
+
+    /// Bytes that a body may have, per route.
+    pub(crate) fn body_limits(&self) -> Result<BTreeMap<String, usize>> {
+        let takes_a_body = |path: &str| {
+            wire::operations::of(Daemon::Orchestratord).any(|op| op.path == path && op.request != Body::None)
+        };
+        let limits = self.config.api.body_limits.iter().map(|(path, bytes)| {
+            if !takes_a_body(path) {
+                return Err(self.mistake(&format!("api.body_limits: no route {path:?} takes a body")));
+            }
+            match usize::try_from(*bytes) {
+                Ok(bytes) if (1..=MAX_BODY_LIMIT).contains(&bytes) => Ok((path.clone(), bytes)),
+                _ => {
+                    Err(self.mistake(&format!("api.body_limits: {path} must be 1 to {MAX_BODY_LIMIT} bytes")))
+                }
+            }
+        });
+        Ok(limits.collect::<Result<_, _>>()?)
     }
 
     /// A mistake in the configuration, with the file that it is in.
@@ -70,89 +97,12 @@ impl Settings {
         );
         Fatal::new(CONFIG, message)
     }
-
-    /// What `run` sends to the orchestratord of this configuration: `LLAMA_ORCH_TOKEN`, else what the
-    /// tokens file says.
-    pub(crate) fn access(&self) -> Result<Access> {
-        let given = self.env.text("LLAMA_ORCH_TOKEN");
-        let given = given.map_err(|error| Fatal::new(CONFIG, error.to_string()))?.map(str::to_owned);
-        let file = self.config.api.tokens_file.as_ref().map(|_| self.tokens_path());
-        // A file that cannot be read is somebody else's; the daemon's answer will say what is missing.
-        let token = given.or_else(|| {
-            let text = std::fs::read_to_string(file.as_ref()?).ok()?;
-            first_token(&text, "data").or_else(|| first_token(&text, "control"))
-        });
-        Ok(Access { token, file })
-    }
-
-    /// The bearer tokens; refuses an address that others can reach without any.
-    pub(crate) fn tokens(&self) -> Result<Option<Tokens>> {
-        let api = &self.config.api;
-        let Some(file) = &api.tokens_file else {
-            if api.listen.ip().is_loopback() {
-                return Ok(None);
-            }
-            let message = format!(
-                "api.listen is {}, which other machines can reach, and no tokens are configured; \
-                 write `tokens_file: generate` under `api:`, or listen on 127.0.0.1",
-                api.listen
-            );
-            return Err(Fatal::new(CONFIG, message).into());
-        };
-        let path = match file {
-            TokensFile::Path(path) => path.clone(),
-            TokensFile::Generate => self.generated_tokens()?,
-        };
-        Tokens::read(&path)
-            .map(Some)
-            .map_err(|error| Fatal::new(CONFIG, format!("{:#}", anyhow::Error::new(error))).into())
-    }
-
-    /// Where the tokens are.
-    pub(crate) fn tokens_path(&self) -> PathBuf {
-        match &self.config.api.tokens_file {
-            Some(TokensFile::Path(path)) => path.clone(),
-            _ => self.config.paths.runtime.join("tokens"),
-        }
-    }
-
-    /// The file that `tokens_file: generate` stands for, made at the first start.
-    fn generated_tokens(&self) -> Result<PathBuf> {
-        let path = self.tokens_path();
-        if !path.exists() {
-            let token = |scope: &str| {
-                format!("{scope} {}{}\n", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple())
-            };
-            let text =
-                format!("# Bearer tokens of this orchestratord.\n{}{}", token("control"), token("data"));
-            write_private(&path, &text).map_err(|error| self.unusable_runtime(&path, &error))?;
-        }
-        Ok(path)
-    }
-}
-
-fn first_token(text: &str, scope: &str) -> Option<String> {
-    text.lines().find_map(|line| match line.split_whitespace().collect::<Vec<_>>()[..] {
-        [found, token] if found == scope => Some(token.to_owned()),
-        _ => None,
-    })
 }
 
 /// An error and its causes in one line, for people.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-    if let Some(parent) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    }
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// The development shim: an engine that someone else started.
@@ -171,30 +121,4 @@ fn shim(env: &Env) -> Result<Option<Handoff>> {
     handoff.pool_id = pool;
     handoff.replica_id = replica;
     Ok(Some(handoff))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_client_takes_the_data_token_and_the_variable_wins() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tokens");
-        std::fs::write(&path, "# ours\ncontrol cccccccccccccccc\ndata dddddddddddddddd\n").unwrap();
-        let mut config = Config::default();
-        config.api.tokens_file = Some(TokensFile::Path(path.clone()));
-        let access = |variables: &[(&str, &str)]| {
-            let env = Env::new(dir.path(), variables.iter().copied());
-            let config = config.clone();
-            Settings { config, env, shim: None, file: None, command: SERVE }.access().unwrap()
-        };
-        assert_eq!(access(&[]).token.as_deref(), Some("dddddddddddddddd"));
-        assert_eq!(access(&[]).file.as_ref(), Some(&path));
-        assert_eq!(access(&[("LLAMA_ORCH_TOKEN", "mine")]).token.as_deref(), Some("mine"));
-        std::fs::write(&path, "control cccccccccccccccc\n").unwrap();
-        assert_eq!(access(&[]).token.as_deref(), Some("cccccccccccccccc"));
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!(access(&[]).token, None);
-    }
 }

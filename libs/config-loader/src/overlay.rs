@@ -20,6 +20,10 @@ pub(crate) fn apply(config: &mut Config, env: &Env) -> Result<(), ConfigError> {
     if let Some(TokensFile::Path(path)) = &mut config.api.tokens_file {
         *path = env.absolute(path)?;
     }
+    if let Some(tls) = &mut config.api.tls {
+        tls.cert = env.absolute(&tls.cert)?;
+        tls.key = env.absolute(&tls.key)?;
+    }
     if let Some(path) = &mut config.pool_managerd.token_file {
         *path = env.absolute(path)?;
     }

@@ -101,7 +101,9 @@ impl EventStream {
                     let (position, entry) = entry?;
                     self.tell(position, &entry);
                     // Whatever else is there already goes out in the same write.
-                    while let Some((position, entry)) = self.follower.try_next() {
+                    while self.ready_bytes() < sse::WRITE_BYTES
+                        && let Some((position, entry)) = self.follower.try_next()
+                    {
                         self.tell(position, &entry);
                     }
                     self.join_ready();
@@ -154,6 +156,10 @@ impl EventStream {
             };
             self.ready.push_back(sse::frame(None, "metrics", &metrics));
         }
+    }
+
+    fn ready_bytes(&self) -> usize {
+        self.ready.iter().map(Bytes::len).sum()
     }
 
     fn join_ready(&mut self) {

@@ -1,23 +1,38 @@
 //! Reading request bodies: bounded in size and time, with errors in our envelope.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, MatchedPath, Request};
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use wire::ErrorCode;
 
+use super::AppState;
 use super::error::ApiError;
 
-/// A body is refused beyond this size.
+/// A body is refused beyond this size, unless the configuration says otherwise for its route.
 pub(crate) const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Of a body that is too large, this much more is read before the refusal.
 const DISCARDED_BYTES: usize = 4 * 1024 * 1024;
-/// A body must have arrived by then.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How large bodies may be and how long they may take.
+#[derive(Debug)]
+pub(crate) struct BodyLimits {
+    /// Bytes, on routes where it is not [`MAX_BODY_BYTES`].
+    pub(crate) routes: BTreeMap<String, usize>,
+    /// For all of a body.
+    pub(crate) timeout: Duration,
+}
+
+impl BodyLimits {
+    fn bytes(&self, route: Option<&MatchedPath>) -> usize {
+        route.and_then(|route| self.routes.get(route.as_str())).copied().unwrap_or(MAX_BODY_BYTES)
+    }
+}
 
 /// A JSON body with the bytes it came as.
 pub(crate) struct JsonBody<T> {
@@ -25,11 +40,12 @@ pub(crate) struct JsonBody<T> {
     pub(crate) bytes: Bytes,
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let bytes = read(request).await?;
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let limit = state.bodies.bytes(request.extensions().get());
+        let bytes = read(request, limit, state.bodies.timeout).await?;
         let value = parse(&bytes)?;
         Ok(Self { value, bytes })
     }
@@ -46,41 +62,41 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-async fn read(request: Request) -> Result<Bytes, ApiError> {
+async fn read(request: Request, limit: usize, time: Duration) -> Result<Bytes, ApiError> {
     let announced =
         request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > MAX_BODY_BYTES + DISCARDED_BYTES) {
-        return Err(too_large());
+    if announced.is_some_and(|length| length > limit + DISCARDED_BYTES) {
+        return Err(too_large(limit));
     }
-    match tokio::time::timeout(BODY_TIMEOUT, collect(request.into_body())).await {
+    match tokio::time::timeout(time, collect(request.into_body(), limit)).await {
         Ok(read) => read,
         Err(_) => Err(ApiError::new(
             ErrorCode::InvalidParams,
-            format!("the request body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+            format!("the request body did not arrive within {} s", time.as_secs()),
         )),
     }
 }
 
 /// Reads a body that is a little too large to its end and throws it away: a client that is still
 /// sending when the connection closes sees a reset instead of the answer.
-async fn collect(mut body: Body) -> Result<Bytes, ApiError> {
+async fn collect(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let (mut kept, mut length) = (BytesMut::new(), 0);
     while let Some(frame) = body.frame().await {
         let broke =
             |error| ApiError::new(ErrorCode::InvalidParams, format!("the request body broke off: {error}"));
         let Ok(data) = frame.map_err(broke)?.into_data() else { continue };
         length += data.len();
-        if length <= MAX_BODY_BYTES {
+        if length <= limit {
             kept.extend_from_slice(&data);
-        } else if length > MAX_BODY_BYTES + DISCARDED_BYTES {
+        } else if length > limit + DISCARDED_BYTES {
             break;
         }
     }
-    if length > MAX_BODY_BYTES { Err(too_large()) } else { Ok(kept.freeze()) }
+    if length > limit { Err(too_large(limit)) } else { Ok(kept.freeze()) }
 }
 
-fn too_large() -> ApiError {
-    ApiError::new(ErrorCode::TooLarge, format!("the request body is larger than {MAX_BODY_BYTES} bytes"))
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(ErrorCode::TooLarge, format!("the request body is larger than {limit} bytes"))
 }
 
 /// Says which field is wrong and what it must be, never what the client sent: a prompt in the wrong

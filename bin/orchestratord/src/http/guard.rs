@@ -1,5 +1,4 @@
-//! What every request passes before a handler sees it: correlation id, `Host` and `Origin`, bearer
-//! token. A web page must not be able to drive a daemon on loopback.
+//! What every request passes before a handler sees it: `Host` and `Origin`, bearer token. A web page must not be able to drive a daemon on loopback.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -9,13 +8,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use wire::operations::Access;
-use wire::{CorrelationId, ErrorBody, ErrorCode};
+use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
+use crate::reload::Current;
 use crate::tokens::{Caller, Tokens};
 
-const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// What the guard checks against.
@@ -23,21 +21,7 @@ const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 pub(crate) struct Guard {
     pub(crate) hosts: Arc<[String]>,
     pub(crate) listen: SocketAddr,
-    pub(crate) tokens: Option<Arc<Tokens>>,
-}
-
-/// Gives every response the caller's correlation id, or a new one, and logs the request.
-pub(crate) async fn correlate(request: Request, next: Next) -> Response {
-    let given = request.headers().get(&CORRELATION_ID).and_then(|v| v.to_str().ok());
-    let id = given.and_then(|v| CorrelationId::try_new(v).ok()).unwrap_or_else(CorrelationId::generate);
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let mut response = next.run(request).await;
-    tracing::debug!(%method, path, status = response.status().as_u16(), correlation_id = %id, "request");
-    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
-        response.headers_mut().insert(CORRELATION_ID, value.clone());
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    response
+    pub(crate) tokens: Option<Current<Tokens>>,
 }
 
 /// Refuses foreign `Host` names and cross-origin requests.
@@ -57,8 +41,11 @@ pub(crate) async fn authorise(
 ) -> Response {
     match guard.check_token(request.headers(), access) {
         Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+            request.extensions_mut().insert(caller.clone());
+            let mut response = next.run(request).await;
+            // For the request log.
+            response.extensions_mut().insert(caller);
+            response
         }
         Err(error) => error.into_response(),
     }
@@ -107,7 +94,7 @@ impl Guard {
                 .hint("send `Authorization: Bearer <token>`")
                 .into());
         };
-        match tokens.find(token) {
+        match tokens.get().find(token) {
             Some(caller) if access == Access::Control && !caller.is_control() => {
                 Err(ApiError::new(ErrorCode::Forbidden, "this needs a token of the control scope"))
             }

@@ -1,5 +1,6 @@
 //! The HTTP edge: parses, checks, asks `dispatch`, renders. Knows no engine.
 
+mod access;
 mod context;
 mod error;
 mod events;
@@ -8,14 +9,18 @@ mod guard;
 mod meta;
 mod openai;
 mod pools;
+mod progress;
 mod query;
 mod router;
 mod server;
 mod sse;
 mod state;
 mod tasks;
+pub(crate) mod tls;
+mod trace;
 mod validate;
 
+pub(crate) use extract::BodyLimits;
 #[cfg(test)]
 pub(crate) use extract::MAX_BODY_BYTES;
 pub(crate) use guard::Guard;

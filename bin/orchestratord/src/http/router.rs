@@ -9,7 +9,7 @@ use wire::operations::Access;
 use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
-use super::{AppState, events, guard, meta, openai, pools, tasks};
+use super::{AppState, access, events, guard, meta, openai, pools, tasks};
 
 /// The whole HTTP surface of orchestratord.
 pub fn router(state: AppState) -> Router {
@@ -42,7 +42,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.guard.clone(), guard::same_origin))
-        .layer(from_fn(guard::correlate))
+        .layer(from_fn(access::correlate))
         .with_state(state)
 }
 

@@ -1,5 +1,6 @@
-//! Our own accept loop on hyper: header limits and timeouts that really hold, small send buffers so
-//! that a stuck reader costs little, and a shutdown that ends even with a stream open.
+//! Our own accept loop on hyper: header limits and timeouts that really hold, small send buffers and
+//! a limit on writes that wait so that a stuck reader costs little, TLS where it is configured, and a
+//! shutdown that ends even with a stream open.
 
 use std::io;
 use std::sync::Arc;
@@ -9,11 +10,18 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use super::progress::Patient;
+use crate::reload::Current;
 
 /// Limits of the listener. Numbers are RELIABILITY's, measured there.
 #[derive(Debug, Clone)]
@@ -26,10 +34,14 @@ pub(crate) struct Limits {
     pub(crate) max_headers: usize,
     /// Bytes of headers per request.
     pub(crate) header_bytes: usize,
+    /// A body must have arrived by then.
+    pub(crate) body_timeout: Duration,
     /// Kernel send buffer per connection.
     pub(crate) send_buffer: usize,
     /// A peer that acknowledges nothing for this long is gone.
     pub(crate) unacknowledged: Duration,
+    /// A peer that takes nothing of what is written for this long is let go.
+    pub(crate) unread: Duration,
 }
 
 impl Default for Limits {
@@ -39,8 +51,11 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(5),
             max_headers: 64,
             header_bytes: 32 * 1024,
+            body_timeout: Duration::from_secs(30),
             send_buffer: 32 * 1024,
             unacknowledged: Duration::from_secs(30),
+            // Below the kernel's limit, so that it is we who notice and count, and within bar R13.
+            unread: Duration::from_secs(25),
         }
     }
 }
@@ -48,26 +63,41 @@ impl Default for Limits {
 /// A listener with its router.
 pub(crate) struct Server {
     listener: TcpListener,
+    each: Each,
+}
+
+/// What every connection is served with.
+#[derive(Clone)]
+struct Each {
     router: Router,
     limits: Limits,
+    /// Absent where the configuration names no certificate.
+    tls: Option<Current<ServerConfig>>,
+    evictions: Counter,
 }
 
 impl Server {
-    pub(crate) fn new(listener: TcpListener, router: Router, limits: Limits) -> Self {
-        Self { listener, router, limits }
+    pub(crate) fn new(
+        listener: TcpListener,
+        router: Router,
+        limits: Limits,
+        tls: Option<Current<ServerConfig>>,
+        evictions: Counter,
+    ) -> Self {
+        Self { listener, each: Each { router, limits, tls, evictions } }
     }
 
     /// Accepts until `stop`, then lets open connections finish until `kill`.
     pub(crate) async fn run(self, stop: CancellationToken, kill: CancellationToken) {
         let connections = TaskTracker::new();
-        let room = Arc::new(Semaphore::new(self.limits.connections));
+        let room = Arc::new(Semaphore::new(self.each.limits.connections));
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = accept(&self.listener, &room) => accepted,
             };
             let Ok((stream, place)) = accepted else { continue };
-            let connection = serve(stream, self.router.clone(), self.limits.clone(), stop.clone());
+            let connection = self.each.clone().serve(stream, stop.clone());
             let kill = kill.clone();
             connections.spawn(async move {
                 tokio::select! {
@@ -99,30 +129,47 @@ async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, limits: Limits, stop: CancellationToken) {
-    let socket = SockRef::from(&stream);
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_send_buffer_size(limits.send_buffer);
-    let _ = socket.set_tcp_user_timeout(Some(limits.unacknowledged));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.max_headers)
-        .max_buf_size(limits.header_bytes)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "connection ended");
+impl Each {
+    async fn serve(self, stream: TcpStream, stop: CancellationToken) {
+        let socket = SockRef::from(&stream);
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_send_buffer_size(self.limits.send_buffer);
+        let _ = socket.set_tcp_user_timeout(Some(self.limits.unacknowledged));
+        let stream = Patient::new(stream, self.limits.unread, self.evictions.clone());
+        let Some(tls) = &self.tls else { return self.speak(stream, stop).await };
+        let handshake = TlsAcceptor::from(tls.get()).accept(stream);
+        let handshake = tokio::time::timeout(self.limits.header_timeout, handshake);
+        match stop.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => self.speak(stream, stop).await,
+            Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
+            Some(Err(_)) => tracing::debug!("TLS handshake took too long"),
+            None => {}
+        }
+    }
+
+    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send, stop: CancellationToken) {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.header_timeout)
+            .max_headers(self.limits.max_headers)
+            .max_header_size(self.limits.header_bytes)
+            // Also what is buffered of an answer that its reader does not take.
+            .max_buf_size(self.limits.header_bytes)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
+        let mut connection = std::pin::pin!(connection);
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "connection ended");
+                    }
+                    return;
                 }
-                return;
-            }
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     }

@@ -15,6 +15,10 @@ pub(super) const KEEPALIVE: Bytes = Bytes::from_static(b": keepalive\n\n");
 /// How long "a while" is.
 pub(super) const KEEPALIVE_EVERY: std::time::Duration = std::time::Duration::from_secs(15);
 
+/// What is there already goes out in one write, up to about this much: a reader that comes back to a
+/// long log must not have all of it rendered at once.
+pub(super) const WRITE_BYTES: usize = 16 * 1024;
+
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// One `/v2` frame. JSON holds no raw line break, so the data is always one line.

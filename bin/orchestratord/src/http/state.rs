@@ -9,6 +9,7 @@ use registry::Registry;
 use tokio_util::sync::CancellationToken;
 use wire::{PoolId, PoolView};
 
+use super::extract::BodyLimits;
 use super::guard::Guard;
 use crate::feed::FeedView;
 use crate::metrics::EdgeMetrics;
@@ -31,6 +32,7 @@ pub struct AppState {
     pub(crate) stopping: CancellationToken,
     /// When this daemon started, for `created` fields.
     pub(crate) started: StartTime,
+    pub(crate) bodies: Arc<BodyLimits>,
 }
 
 /// When the daemon started.

@@ -13,8 +13,8 @@ use wire::{ErrorEnvelope, PoolView, TaskId, TaskView};
 
 use super::events::Events;
 use crate::cli::RunArgs;
+use crate::credentials::Access;
 use crate::exit::{CONFIG, Fatal, UNAVAILABLE};
-use crate::settings::Access;
 
 /// What is asked on the side is answered within this time.
 const SHORT: Duration = Duration::from_secs(1);
@@ -105,8 +105,8 @@ impl Client {
 
     fn refused(&self) -> Fatal {
         let token = match &self.access.file {
-            Some(file) => format!("the `data` token in {}", file.display()),
-            None => "a `data` token from the tokens file that it was configured with".to_owned(),
+            Some(file) => format!("a data token, as in {}", file.display()),
+            None => "one of its data tokens; `orchestratord token new` makes another".to_owned(),
         };
         let what = if self.access.token.is_some() { "does not know this token" } else { "needs a token" };
         Fatal::new(

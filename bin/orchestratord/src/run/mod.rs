@@ -15,10 +15,11 @@ use anyhow::Result;
 
 use crate::app;
 use crate::cli::RunArgs;
-use crate::exit::{Fatal, Held, RUN};
+use crate::credentials::Access;
+use crate::exit::{Fatal, Held, RUN, UNAVAILABLE};
 use crate::logging::{self, Reader};
 use crate::serve::{Signals, reachable};
-use crate::settings::{Access, Settings};
+use crate::settings::Settings;
 use answer::{Answer, Ended, Gone};
 use client::Client;
 
@@ -53,6 +54,7 @@ async fn run_or_join(
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     settings.config.api.listen = listen;
     settings.config.api.tokens_file = None;
+    let over_tls = settings.config.api.tls.take().is_some();
     let mut refused_since = Instant::now();
     loop {
         let started = tokio::select! {
@@ -63,6 +65,13 @@ async fn run_or_join(
             Ok(running) => return ask_own(running, args, signals).await,
             Err(error) => error.downcast::<Held>()?,
         };
+        if let (true, Some(other)) = (over_tls, held.addr()) {
+            let message = format!(
+                "the orchestratord at https://{other} speaks TLS, which `orchestratord run` does not; \
+                 ask it with curl or any OpenAI client"
+            );
+            return Err(Fatal::new(UNAVAILABLE, message).into());
+        }
         match held.addr() {
             Some(other) if app::is_orchestratord(other).await => {
                 let who = held.who.as_deref().unwrap_or_default();

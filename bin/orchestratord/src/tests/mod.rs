@@ -3,6 +3,7 @@
 
 mod autobind;
 mod edge;
+mod limits;
 mod openai;
 mod stops;
 mod streams;
@@ -48,6 +49,7 @@ fn settings(dir: &Path, change: impl FnOnce(&mut Config)) -> Settings {
         shim: None,
         file: None,
         command: "orchestratord",
+        limits: crate::http::ServerLimits::default(),
     }
 }
 
@@ -57,8 +59,16 @@ impl Orchestrator {
     }
 
     async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_limited(change, |_| {}).await
+    }
+
+    async fn start_limited(
+        change: impl FnOnce(&mut Config),
+        limit: impl FnOnce(&mut crate::http::ServerLimits),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = settings(dir.path(), change);
+        let mut settings = settings(dir.path(), change);
+        limit(&mut settings.limits);
         let running = app::start(&settings, settings.config.api.listen).await.unwrap();
         let handoffs = HandoffDir::open(dir.path().join("engines")).unwrap();
         let http = reqwest::Client::builder().no_proxy().build().unwrap();

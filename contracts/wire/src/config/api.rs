@@ -1,5 +1,6 @@
 //! The HTTP edge, logging, and the way to pool-managerd.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -12,8 +13,14 @@ use serde::{Deserialize, Serialize};
 pub struct ApiConfig {
     /// Address and port. Anything but loopback needs `tokens_file`.
     pub listen: SocketAddr,
-    /// A file with one bearer token per line (`data TOKEN` or `control TOKEN`), or `generate`.
+    /// A file with one token per line, or `generate`: `data NAME sha256:DIGEST` or `control NAME
+    /// sha256:DIGEST` as `orchestratord token new` writes them, or `data TOKEN` or `control TOKEN`.
+    /// Read again when it changes.
     pub tokens_file: Option<TokensFile>,
+    /// Certificate and key; null speaks plain HTTP.
+    pub tls: Option<TlsConfig>,
+    /// Bytes a body may have on a route, as `/v1/chat/completions: 33554432`; 1 MiB where none is said.
+    pub body_limits: BTreeMap<String, u64>,
     /// Accepted `Host` names besides literal loopback addresses.
     pub hosts: Vec<String>,
 }
@@ -23,9 +30,21 @@ impl Default for ApiConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             tokens_file: None,
+            tls: None,
+            body_limits: BTreeMap::new(),
             hosts: vec!["localhost".to_owned()],
         }
     }
+}
+
+/// TLS of the listener. Both files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file with the certificate chain, the server's own first.
+    pub cert: PathBuf,
+    /// PEM file with the private key.
+    pub key: PathBuf,
 }
 
 /// Where bearer tokens come from.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use api::{ApiConfig, LogConfig, LogFormat, PoolManagerdConfig, TokensFile};
+pub use api::{ApiConfig, LogConfig, LogFormat, PoolManagerdConfig, TlsConfig, TokensFile};
 pub use pool::{Auto, Devices, EngineKind, FullPolicy, OnExit, PoolConfig, PoolKind, QueueConfig};
 pub use provisioning::{
     ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, ProvisioningConfig, SdistSource,

@@ -59,7 +59,9 @@ impl Rendering {
                 },
             };
             let mut out = self.render(&entry);
-            while let Some((_, entry)) = self.follower.try_next() {
+            while out.len() < sse::WRITE_BYTES
+                && let Some((_, entry)) = self.follower.try_next()
+            {
                 out.extend(self.render(&entry));
             }
             if !out.is_empty() {

@@ -1,0 +1,137 @@
+//! The request log: one line per answered request, written when its last byte is out or its client
+//! has gone. Names routes by their template and callers by their name; never holds a path as it was
+//! sent, a query, a prompt or a token.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use wire::CorrelationId;
+
+use super::trace::TraceParent;
+use crate::tokens::Caller;
+
+const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Asked every second by whoever watches: worth a line only to those who look for it.
+const POLLED: [&str; 5] = ["/health", "/livez", "/ready", "/readyz", "/metrics"];
+
+/// Gives every response the caller's correlation id, or a new one, and logs the request.
+pub(super) async fn correlate(mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let given = request.headers().get(&CORRELATION_ID).and_then(|v| v.to_str().ok());
+    let id = given.and_then(|v| CorrelationId::try_new(v).ok()).unwrap_or_else(CorrelationId::generate);
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+    let trace = TraceParent::of(request.headers());
+    if let Some(trace) = &trace {
+        request.extensions_mut().insert(trace.clone());
+    }
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(id.as_str()) {
+        response.headers_mut().insert(CORRELATION_ID, value.clone());
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let caller = response.extensions_mut().remove::<Caller>();
+    let status = response.status().as_u16();
+    let line = Line { id, method, path, status, caller, trace, began };
+    response.map(|body| Body::new(Logged { body, bytes: 0, line: Some(line) }))
+}
+
+/// What is known of a request before its body is out.
+struct Line {
+    id: CorrelationId,
+    method: Method,
+    path: Option<MatchedPath>,
+    status: u16,
+    caller: Option<Caller>,
+    trace: Option<TraceParent>,
+    began: Instant,
+}
+
+impl Line {
+    fn write(self, bytes: u64, complete: bool) {
+        let path = self.path.as_ref().map_or("unmatched", MatchedPath::as_str);
+        let caller = self.caller.as_ref().map_or("-", Caller::name);
+        let duration_ms = self.began.elapsed().as_micros() as f64 / 1e3;
+        let trace_id = self.trace.as_ref().map(TraceParent::trace_id);
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "orchestratord::access",
+                    correlation_id = %self.id,
+                    trace_id,
+                    method = %self.method,
+                    path,
+                    status = self.status,
+                    duration_ms,
+                    bytes,
+                    caller,
+                    complete,
+                    "request"
+                )
+            };
+        }
+        if POLLED.contains(&path) {
+            line!(debug);
+        } else {
+            line!(info);
+        }
+    }
+}
+
+/// A body that counts its bytes and has its line written at its end, however it ends.
+struct Logged {
+    body: Body,
+    bytes: u64,
+    line: Option<Line>,
+}
+
+impl HttpBody for Logged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Some(Err(_)) => {}
+            None => self.finish(true),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Logged {
+    fn finish(&mut self, complete: bool) {
+        if let Some(line) = self.line.take() {
+            line.write(self.bytes, complete);
+        }
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        // hyper does not ask a body of known length for its end.
+        let complete = self.body.is_end_stream();
+        self.finish(complete);
+    }
+}

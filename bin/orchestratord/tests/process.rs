@@ -1,0 +1,236 @@
+//! The built binary, as whoever runs it meets it: its log, its tokens, its certificate.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test helper fails by panicking")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use stub_llama::{RunningStub, Stub, StubConfig};
+
+/// An orchestratord of its own process, bound to a stub.
+struct Daemon {
+    child: Child,
+    stub: RunningStub,
+    addr: String,
+    log: Arc<Mutex<Vec<Value>>>,
+    dir: tempfile::TempDir,
+}
+
+fn command(dir: &Path, config: &Value) -> Command {
+    let file = dir.join("config.json");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestratord"));
+    command.arg("--config").arg(file);
+    command
+        .env_remove("RUST_LOG")
+        .env_remove("LLAMA_ORCH_TOKEN")
+        .env("ORCHD_RUNTIME_DIR", dir.join("runtime"));
+    command.stdin(Stdio::null());
+    command
+}
+
+impl Daemon {
+    fn start(config: Value) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), config)
+    }
+
+    fn start_in(dir: tempfile::TempDir, mut config: Value) -> Self {
+        let stub = Stub::start(StubConfig::default()).unwrap();
+        config["pools"] = json!([]);
+        let mut command = command(dir.path(), &config);
+        command.env("ORCHD_ADDR", "127.0.0.1:0").env("ORCHD_LLAMACPP_URL", stub.url());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, stderr) = (Arc::clone(&log), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or_else(|_| Value::String(line));
+                lines.lock().unwrap().push(line);
+            }
+        });
+        let mut daemon = Self { child, stub, addr: String::new(), log, dir };
+        daemon.addr = daemon.wait_for_line(|line| line["fields"]["addr"].is_string())["fields"]["addr"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        daemon.wait_for_line(|line| line["fields"]["message"] == "replica up");
+        daemon
+    }
+
+    fn wait_for_line(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(line) = self.log.lock().unwrap().iter().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            assert!(Instant::now() < deadline, "not logged: {:#?}", self.log.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn runtime(&self) -> PathBuf {
+        self.dir.path().join("runtime")
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// ORCHD-LOG-001, ORCHD-TRACE-001, SEC-004
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_is_one_line_of_json_without_what_was_said() {
+    let daemon = Daemon::start(json!({}));
+    let body = json!({"model": "default", "stream": true, "max_tokens": 5,
+        "messages": [{"role": "user", "content": "my secret prompt"}]});
+    let answer = http()
+        .post(daemon.url("/v1/chat/completions?key=secret"))
+        .header("X-Correlation-Id", "mine")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.headers()["x-correlation-id"], "mine");
+    let text = answer.text().await.unwrap();
+    let line = daemon.wait_for_line(|line| line["fields"]["correlation_id"] == "mine");
+    let fields = &line["fields"];
+    assert_eq!(
+        (&fields["method"], &fields["path"], &fields["status"], &fields["bytes"], &fields["complete"]),
+        (&json!("POST"), &json!("/v1/chat/completions"), &json!(200), &json!(text.len()), &json!(true)),
+        "{line}"
+    );
+    assert_eq!(fields["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736", "{line}");
+    assert!(fields["duration_ms"].as_f64().unwrap() > 0.0, "{line}");
+    // A path that nobody serves is not repeated, nor is a task's id.
+    http().get(daemon.url("/secret/words")).send().await.unwrap();
+    http().get(daemon.url("/v2/tasks/secret")).send().await.unwrap();
+    let path = |path: &'static str| move |line: &Value| line["fields"]["path"] == path;
+    assert_eq!(daemon.wait_for_line(path("unmatched"))["fields"]["status"], 404);
+    assert_eq!(daemon.wait_for_line(path("/v2/tasks/{id}"))["fields"]["status"], 404);
+    // A client that goes away in the middle is one too.
+    daemon.stub.set_faults(|faults| faults.token = Duration::from_millis(5));
+    let mut body = body;
+    body["max_tokens"] = json!(1_000_000);
+    let request = http().post(daemon.url("/v1/chat/completions")).header("X-Correlation-Id", "gone");
+    let mut answer = request.json(&body).send().await.unwrap();
+    answer.chunk().await.unwrap();
+    drop(answer);
+    let line = daemon.wait_for_line(|line| line["fields"]["correlation_id"] == "gone");
+    assert_eq!(line["fields"]["complete"], false, "{line}");
+    let log = daemon.log.lock().unwrap();
+    assert!(log.iter().all(|line| line.is_object()), "{log:#?}");
+    assert!(!format!("{log:?}").contains("secret"), "{log:#?}");
+}
+
+fn token(dir: &Path, config: &Value, arguments: &[&str]) -> Output {
+    command(dir, config).args(["token", "new"]).args(arguments).output().unwrap()
+}
+
+/// SEC-009, SEC-010
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_token_is_let_in_and_a_revoked_one_is_not_without_a_restart() {
+    let config = json!({"api": {"tokens_file": "generate"}});
+    let daemon = Daemon::start(config.clone());
+    let asked = async |path: &str, token: &str| {
+        http().get(daemon.url(path)).bearer_auth(token).send().await.unwrap().status().as_u16()
+    };
+    let generated = std::fs::read_to_string(daemon.runtime().join("token.control")).unwrap();
+    assert_eq!(asked("/metrics", generated.trim()).await, 200);
+
+    let made = token(daemon.dir.path(), &config, &["--scope", "data", "--name", "web"]);
+    assert!(made.status.success(), "{made:?}");
+    let mine = String::from_utf8(made.stdout).unwrap();
+    let mine = mine.trim();
+    until(async || asked("/v2/pools", mine).await == 200).await;
+    assert_eq!(asked("/metrics", mine).await, 403);
+    daemon.wait_for_line(|line| line["fields"]["caller"] == "web");
+    let file = daemon.runtime().join("tokens");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(mine), "{text}");
+    // A file that cannot be used changes nothing.
+    std::fs::write(&file, format!("{text}nonsense\n")).unwrap();
+    daemon.wait_for_line(|line| line["level"] == "ERROR");
+    assert_eq!(asked("/v2/pools", mine).await, 200);
+    let without: String =
+        text.lines().filter(|line| !line.contains(" web ")).map(|l| format!("{l}\n")).collect();
+    std::fs::write(&file, without).unwrap();
+    until(async || asked("/v2/pools", mine).await == 401).await;
+    assert_eq!(asked("/metrics", generated.trim()).await, 200);
+
+    let refused = token(daemon.dir.path(), &json!({}), &[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("tokens_file: generate"), "{refused:?}");
+}
+
+/// SEC-013
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_is_read_again_when_it_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let first = certify(&cert, &key);
+    let daemon = Daemon::start_in(dir, json!({"api": {"tls": {"cert": cert, "key": key}}}));
+    let addr = daemon.addr.clone();
+    assert_eq!(health(&addr, &first).await.unwrap(), "HTTP/1.1 200 OK");
+    let second = certify(&cert, &key);
+    until(async || health(&addr, &second).await.is_ok()).await;
+    assert!(health(&addr, &first).await.is_err(), "the old certificate is still offered");
+    // A certificate without its key keeps the one before.
+    std::fs::write(&cert, &first).unwrap();
+    daemon.wait_for_line(|line| line["level"] == "ERROR");
+    assert!(health(&addr, &second).await.is_ok());
+    // Who speaks no TLS gets no answer.
+    assert!(http().get(daemon.url("/health")).send().await.is_err());
+}
+
+/// Writes a certificate for localhost; says it in PEM.
+fn certify(cert: &Path, key: &Path) -> String {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(cert, made.cert.pem()).unwrap();
+    made.cert.pem()
+}
+
+/// The status line of `/health` over TLS, trusting `root` only.
+async fn health(addr: &str, root: &str) -> Result<String, std::io::Error> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(root.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(addr).await?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await?;
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text).await;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
