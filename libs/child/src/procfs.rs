@@ -1,7 +1,7 @@
 //! The few things read from `/proc`, each as one function. Nothing here decides anything.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 
 /// The fields of `/proc/<pid>/stat` that are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,10 @@ fn parse_stat(text: &str) -> Option<Stat> {
 
 /// The value of a variable in the environment a process was started with.
 pub(crate) fn environment_value(pid: u32, name: &str) -> io::Result<Option<String>> {
-    let bytes = fs::read(format!("/proc/{pid}/environ"))?;
+    // With room from the start: by itself the first read asks for 32 bytes, and each takes the
+    // process's memory lock.
+    let mut bytes = Vec::with_capacity(16 * 1024);
+    File::open(format!("/proc/{pid}/environ"))?.read_to_end(&mut bytes)?;
     Ok(bytes.split(|b| *b == 0).find_map(|entry| {
         let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         Some(String::from_utf8_lossy(value).into_owned())

@@ -107,14 +107,6 @@ impl Serving {
     async fn startup(&self, life: &Life, client: &EngineClient) -> Result<Props, Fault> {
         self.loaded(life, client).await?;
         let timings = &self.shared.timings;
-        let (pid, port) = (life.engine.pid(), life.record.port);
-        let ours = tokio::task::spawn_blocking(move || child::listens_on(pid, port)).await;
-        match ours {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => return Err(Fault::ForeignSocket { port }),
-            Ok(Err(error)) => return Err(Fault::Canary(format!("cannot see whose socket answers: {error}"))),
-            Err(join) => return Err(Fault::Canary(format!("cannot see whose socket answers: {join}"))),
-        }
         let props = async {
             let props = client.props(timings.canary_timeout).await;
             props.map_err(|why| Fault::Canary(format!("/props: {why}")))
@@ -126,8 +118,13 @@ impl Serving {
             }
             .map_err(Fault::Canary)
         };
-        let (props, ()) = tokio::try_join!(props, token)?;
-        Ok(props)
+        let answers = async { tokio::try_join!(props, token).map(|(props, ())| props) };
+        let (mut answers, mut ours) = (std::pin::pin!(answers), std::pin::pin!(listens(life)));
+        // What a stranger's socket answers does not matter, not even as an error.
+        tokio::select! {
+            ours = &mut ours => { ours?; answers.await }
+            answers = &mut answers => { ours.await?; answers }
+        }
     }
 
     /// Waits until the engine says that its model is loaded.
@@ -283,6 +280,19 @@ impl Serving {
         self.shared.metrics.breaker(&self.key, false);
         self.seat.update(|r| r.failures = 0);
         std::future::pending().await
+    }
+}
+
+/// Whether the socket that answers is this engine's.
+async fn listens(life: &Life) -> Result<(), Fault> {
+    let (pid, port) = (life.engine.pid(), life.record.port);
+    let unseen =
+        |why: &dyn std::fmt::Display| Fault::Canary(format!("cannot see whose socket answers: {why}"));
+    match tokio::task::spawn_blocking(move || child::listens_on(pid, port)).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(Fault::ForeignSocket { port }),
+        Ok(Err(error)) => Err(unseen(&error)),
+        Err(join) => Err(unseen(&join)),
     }
 }
 

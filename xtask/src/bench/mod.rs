@@ -27,8 +27,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let engine = test_harness_e2e_haiku::provisioned()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "engine {}", engine.engine_version)?;
-    let starts = start::measure(&binary, &engine, options.starts)?;
-    writeln!(out, "\n## Second start: seconds to ready, {} starts each\n\n{starts}", options.starts)?;
+    let large = start::Contestant::large(&engine, &target().join("bench"))?;
+    for contestant in [start::Contestant::builtin(&engine), large] {
+        let starts = start::measure(&binary, &contestant, options.starts)?;
+        let (title, n) = (&contestant.title, options.starts);
+        writeln!(out, "\n## Second start with {title}: seconds to ready, {n} starts each\n\n{starts}")?;
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let tokens = runtime.block_on(first_token::measure(&binary, options.requests))?;
@@ -48,7 +52,9 @@ fn release_binary() -> Result<PathBuf> {
         .status()
         .context("building the release binary")?;
     ensure!(status.success(), "cargo build --release failed; its messages are above");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
-    Ok(target.join("release/orchestratord"))
+    Ok(target().join("release/orchestratord"))
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
 }

@@ -1,24 +1,68 @@
 //! Second start: from exec to ready, orchestratord (which provisions from the cache, launches,
-//! probes, publishes and binds) against `llama-server` started by hand with the same flags.
+//! probes, publishes and binds) against `llama-server` started by hand with the same flags. Ready
+//! means a token was generated for orchestratord, and a 200 from `/health` for the engine by hand.
+//!
+//! Measured with the built-in model, which loads in the time a process takes to start, and with
+//! random weights of half a gigabyte, the size where people begin.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use gguf_random::Shape;
 use wire::PreparedEngine;
 
 use super::stats::{HEAD, Sample};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub(super) fn measure(orchestratord: &Path, engine: &PreparedEngine, starts: u32) -> Result<String> {
+/// What is started, on both sides.
+pub(super) struct Contestant {
+    pub(super) title: String,
+    engine: PreparedEngine,
+    /// None: what zero config means.
+    config: Option<PathBuf>,
+}
+
+impl Contestant {
+    /// Zero config and its engine.
+    pub(super) fn builtin(engine: &PreparedEngine) -> Self {
+        Self { title: "the built-in model (1.9 MB)".to_owned(), engine: engine.clone(), config: None }
+    }
+
+    /// The same pool with a model of random weights, which is made under `dir` when it is not there.
+    pub(super) fn large(engine: &PreparedEngine, dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        let shape =
+            Shape { name: "large".to_owned(), layers: 12, width: 1024, heads: 16, ..Shape::default() };
+        let model = dir.join("random-large.gguf");
+        if !model.exists() {
+            let unfinished = dir.join("random-large.gguf.part");
+            shape.write(&unfinished).context("writing the model of random weights")?;
+            std::fs::rename(&unfinished, &model).context("naming the model of random weights")?;
+        }
+        let config = dir.join("large.yaml");
+        let text =
+            format!("pools: [{{ id: large, model: 'file:{}', deterministic: true }}]\n", model.display());
+        std::fs::write(&config, text).context("writing the configuration")?;
+        let mut engine = engine.clone();
+        let mut flags = engine.flags.iter_mut();
+        flags.find(|flag| *flag == "--model").context("the engine's flags name no model")?;
+        *flags.next().context("the engine's flags end with --model")? = model.display().to_string();
+        engine.model_path = model;
+        let bytes = engine.model_path.metadata().context("looking at the model")?.len();
+        Ok(Self { title: format!("random weights ({} MB)", bytes / 1_000_000), engine, config: Some(config) })
+    }
+}
+
+pub(super) fn measure(orchestratord: &Path, contestant: &Contestant, starts: u32) -> Result<String> {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..=starts {
-        ours.push(start_orchestratord(orchestratord)?.as_secs_f64());
-        bare.push(start_engine(engine)?.as_secs_f64());
+        ours.push(start_orchestratord(orchestratord, contestant.config.as_deref())?.as_secs_f64());
+        bare.push(start_engine(&contestant.engine)?.as_secs_f64());
     }
     // The first of each only warms the page cache.
     let (ours, bare) = (Sample::new(ours.split_off(1)), Sample::new(bare.split_off(1)));
@@ -31,10 +75,14 @@ pub(super) fn measure(orchestratord: &Path, engine: &PreparedEngine, starts: u32
 }
 
 /// Until the banner, which is printed when a task would be taken.
-fn start_orchestratord(binary: &Path) -> Result<Duration> {
+fn start_orchestratord(binary: &Path, config: Option<&Path>) -> Result<Duration> {
     let dir = tempfile::tempdir().context("making a runtime directory")?;
+    let mut command = Command::new(binary);
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
     let began = Instant::now();
-    let mut child = Command::new(binary)
+    let mut child = command
         .env("ORCHD_ADDR", "127.0.0.1:0")
         .env("ORCHD_RUNTIME_DIR", dir.path())
         .stdin(Stdio::null())
