@@ -3,12 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use wire::EngineChunk;
 use wire::event::{End, Resumed, Started, StreamError};
 
 /// One entry. The order is `Started`, then chunks, then exactly one of `End` and `Error`; a task
 /// that never got a slot has only the last.
-#[derive(Debug, Clone)]
+///
+/// Its JSON is what the journal keeps: a change of this shape is a new version of the segments.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Entry {
     /// The task has a slot.
     Started(Started),

@@ -14,6 +14,8 @@ pub struct Follower {
     len: watch::Receiver<u64>,
     chunk: Option<Arc<Chunk>>,
     next: u64,
+    /// Entries that may be read, as far as this reader has looked.
+    published: u64,
 }
 
 impl Follower {
@@ -23,7 +25,7 @@ impl Follower {
             readers.ever += 1;
         });
         let len = store.len.subscribe();
-        Self { store, len, chunk: None, next }
+        Self { store, len, chunk: None, next, published: 0 }
     }
 
     /// The next entry; waits for it. `None` once the terminal entry was read, or at once when the
@@ -31,17 +33,12 @@ impl Follower {
     /// it is returned.
     pub async fn next(&mut self) -> Option<(Position, Arc<Entry>)> {
         loop {
-            // Seen before looking, so that an entry appended in between wakes the wait below.
-            self.len.borrow_and_update();
-            let ended = self.store.is_ended();
-            if let Some(found) = self.try_next() {
+            // Seen before looking, so that an entry published in between wakes the wait below.
+            self.published = *self.len.borrow_and_update();
+            if let Some(found) = self.take() {
                 return Some(found);
             }
-            // Asked before looking: a log that had ended by then holds all it ever will.
-            if ended {
-                return None;
-            }
-            if self.len.changed().await.is_err() {
+            if self.store.ends_at(self.published) || self.len.changed().await.is_err() {
                 return None;
             }
         }
@@ -49,6 +46,16 @@ impl Follower {
 
     /// The next entry if it is there already: for writing several events at once.
     pub fn try_next(&mut self) -> Option<(Position, Arc<Entry>)> {
+        if self.next >= self.published {
+            self.published = *self.len.borrow();
+        }
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<(Position, Arc<Entry>)> {
+        if self.next >= self.published {
+            return None;
+        }
         if self.chunk.is_none() {
             self.chunk = self.store.chunk_at(self.next);
         }

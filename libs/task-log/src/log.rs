@@ -1,10 +1,14 @@
 //! The log: where entries are kept and how followers are woken.
+//!
+//! An entry is put in its place first and published after. A log that is not recorded publishes at
+//! once; of one that is, the journal publishes what it has written.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use crate::journal::Appender;
 use crate::{Entry, Follower, LogWriter, Position};
 
 /// Entries per chunk. Followers look a chunk up once and then read without any lock.
@@ -34,26 +38,45 @@ pub(crate) struct Chunk {
 #[derive(Debug)]
 pub(crate) struct Store {
     chunks: RwLock<Vec<Arc<Chunk>>>,
-    /// Entries written; followers wait on it.
+    /// Entries that may be read; followers wait on it.
     pub(crate) len: watch::Sender<u64>,
     pub(crate) readers: watch::Sender<Readers>,
-    terminal: OnceLock<Arc<Entry>>,
+    /// The last entry, and how many there are with it.
+    terminal: OnceLock<(u64, Arc<Entry>)>,
     bytes: AtomicUsize,
 }
 
 impl TaskLog {
-    /// A new log and its only writer. Chunks that would take the log over `limit_bytes` are
-    /// refused; a terminal entry always fits.
+    /// A new log and its only writer, in memory only. Chunks that would take the log over
+    /// `limit_bytes` are refused; a terminal entry always fits.
     #[must_use]
     pub fn new(limit_bytes: usize) -> (Self, LogWriter) {
-        let store = Arc::new(Store {
-            chunks: RwLock::default(),
-            len: watch::Sender::new(0),
-            readers: watch::Sender::new(Readers::default()),
-            terminal: OnceLock::new(),
-            bytes: AtomicUsize::new(0),
-        });
-        (Self { store: Arc::clone(&store) }, LogWriter::new(store, limit_bytes))
+        Self::recorded_by(None, limit_bytes)
+    }
+
+    pub(crate) fn recorded_by(appender: Option<Appender>, limit_bytes: usize) -> (Self, LogWriter) {
+        let store = Arc::new(Store::default());
+        (Self { store: Arc::clone(&store) }, LogWriter::new(store, limit_bytes, appender))
+    }
+
+    /// A log that was read back, and its writer unless it has ended.
+    pub(crate) fn restored(
+        appender: Option<Appender>,
+        limit_bytes: usize,
+        entries: Vec<Entry>,
+    ) -> (Self, Option<LogWriter>) {
+        let store = Arc::new(Store::default());
+        let indices = entries.iter().filter(|e| matches!(e, Entry::Chunk { index: Some(_), .. })).count();
+        let mut len = 0;
+        for entry in entries {
+            store.put(len, entry);
+            len += 1;
+        }
+        store.publish(len);
+        let ended = store.terminal.get().is_some();
+        let log = Self { store: Arc::clone(&store) };
+        let writer = LogWriter::new(store, limit_bytes, appender).at(len, indices as u64);
+        (log, if ended { writer.retire() } else { Some(writer) })
     }
 
     /// A reader of everything after `after`, or of everything. It counts as attached until it is
@@ -69,13 +92,13 @@ impl TaskLog {
         self.store.readers.subscribe()
     }
 
-    /// Whether there is an entry at a position.
+    /// Whether readers may have seen an entry at a position.
     #[must_use]
     pub fn holds(&self, position: Position) -> bool {
         position.0 < self.entries_len()
     }
 
-    /// Entries so far.
+    /// Entries that may be read so far.
     #[must_use]
     pub fn entries_len(&self) -> u64 {
         *self.store.len.borrow()
@@ -87,34 +110,73 @@ impl TaskLog {
         self.store.bytes.load(Ordering::Relaxed)
     }
 
-    /// The last entry, once there is one.
+    /// The last entry, once there is one; readers of a recorded log may see it a moment later.
     #[must_use]
     pub fn terminal(&self) -> Option<Arc<Entry>> {
-        self.store.terminal.get().map(Arc::clone)
+        self.store.terminal.get().map(|(_, entry)| Arc::clone(entry))
+    }
+
+    /// Waits until the last entry may be read: whoever follows from then on sees all there is.
+    pub async fn settled(&self) {
+        let mut len = self.store.len.subscribe();
+        let settled = |len: &u64| self.store.terminal.get().is_some_and(|(all, _)| len >= all);
+        // The sender lives as long as the store that we hold.
+        let _ = len.wait_for(settled).await;
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            chunks: RwLock::default(),
+            len: watch::Sender::new(0),
+            readers: watch::Sender::new(Readers::default()),
+            terminal: OnceLock::new(),
+            bytes: AtomicUsize::new(0),
+        }
     }
 }
 
 impl Store {
-    /// Called by the one writer only.
-    pub(crate) fn push(&self, at: u64, entry: Entry) {
+    /// Puts an entry in its place. Called by the one writer only; nobody reads it before
+    /// [`Store::publish`].
+    pub(crate) fn put(&self, at: u64, entry: Entry) {
         self.bytes.fetch_add(entry.weight(), Ordering::Relaxed);
         let entry = Arc::new(entry);
         let chunk = self.chunk_at(at).unwrap_or_else(|| self.grow());
         // Both are set for the first and only time: the writer never uses a place twice, and its
-        // terminal entry consumes it. This order, entry, end, wake, is what followers rely on.
+        // terminal entry consumes it. This order, entry, end, publish, is what followers rely on.
         let _ = chunk.entries[slot(at)].set(Arc::clone(&entry));
         if entry.is_terminal() {
-            let _ = self.terminal.set(entry);
+            let _ = self.terminal.set((at + 1, entry));
         }
-        self.len.send_replace(at + 1);
+    }
+
+    /// Lets readers see the first `len` entries.
+    pub(crate) fn publish(&self, len: u64) {
+        self.len.send_if_modified(|now| {
+            let grows = len > *now;
+            *now = len.max(*now);
+            grows
+        });
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn is_ended(&self) -> bool {
-        self.terminal.get().is_some()
+    /// Entries there are, of a log that has ended.
+    pub(crate) fn written_to_the_end(&self) -> u64 {
+        self.terminal.get().map_or_else(|| *self.len.borrow(), |(all, _)| *all)
+    }
+
+    /// Whether nothing follows the first `len` entries.
+    pub(crate) fn ends_at(&self, len: u64) -> bool {
+        self.terminal.get().is_some_and(|(all, _)| len >= *all)
+    }
+
+    pub(crate) fn entry(&self, at: u64) -> Option<Arc<Entry>> {
+        self.chunk_at(at)?.get(at).map(Arc::clone)
     }
 
     pub(crate) fn chunk_at(&self, at: u64) -> Option<Arc<Chunk>> {

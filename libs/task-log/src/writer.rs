@@ -6,6 +6,7 @@ use wire::event::{End, Resumed, Started, StreamError};
 use wire::{EngineChunk, ErrorCode};
 
 use crate::Entry;
+use crate::journal::Appender;
 use crate::log::Store;
 
 /// The one writer of a log. Dropped without a terminal entry it appends `INTERRUPTED`, so that no
@@ -13,6 +14,8 @@ use crate::log::Store;
 #[derive(Debug)]
 pub struct LogWriter {
     store: Arc<Store>,
+    /// Publishes what is put here once it is written; absent: at once.
+    appender: Option<Appender>,
     limit_bytes: usize,
     next: u64,
     next_index: u64,
@@ -28,8 +31,21 @@ pub struct Full {
 }
 
 impl LogWriter {
-    pub(crate) fn new(store: Arc<Store>, limit_bytes: usize) -> Self {
-        Self { store, limit_bytes, next: 0, next_index: 0, ended: false }
+    pub(crate) fn new(store: Arc<Store>, limit_bytes: usize, appender: Option<Appender>) -> Self {
+        Self { store, appender, limit_bytes, next: 0, next_index: 0, ended: false }
+    }
+
+    /// Goes on behind what was read back.
+    pub(crate) fn at(mut self, next: u64, next_index: u64) -> Self {
+        self.next = next;
+        self.next_index = next_index;
+        self
+    }
+
+    /// The writer of a log that has ended already: none.
+    pub(crate) fn retire(mut self) -> Option<Self> {
+        self.ended = true;
+        None
     }
 
     /// Appends `started`.
@@ -77,7 +93,11 @@ impl LogWriter {
     }
 
     fn push(&mut self, entry: Entry) {
-        self.store.push(self.next, entry);
+        self.store.put(self.next, entry);
+        match &self.appender {
+            Some(appender) => appender.appended(&self.store, self.next),
+            None => self.store.publish(self.next + 1),
+        }
         self.next += 1;
     }
 }

@@ -1,0 +1,82 @@
+//! Reading a journal through and saying everything that is wrong with it. Changes no file of ours;
+//! the store, like at any start, finishes what a crash left undone.
+
+use std::fs;
+use std::path::Path;
+
+use super::EVENT_KIND;
+use super::error::JournalError;
+use super::files::{name, numbered};
+use super::recover::{Events, Layout, io_error, missing};
+use super::space::Space;
+use super::table::Table;
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Check {
+    /// Tasks that wait or run.
+    pub live: usize,
+    /// Tasks that have ended.
+    pub ended: usize,
+    /// Files of events.
+    pub files: usize,
+    /// What a start would stop at; each names its file.
+    pub problems: Vec<String>,
+    /// What a start would mend by itself; each names its file.
+    pub notes: Vec<String>,
+}
+
+/// Reads the journal of a directory through. Blocks.
+pub fn check(dir: &Path) -> Result<Check, JournalError> {
+    let layout = Layout::of(dir);
+    let mut check = Check::default();
+    if !layout.table.exists() {
+        return Ok(check);
+    }
+    let mut table = match Table::open(layout.table.clone(), Space::default()) {
+        Err(error @ (JournalError::InUse { .. } | JournalError::Io { .. })) => return Err(error),
+        Err(error) => {
+            check.problems.push(said(&error));
+            return Ok(check);
+        }
+        Ok(table) => table,
+    };
+    match table.check() {
+        Ok(true) => {}
+        Ok(false) => check.notes.push(format!("{} needed a repair and has it", layout.table.display())),
+        Err(error) => check.problems.push(said(&error)),
+    }
+    let rows = match table.rows() {
+        Ok(rows) => rows,
+        Err(error) => {
+            check.problems.push(said(&error));
+            return Ok(check);
+        }
+    };
+    check.ended = rows.ended.len();
+    check.live = rows.admitted.len() - check.ended;
+    let mut events = Events::default();
+    for number in numbered(&layout.events, EVENT_KIND).map_err(|e| io_error("list", &layout.events, e))? {
+        let path = layout.events.join(name(number, EVENT_KIND));
+        let bytes = fs::read(&path).map_err(|error| io_error("read", &path, error))?;
+        let scan = events.read(number, &bytes, &rows);
+        check.files += 1;
+        let Some(damage) = scan.damage else { continue };
+        let words = format!("{} is damaged at byte {}: {}", path.display(), scan.whole, damage.words());
+        if scan.is_torn_tail() {
+            let lost = bytes.len() - scan.whole;
+            check.notes.push(format!("{words}; a crash left that, and a start cuts {lost} bytes off"));
+        } else {
+            check.problems.push(words);
+        }
+    }
+    check.problems.extend(missing(&layout.events, &rows, &events.of).map(|error| said(&error)));
+    Ok(check)
+}
+
+fn said(error: &JournalError) -> String {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    let text = error.to_string();
+    let text = text.split("; `orchestratord").next().unwrap_or(&text);
+    format!("{text}{source}")
+}

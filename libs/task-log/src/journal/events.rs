@@ -1,0 +1,356 @@
+//! The thread that writes events. A task's log hands an entry over; it is written, with whatever
+//! else came meanwhile, and only then may readers see it.
+//!
+//! Writing is into the page cache, which outlives this process; the committer syncs. When the disk
+//! refuses, readers still see everything, and what was not written is written anew once it can be.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use super::committer::RETRY_EVERY;
+use super::files::{name, new_file};
+use super::health::{Health, Part};
+use super::inbox::{Ended, Grown, Inbox};
+use super::ledger::Ledger;
+use super::segment::{self, HEAD_BYTES, put_entry, put_synced};
+use super::{EVENT_KIND, Options};
+use crate::log::Store;
+
+/// What the thread is told.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A log that was read back; it can be written anew from memory.
+    Restored { seq: u64, log: Weak<Store> },
+    /// A log has an entry more.
+    Entry { seq: u64, log: Arc<Store>, at: u64 },
+    /// A task has ended; its terminal entry came before.
+    Ended(Ended),
+    /// A task is not kept any more.
+    Forget { seq: u64 },
+    /// A file is on disk up to here.
+    Synced { file: u64, length: u64 },
+}
+
+/// The way to the thread.
+#[derive(Debug, Default)]
+pub(crate) struct EventQueue {
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    items: Vec<Item>,
+    closed: bool,
+}
+
+/// A log's way to the thread.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    pub(crate) queue: Arc<EventQueue>,
+    pub(crate) seq: u64,
+}
+
+impl Appender {
+    pub(crate) fn appended(&self, log: &Arc<Store>, at: u64) {
+        self.queue.push(Item::Entry { seq: self.seq, log: Arc::clone(log), at });
+    }
+}
+
+impl EventQueue {
+    /// Hands over; never waits for the disk. What comes after the close is not written.
+    pub(crate) fn push(&self, item: Item) {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            drop(waiting);
+            if let Item::Entry { log, at, .. } = item {
+                log.publish(at + 1);
+            }
+            return;
+        }
+        // The thread takes all there is under this lock: it sleeps only when nothing was there.
+        let first = waiting.items.is_empty();
+        waiting.items.push(item);
+        drop(waiting);
+        if first {
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// What has come, into `into`; after a second at the latest. False when nothing comes any more.
+    fn take(&self, into: &mut Vec<Item>) -> bool {
+        let mut waiting = self.lock();
+        if waiting.items.is_empty() && !waiting.closed {
+            let waited = self.wake.wait_timeout(waiting, RETRY_EVERY);
+            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        std::mem::swap(&mut waiting.items, into);
+        !(waiting.closed && into.is_empty())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct EventWriter {
+    queue: Arc<EventQueue>,
+    inbox: Arc<Inbox>,
+    health: Arc<Health>,
+    dir: PathBuf,
+    options: Options,
+    ledger: Ledger,
+    current: Current,
+    logs: HashMap<u64, Weak<Store>>,
+    /// Since when writing fails, and what is not written since.
+    failing: Option<Failing>,
+}
+
+struct Current {
+    number: u64,
+    file: Arc<File>,
+    length: u64,
+}
+
+struct Failing {
+    tried: Instant,
+    seqs: Vec<u64>,
+    ended: Vec<Ended>,
+}
+
+/// What a batch adds to the file: bytes, and whose they are.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    notes: Vec<(u64, u64, u64)>,
+}
+
+impl EventWriter {
+    /// Begins a new file, `number`.
+    pub(crate) fn new(
+        queue: Arc<EventQueue>,
+        inbox: Arc<Inbox>,
+        health: Arc<Health>,
+        dir: PathBuf,
+        options: Options,
+        mut ledger: Ledger,
+        number: u64,
+    ) -> io::Result<Self> {
+        let current = begin(&dir, number, &options)?;
+        ledger.open(number, HEAD_BYTES as u64);
+        Ok(Self { queue, inbox, health, dir, options, ledger, current, logs: HashMap::new(), failing: None })
+    }
+
+    pub(crate) fn run(mut self) {
+        let mut items = Vec::new();
+        while self.queue.take(&mut items) {
+            self.write_batch(&items);
+            publish(&items);
+            self.pass_on(items.drain(..));
+            self.try_again();
+            self.make_room();
+        }
+        let (number, grown) = self.grown(true);
+        self.inbox.after_sync(|work| drop(work.grown.insert(number, grown)));
+    }
+
+    fn write_batch(&mut self, items: &[Item]) {
+        let mut batch = Batch::default();
+        for item in items {
+            match item {
+                Item::Entry { seq, log, at } => {
+                    self.logs.entry(*seq).or_insert_with(|| Arc::downgrade(log));
+                    batch.add(*seq, *at, log);
+                }
+                Item::Restored { seq, log } => drop(self.logs.insert(*seq, Weak::clone(log))),
+                Item::Synced { file, length } if *file == self.current.number => {
+                    put_synced(&mut batch.bytes, *length);
+                }
+                _ => {}
+            }
+        }
+        if let Some(failing) = &mut self.failing {
+            failing.seqs.extend(batch.notes.iter().map(|(seq, ..)| *seq));
+            failing.seqs.sort_unstable();
+            failing.seqs.dedup();
+        } else if let Err(error) = self.append(&batch) {
+            self.fail(&error, batch.notes.iter().map(|(seq, ..)| *seq).collect());
+        }
+    }
+
+    /// Writes a batch behind what is there. After an error the file is as before.
+    fn append(&mut self, batch: &Batch) -> io::Result<()> {
+        if batch.bytes.is_empty() {
+            return Ok(());
+        }
+        self.options.space.check()?;
+        let written = self.current.file.write_all_at(&batch.bytes, self.current.length);
+        if let Err(error) = written {
+            let _ = self.current.file.set_len(self.current.length);
+            return Err(error);
+        }
+        self.current.length += batch.bytes.len() as u64;
+        for (seq, at, bytes) in &batch.notes {
+            self.ledger.note(self.current.number, *seq, *at, *bytes);
+        }
+        if !batch.notes.is_empty() {
+            let (number, grown) = self.grown(false);
+            self.inbox.after_sync(|work| drop(work.grown.insert(number, grown)));
+        }
+        if self.current.length >= self.options.file_bytes { self.rotate() } else { Ok(()) }
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let next = begin(&self.dir, self.current.number + 1, &self.options)?;
+        let (number, grown) = self.grown(true);
+        self.inbox.after_sync(|work| drop(work.grown.insert(number, grown)));
+        self.ledger.open(next.number, HEAD_BYTES as u64);
+        self.current = next;
+        Ok(())
+    }
+
+    fn grown(&self, sealed: bool) -> (u64, Grown) {
+        let Current { number, file, length } = &self.current;
+        (*number, Grown { file: Arc::clone(file), length: *length, sealed })
+    }
+
+    fn pass_on(&mut self, items: impl Iterator<Item = Item>) {
+        let (mut ended, mut forgotten) = (Vec::new(), Vec::new());
+        for item in items {
+            match item {
+                Item::Ended(task) => ended.push(task),
+                Item::Forget { seq } => forgotten.push(seq),
+                Item::Entry { .. } | Item::Restored { .. } | Item::Synced { .. } => {}
+            }
+        }
+        for seq in &forgotten {
+            self.logs.remove(seq);
+            self.ledger.forget(*seq);
+        }
+        if let Some(failing) = &mut self.failing {
+            // An end is recorded only when all its events are.
+            failing.ended.append(&mut ended);
+        }
+        let idle = self.ledger.take_idle(self.current.number);
+        if !(ended.is_empty() && forgotten.is_empty() && idle.is_empty()) {
+            self.inbox.after_sync(|work| {
+                work.ended.extend(ended);
+                work.forgotten.extend(forgotten);
+                work.idle.extend(idle);
+            });
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error, seqs: Vec<u64>) {
+        self.health.fails(Part::Events, error);
+        let failing = self.failing.get_or_insert_with(|| Failing {
+            tried: Instant::now(),
+            seqs: Vec::new(),
+            ended: Vec::new(),
+        });
+        failing.tried = Instant::now();
+        failing.seqs.extend(seqs);
+    }
+
+    /// Once the disk takes writes again: every task that misses something, written anew as a whole.
+    fn try_again(&mut self) {
+        let due = |failing: &mut Failing| failing.tried.elapsed() >= RETRY_EVERY;
+        let Some(failing) = self.failing.take_if(due) else { return };
+        match self.write_anew(&failing.seqs) {
+            Ok(()) => {
+                self.health.works(Part::Events);
+                self.inbox.after_sync(|work| work.ended.extend(failing.ended));
+            }
+            Err(error) => {
+                self.fail(&error, failing.seqs);
+                if let Some(still) = &mut self.failing {
+                    still.ended = failing.ended;
+                }
+            }
+        }
+    }
+
+    fn write_anew(&mut self, seqs: &[u64]) -> io::Result<()> {
+        for seq in seqs {
+            let Some(log) = self.logs.get(seq).and_then(Weak::upgrade) else { continue };
+            let mut batch = Batch::default();
+            (0..*log.len.borrow()).for_each(|at| batch.add(*seq, at, &log));
+            self.append(&batch)?;
+        }
+        // Nothing to write says nothing about the disk: a mark does.
+        let mut mark = Batch::default();
+        put_synced(&mut mark.bytes, 0);
+        self.append(&mark)
+    }
+
+    /// Moves the little that keeps a file, so that it can be deleted.
+    fn make_room(&mut self) {
+        if self.failing.is_some() {
+            return;
+        }
+        let slack = 4 * self.options.file_bytes;
+        let Some((from, parts)) = self.ledger.worth_moving(self.current.number, slack) else { return };
+        for (seq, part) in parts {
+            let mut batch = Batch::default();
+            if let Some(log) = self.logs.get(&seq).and_then(Weak::upgrade) {
+                (part.first..=part.last).for_each(|at| batch.add(seq, at, &log));
+                if let Err(error) = self.append(&batch) {
+                    self.fail(&error, vec![seq]);
+                    return;
+                }
+            }
+            self.ledger.moved(from, seq);
+        }
+    }
+}
+
+impl Batch {
+    fn add(&mut self, seq: u64, at: u64, log: &Store) {
+        let Some(entry) = log.entry(at) else { return };
+        let before = self.bytes.len();
+        match put_entry(&mut self.bytes, seq, at, &entry) {
+            Ok(()) => self.notes.push((seq, at, (self.bytes.len() - before) as u64)),
+            Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
+        }
+    }
+}
+
+/// Readers may see what was written; a log with several new entries wakes them once.
+fn publish(items: &[Item]) {
+    let mut last: Option<(&Arc<Store>, u64)> = None;
+    for item in items {
+        let Item::Entry { log, at, .. } = item else { continue };
+        if let Some((before, len)) = last.filter(|(before, _)| !Arc::ptr_eq(before, log)) {
+            before.publish(len);
+        }
+        last = Some((log, at + 1));
+    }
+    if let Some((log, len)) = last {
+        log.publish(len);
+    }
+}
+
+fn begin(dir: &std::path::Path, number: u64, options: &Options) -> io::Result<Current> {
+    options.space.check()?;
+    let path = dir.join(name(number, EVENT_KIND));
+    let file = match new_file(&path) {
+        // Left from an attempt that found no room for the head.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(&path)?;
+            new_file(&path)
+        }
+        file => file,
+    }?;
+    file.write_all_at(&segment::head(), 0)?;
+    Ok(Current { number, file: Arc::new(file), length: HEAD_BYTES as u64 })
+}

@@ -1,0 +1,114 @@
+//! Which task has how much in which event file: what may be deleted, and what is worth moving so
+//! that a file can be deleted. Does no I/O.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// One task's part of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct File {
+    bytes: u64,
+    parts: HashMap<u64, Part>,
+}
+
+/// The books.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    files: BTreeMap<u64, File>,
+}
+
+impl Ledger {
+    /// A file of so many bytes that are no task's.
+    pub(crate) fn open(&mut self, file: u64, bytes: u64) {
+        self.files.entry(file).or_default().bytes += bytes;
+    }
+
+    /// A task's entry at place `at` was written to a file.
+    pub(crate) fn note(&mut self, file: u64, seq: u64, at: u64, bytes: u64) {
+        let file = self.files.entry(file).or_default();
+        file.bytes += bytes;
+        let part = file.parts.entry(seq).or_insert(Part { first: at, last: at, bytes: 0 });
+        part.first = part.first.min(at);
+        part.last = part.last.max(at);
+        part.bytes += bytes;
+    }
+
+    /// A task's entries are not needed any more.
+    pub(crate) fn forget(&mut self, seq: u64) {
+        for file in self.files.values_mut() {
+            file.parts.remove(&seq);
+        }
+    }
+
+    /// Takes out the files but `current` that hold nothing of any task.
+    pub(crate) fn take_idle(&mut self, current: u64) -> Vec<u64> {
+        let idle =
+            |(number, file): (&u64, &File)| (*number != current && file.parts.is_empty()).then_some(*number);
+        let idle: Vec<u64> = self.files.iter().filter_map(idle).collect();
+        idle.iter().for_each(|number| drop(self.files.remove(number)));
+        idle
+    }
+
+    /// The parts of the file that costs most for what it holds, once all files together are more
+    /// than twice what they hold and `slack` bytes.
+    pub(crate) fn worth_moving(&self, current: u64, slack: u64) -> Option<(u64, Vec<(u64, Part)>)> {
+        let live = |file: &File| file.parts.values().map(|part| part.bytes).sum::<u64>();
+        let all: u64 = self.files.values().map(|file| file.bytes).sum();
+        let held: u64 = self.files.values().map(live).sum();
+        if all <= 2 * held + slack {
+            return None;
+        }
+        let others = self.files.iter().filter(|(number, _)| **number != current);
+        let (number, file) = others.min_by_key(|(_, file)| live(file))?;
+        Some((*number, file.parts.iter().map(|(seq, part)| (*seq, *part)).collect()))
+    }
+
+    /// A task's part of a file was written to another one.
+    pub(crate) fn moved(&mut self, file: u64, seq: u64) {
+        if let Some(file) = self.files.get_mut(&file) {
+            file.parts.remove(&seq);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_idle_when_its_last_task_is_forgotten() {
+        let mut ledger = Ledger::default();
+        ledger.note(1, 10, 0, 100);
+        ledger.note(1, 11, 0, 100);
+        ledger.note(2, 11, 1, 100);
+        ledger.forget(10);
+        assert!(ledger.take_idle(2).is_empty());
+        ledger.forget(11);
+        assert_eq!(ledger.take_idle(2), [1], "the current file stays");
+    }
+
+    /// ORCHD-JOURNAL-010
+    #[test]
+    fn a_file_held_by_little_is_worth_moving_and_a_full_one_is_not() {
+        let mut ledger = Ledger::default();
+        ledger.open(1, 1_000);
+        ledger.note(1, 10, 4, 50);
+        ledger.note(1, 10, 5, 50);
+        ledger.note(2, 11, 0, 500);
+        ledger.open(3, 16);
+        assert_eq!(ledger.worth_moving(3, 1_000), None, "1616 bytes for 600 and 1000");
+        let (file, moved) = ledger.worth_moving(3, 100).unwrap();
+        assert_eq!(file, 1);
+        assert_eq!(moved, [(10, Part { first: 4, last: 5, bytes: 100 })]);
+        ledger.note(3, 10, 4, 50);
+        ledger.moved(1, 10);
+        assert_eq!(ledger.take_idle(3), [1]);
+        assert_eq!(ledger.worth_moving(3, 100), None);
+    }
+}

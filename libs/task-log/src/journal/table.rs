@@ -1,0 +1,175 @@
+//! What was accepted and how it ended, in redb: one transaction per group.
+//!
+//! redb because of what was tried it commits fastest in one file without a log to replay, and its
+//! quick repair opens a store that was killed without walking it. Every call blocks.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::error::JournalError;
+use super::files::private_file;
+use super::prompts::Span;
+use super::space::Space;
+
+/// The version this code writes; it reads 1 to this one.
+const VERSION: u64 = 1;
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const ADMITTED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("admitted");
+const ENDED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ended");
+
+/// An accepted task as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AdmittedRow {
+    pub(crate) prompt: Span,
+    pub(crate) record: Box<RawValue>,
+}
+
+/// An ended task as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EndedRow {
+    /// Milliseconds since the epoch.
+    pub(crate) at_ms: u64,
+    /// Events of it there are.
+    pub(crate) events: u64,
+    pub(crate) summary: Box<RawValue>,
+}
+
+/// What one transaction does; in this order.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    pub(crate) admitted: Vec<(u64, Vec<u8>)>,
+    pub(crate) ended: Vec<(u64, Vec<u8>)>,
+    pub(crate) forgotten: Vec<u64>,
+}
+
+/// Every row.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) admitted: BTreeMap<u64, AdmittedRow>,
+    pub(crate) ended: BTreeMap<u64, EndedRow>,
+}
+
+/// The store.
+#[derive(Debug)]
+pub(crate) struct Table {
+    path: PathBuf,
+    space: Space,
+    /// Absent after a failed commit: redb refuses a handle that has met an I/O error.
+    database: Option<Database>,
+}
+
+impl Table {
+    /// Opens the store, or makes an empty one.
+    pub(crate) fn open(path: PathBuf, space: Space) -> Result<Self, JournalError> {
+        let made = |source| JournalError::Io { action: "make", path: path.clone(), source };
+        drop(private_file(&path).map_err(made)?);
+        let database = Database::create(&path).map_err(|error| unusable(&path, error))?;
+        let mut table = Self { path, space, database: Some(database) };
+        let found = table.version().map_err(|error| table.damaged(error))?;
+        match found {
+            Some(version) if !(1..=VERSION).contains(&version) => {
+                Err(JournalError::Version { path: table.path, found: version, known: VERSION })
+            }
+            Some(_) => Ok(table),
+            None => {
+                table.commit(&Changes::default()).map_err(|error| table.damaged(error))?;
+                Ok(table)
+            }
+        }
+    }
+
+    /// Reads everything.
+    pub(crate) fn rows(&mut self) -> Result<Rows, JournalError> {
+        self.read().map_err(|error| self.damaged(error))
+    }
+
+    /// Commits; durable when this returns. After an error nothing of it is certain, and the next
+    /// call opens the store anew.
+    pub(crate) fn commit(&mut self, changes: &Changes) -> Result<(), redb::Error> {
+        self.space.check().map_err(redb::StorageError::Io)?;
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => Database::create(&self.path)?,
+        };
+        write(&database, changes)?;
+        self.database = Some(database);
+        Ok(())
+    }
+
+    /// Asks redb whether every page is as it was written; repairs what it can.
+    pub(crate) fn check(&mut self) -> Result<bool, JournalError> {
+        let checked = match &mut self.database {
+            Some(database) => database.check_integrity().map_err(redb::Error::from),
+            None => Err(redb::Error::DatabaseClosed),
+        };
+        checked.map_err(|error| self.damaged(error))
+    }
+
+    fn version(&self) -> Result<Option<u64>, redb::Error> {
+        let Some(database) = &self.database else { return Err(redb::Error::DatabaseClosed) };
+        let read = database.begin_read()?;
+        match read.open_table(META) {
+            Ok(meta) => Ok(meta.get("version")?.map(|version| version.value())),
+            Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(&self) -> Result<Rows, redb::Error> {
+        let Some(database) = &self.database else { return Err(redb::Error::DatabaseClosed) };
+        let read = database.begin_read()?;
+        let mut rows = Rows::default();
+        for row in read.open_table(ADMITTED)?.iter()? {
+            let (seq, row) = row?;
+            rows.admitted.insert(seq.value(), parse(row.value())?);
+        }
+        for row in read.open_table(ENDED)?.iter()? {
+            let (seq, row) = row?;
+            rows.ended.insert(seq.value(), parse(row.value())?);
+        }
+        Ok(rows)
+    }
+
+    fn damaged(&self, source: redb::Error) -> JournalError {
+        JournalError::Store { path: self.path.clone(), source: Box::new(source) }
+    }
+}
+
+fn unusable(path: &Path, error: DatabaseError) -> JournalError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => JournalError::InUse { path },
+        error => JournalError::Store { path, source: Box::new(error.into()) },
+    }
+}
+
+fn parse<'a, T: Deserialize<'a>>(row: &'a [u8]) -> Result<T, redb::Error> {
+    serde_json::from_slice(row).map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
+fn write(database: &Database, changes: &Changes) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    // A store that was killed opens at once.
+    transaction.set_quick_repair(true);
+    {
+        transaction.open_table(META)?.insert("version", VERSION)?;
+        let mut admitted = transaction.open_table(ADMITTED)?;
+        let mut ended = transaction.open_table(ENDED)?;
+        for (seq, row) in &changes.admitted {
+            admitted.insert(seq, row.as_slice())?;
+        }
+        for (seq, row) in &changes.ended {
+            ended.insert(seq, row.as_slice())?;
+        }
+        for seq in &changes.forgotten {
+            admitted.remove(seq)?;
+            ended.remove(seq)?;
+        }
+    }
+    transaction.commit()?;
+    Ok(())
+}

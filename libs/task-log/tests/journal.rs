@@ -1,0 +1,404 @@
+//! What a journal promises: across a restart, a kill, a full disk and damage.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test helper fails by panicking"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+use task_log::journal::{self, Admission, JournalError, Opened, Options, Recovered, Space, Unrecorded};
+use task_log::{Entry, Journal, LogWriter, TaskLog};
+use wire::EngineChunk;
+use wire::event::{End, FinishReason, Receipt};
+
+const LIMIT: usize = 1 << 20;
+
+fn raw(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap()
+}
+
+fn chunk(text: &str) -> EngineChunk {
+    EngineChunk { text: text.to_owned(), tokens: vec![1], raw: raw("{\"content\":  \"x\"}") }
+}
+
+fn end() -> End {
+    End {
+        tokens_in: Some(1),
+        tokens_out: 2,
+        decode_time_ms: 3,
+        finish_reason: FinishReason::Stop,
+        receipt: Receipt {
+            engine_version: String::new(),
+            model_digest: String::new(),
+            seed: None,
+            tokens_sha256: String::new(),
+        },
+    }
+}
+
+/// In memory where the machine has such a place: what is tested is not how long a sync takes.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn open(dir: &Path) -> Opened {
+    Journal::open(dir, Options::default()).unwrap()
+}
+
+fn admit(journal: &Journal, seq: u64) -> Result<(), Unrecorded> {
+    let (done, outcome) = mpsc::channel();
+    let record = raw(&format!("{{\"task\":{seq}}}"));
+    let admission = Admission { seq, record, prompt: format!("PROMPT {seq}").into_bytes() };
+    journal.admit(admission, Box::new(move |outcome| done.send(outcome).unwrap()));
+    outcome.recv_timeout(Duration::from_secs(20)).unwrap()
+}
+
+fn start(journal: &Journal, seq: u64) -> (TaskLog, LogWriter) {
+    admit(journal, seq).unwrap();
+    journal.log(seq, LIMIT)
+}
+
+/// A task that says some words and ends.
+fn whole(journal: &Journal, seq: u64, words: &[&str]) -> TaskLog {
+    let (log, mut writer) = start(journal, seq);
+    words.iter().for_each(|word| assert!(writer.chunk(chunk(word)).is_ok()));
+    writer.end(end());
+    journal.ended(seq, &log, raw("{\"state\":\"done\"}"));
+    log
+}
+
+fn shown(entries: &[Entry]) -> Vec<String> {
+    entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect()
+}
+
+fn read(log: &TaskLog) -> Vec<Entry> {
+    let mut follower = log.follow(None);
+    std::iter::from_fn(|| follower.try_next()).map(|(_, entry)| (*entry).clone()).collect()
+}
+
+fn until(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within 20 s");
+        std::thread::yield_now();
+    }
+}
+
+/// The directory as a killed process leaves it: what was written, without a close.
+fn killed(dir: &Path) -> tempfile::TempDir {
+    let copy = scratch();
+    for path in files(dir) {
+        let to = copy.path().join(path.strip_prefix(dir).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(&path, to).unwrap();
+    }
+    copy
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            files.extend(self::files(&entry.path()))
+        } else {
+            files.push(entry.path())
+        }
+    }
+    files.sort();
+    files
+}
+
+fn holds_text(dir: &Path, text: &str) -> bool {
+    files(dir).iter().any(|file| fs::read(file).unwrap().windows(text.len()).any(|at| at == text.as_bytes()))
+}
+
+/// The event file with the most in it.
+fn event_file(dir: &Path) -> PathBuf {
+    let files = files(&dir.join("events"));
+    files.into_iter().max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap()
+}
+
+/// ORCHD-JOURNAL-001, ORCHD-JOURNAL-002
+#[test]
+fn accepted_running_and_ended_tasks_are_read_back_as_they_were() {
+    let dir = scratch();
+    // Nothing is committed by itself: a copy of a store in the middle of a commit is none.
+    let options = Options { sync_every: Duration::from_secs(3600), ..Options::default() };
+    let Opened { journal, tasks, next_seq } = Journal::open(dir.path(), options).unwrap();
+    assert!(tasks.is_empty());
+    let (waiting, running) = (start(&journal, next_seq), start(&journal, next_seq + 1));
+    let (log, mut writer) = running;
+    ["a", "", "\r\nb"].iter().for_each(|word| assert!(writer.chunk(chunk(word)).is_ok()));
+    let ended = whole(&journal, next_seq + 2, &["c"]);
+    until(|| log.entries_len() == 3 && ended.entries_len() == 2);
+    for restart in [killed(dir.path()), {
+        journal.close();
+        killed(dir.path())
+    }] {
+        let opened = open(restart.path());
+        let [one, two, three] = <[Recovered; 3]>::try_from(opened.tasks).unwrap();
+        assert_eq!((one.seq, two.seq, three.seq), (next_seq, next_seq + 1, next_seq + 2));
+        assert_eq!(opened.next_seq, next_seq + 3);
+        assert_eq!((one.record.get(), one.entries.len()), (format!("{{\"task\":{next_seq}}}").as_str(), 0));
+        assert_eq!(one.prompt.unwrap(), format!("PROMPT {next_seq}").into_bytes());
+        assert_eq!(shown(&two.entries), shown(&read(&log)));
+        assert!(one.end.is_none() && two.end.is_none() && two.prompt.is_some());
+        assert_eq!(shown(&three.entries), shown(&read(&ended)));
+        assert!(three.end.is_some() && three.prompt.is_none());
+        // The one that ran goes on where it was.
+        let (log, writer) = opened.journal.restore(two.seq, two.entries, LIMIT);
+        let mut writer = writer.unwrap();
+        assert_eq!(writer.chunk(chunk("d")).unwrap(), Some(2));
+        writer.end(end());
+        opened.journal.ended(two.seq, &log, raw("null"));
+        opened.journal.close();
+        let again = open(restart.path());
+        assert_eq!(again.tasks[1].entries.len(), 5);
+        assert!(again.tasks[1].end.is_some());
+        again.journal.close();
+    }
+    drop((waiting, writer));
+}
+
+/// ORCHD-JOURNAL-002
+#[test]
+fn an_event_is_in_the_file_before_a_reader_can_see_it() {
+    let dir = scratch();
+    let Opened { journal, next_seq, .. } = open(dir.path());
+    let (log, mut writer) = start(&journal, next_seq);
+    for n in 0..200 {
+        let word = format!("WORD{n};");
+        writer.chunk(chunk(&word)).unwrap();
+        until(|| log.entries_len() == n + 1);
+        assert!(fs::read_to_string(event_file(dir.path())).map_or_else(
+            |_| String::from_utf8_lossy(&fs::read(event_file(dir.path())).unwrap()).contains(&word),
+            |text| text.contains(&word)
+        ));
+    }
+    journal.close();
+}
+
+/// ORCHD-JOURNAL-004
+#[test]
+fn a_prompt_is_gone_once_its_task_has_ended() {
+    let dir = scratch();
+    let Opened { journal, next_seq, .. } = open(dir.path());
+    let live = start(&journal, next_seq);
+    let prompt = format!("PROMPT {}", next_seq + 1);
+    let (log, writer) = start(&journal, next_seq + 1);
+    assert!(holds_text(dir.path(), &prompt));
+    writer.end(end());
+    journal.ended(next_seq + 1, &log, raw("null"));
+    until(|| !holds_text(dir.path(), &prompt));
+    assert!(holds_text(dir.path(), &format!("PROMPT {next_seq}")), "the other one's stays");
+    journal.close();
+    drop(live);
+}
+
+/// ORCHD-JOURNAL-004: also of a task whose end was the last thing before a crash.
+#[test]
+fn a_prompt_whose_task_ended_in_the_last_moment_goes_at_the_next_start() {
+    let dir = scratch();
+    let options = Options { sync_every: Duration::from_secs(3600), ..Options::default() };
+    let Opened { journal, next_seq, .. } = Journal::open(dir.path(), options).unwrap();
+    let log = whole(&journal, next_seq, &["a"]);
+    until(|| log.entries_len() == 2);
+    let restart = killed(dir.path());
+    assert!(holds_text(restart.path(), "PROMPT"));
+    let opened = open(restart.path());
+    assert!(opened.tasks[0].end.as_ref().is_some_and(|end| end.summary.is_none()));
+    assert!(!holds_text(restart.path(), "PROMPT"));
+    opened.journal.close();
+    let again = open(restart.path());
+    assert!(again.tasks[0].end.as_ref().is_some_and(|end| end.summary.is_some()), "recorded by then");
+    again.journal.close();
+}
+
+/// ORCHD-JOURNAL-006
+#[test]
+fn a_journal_torn_at_any_byte_opens_with_every_event_before_it() {
+    let dir = scratch();
+    let Opened { journal, next_seq, .. } = open(dir.path());
+    let (log, mut writer) = start(&journal, next_seq);
+    ["a", "b"].iter().for_each(|word| assert!(writer.chunk(chunk(word)).is_ok()));
+    until(|| log.entries_len() == 2);
+    let torn = killed(dir.path());
+    let file = event_file(torn.path());
+    let bytes = fs::read(&file).unwrap();
+    let mut most = 0;
+    for cut in 0..=bytes.len() {
+        let copy = killed(torn.path());
+        let file = copy.path().join(file.strip_prefix(torn.path()).unwrap());
+        fs::write(&file, &bytes[..cut]).unwrap();
+        let opened = open(copy.path());
+        let entries = opened.tasks[0].entries.len();
+        assert!(entries >= most, "{cut}: {entries} events after {most}");
+        most = entries;
+        assert_eq!(shown(&opened.tasks[0].entries), shown(&read(&log))[..entries], "{cut}");
+        opened.journal.close();
+        open(copy.path()).journal.close();
+    }
+    assert_eq!(most, 2);
+}
+
+/// ORCHD-JOURNAL-007
+#[test]
+fn a_damaged_journal_stops_the_start_and_repair_keeps_what_can_be_read() {
+    let dir = scratch();
+    let Opened { journal, next_seq, .. } = open(dir.path());
+    let (one, two) =
+        (whole(&journal, next_seq, &["a", "DAMAGED", "c"]), whole(&journal, next_seq + 1, &["d"]));
+    journal.close();
+    let file = event_file(dir.path());
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(7).position(|at| at == b"DAMAGED").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let events = || -> Vec<_> {
+        files(&dir.path().join("events")).iter().map(|file| (file.clone(), fs::read(file).unwrap())).collect()
+    };
+    let before = events();
+
+    let error = Journal::open(dir.path(), Options::default()).unwrap_err();
+    let JournalError::Damaged { path, offset, .. } = &error else { panic!("{error}") };
+    assert_eq!(*path, file);
+    assert!(*offset < at as u64 && at as u64 - *offset < 200, "{offset} for {at}");
+    let text = error.to_string();
+    assert!(text.contains("journal repair") && text.contains("mv "), "{text}");
+    assert!(before == events(), "a start that stops changes nothing");
+
+    let check = journal::check(dir.path()).unwrap();
+    assert!(check.problems.iter().any(|problem| problem.contains(&format!("byte {offset}"))), "{check:?}");
+    let done = journal::repair(dir.path()).unwrap();
+    assert!(
+        done.iter().any(|line| line.contains(&format!("task number {next_seq} keeps 1 of its 4"))),
+        "{done:?}"
+    );
+    assert!(journal::check(dir.path()).unwrap().problems.is_empty());
+    let opened = open(dir.path());
+    let [first, second] = <[Recovered; 2]>::try_from(opened.tasks).unwrap();
+    assert_eq!(shown(&first.entries)[..1], shown(&read(&one))[..1]);
+    assert!(matches!(&first.entries[1..], [Entry::Error(error)] if error.tokens_sent == 1));
+    assert_eq!(shown(&second.entries), shown(&read(&two)));
+    opened.journal.close();
+}
+
+/// ORCHD-JOURNAL-007
+#[test]
+fn a_store_that_is_not_one_stops_the_start_and_repair_sets_it_aside() {
+    let dir = scratch();
+    let opened = open(dir.path());
+    drop(whole(&opened.journal, opened.next_seq, &["a"]));
+    opened.journal.close();
+    fs::write(dir.path().join("tasks.redb"), "not a store of tasks, but long enough to be looked at")
+        .unwrap();
+    let error = Journal::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, JournalError::Store { .. }), "{error}");
+    assert!(error.to_string().contains("tasks.redb"), "{error}");
+    assert_eq!(journal::check(dir.path()).unwrap().problems.len(), 1);
+    assert!(journal::repair(dir.path()).unwrap()[0].contains("set-aside"));
+    let again = open(dir.path());
+    assert!(again.tasks.is_empty());
+    assert!(again.next_seq > opened.next_seq, "a number is never given twice");
+    again.journal.close();
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let dir = scratch();
+    let opened = open(dir.path());
+    let error = Journal::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, JournalError::InUse { .. }), "{error}");
+    opened.journal.close();
+    open(dir.path()).journal.close();
+}
+
+/// ORCHD-JOURNAL-008
+#[test]
+fn a_full_disk_refuses_admissions_while_streams_go_on_and_nothing_is_lost_after() {
+    let dir = scratch();
+    let full = Arc::new(AtomicBool::new(false));
+    let options = Options { space: Space::full_while(Arc::clone(&full)), ..Options::default() };
+    let Opened { journal, next_seq, .. } = Journal::open(dir.path(), options).unwrap();
+    let (log, mut writer) = start(&journal, next_seq);
+    let (short, short_writer) = start(&journal, next_seq + 1);
+    writer.chunk(chunk("a")).unwrap();
+    until(|| log.entries_len() == 1);
+    full.store(true, Ordering::SeqCst);
+    assert_eq!(admit(&journal, next_seq + 2), Err(Unrecorded));
+    writer.chunk(chunk("b")).unwrap();
+    short_writer.end(end());
+    journal.ended(next_seq + 1, &short, raw("null"));
+    until(|| log.entries_len() == 2 && short.entries_len() == 1);
+    assert!(!journal.is_writable());
+    assert_eq!(admit(&journal, next_seq + 3), Err(Unrecorded));
+    full.store(false, Ordering::SeqCst);
+    let freed = Instant::now();
+    until(|| journal.is_writable());
+    assert!(freed.elapsed() < Duration::from_secs(5), "{:?}", freed.elapsed());
+    admit(&journal, next_seq + 4).unwrap();
+    writer.chunk(chunk("c")).unwrap();
+    until(|| log.entries_len() == 3);
+    journal.close();
+    let opened = open(dir.path());
+    let seqs: Vec<u64> = opened.tasks.iter().map(|task| task.seq).collect();
+    assert_eq!(seqs, [next_seq, next_seq + 1, next_seq + 4], "what was refused is not there");
+    assert_eq!(shown(&opened.tasks[0].entries), shown(&read(&log)));
+    assert!(opened.tasks[1].end.is_some());
+    opened.journal.close();
+}
+
+/// ORCHD-JOURNAL-010
+#[test]
+fn what_is_forgotten_leaves_the_disk_even_beside_what_stays() {
+    let dir = scratch();
+    let options = Options { file_bytes: 20_000, sync_every: Duration::from_millis(5), ..Options::default() };
+    let Opened { journal, next_seq, .. } = Journal::open(dir.path(), options.clone()).unwrap();
+    let (kept, mut writer) = start(&journal, next_seq);
+    for n in 0..200 {
+        // Every file holds something of the task that stays.
+        writer.chunk(chunk("kept")).unwrap();
+        let seq = next_seq + 1 + n;
+        let log = whole(&journal, seq, &["GONE"; 20]);
+        until(|| log.entries_len() == 21);
+        journal.forget(seq);
+    }
+    let bytes = || {
+        files(&dir.path().join("events"))
+            .iter()
+            .map(|file| fs::metadata(file).map_or(0, |m| m.len()))
+            .sum::<u64>()
+    };
+    until(|| bytes() < 8 * 20_000);
+    until(|| kept.entries_len() == 200);
+    journal.close();
+    let opened = Journal::open(dir.path(), options).unwrap();
+    assert_eq!(opened.tasks.len(), 1);
+    assert_eq!(shown(&opened.tasks[0].entries), shown(&read(&kept)));
+    opened.journal.close();
+}
+
+/// ORCHD-JOURNAL-005
+#[test]
+fn nobody_else_may_read_any_of_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = scratch();
+    let journal_dir = dir.path().join("journal");
+    let opened = open(&journal_dir);
+    drop(start(&opened.journal, opened.next_seq));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert!(files(&journal_dir).len() >= 3);
+    files(&journal_dir).iter().for_each(|file| assert_eq!(mode(file), 0o600, "{}", file.display()));
+    for dir in [journal_dir.clone(), journal_dir.join("events"), journal_dir.join("prompts")] {
+        assert_eq!(mode(&dir), 0o700, "{}", dir.display());
+    }
+    opened.journal.close();
+}
