@@ -1,4 +1,4 @@
-//! The GGUF version 3 container: counts, metadata, tensor descriptions, aligned F32 data.
+//! The GGUF version 3 container: counts, metadata, tensor descriptions, aligned F32 or F16 data.
 
 const ALIGNMENT: usize = 32;
 const U32: u32 = 4;
@@ -6,6 +6,29 @@ const I32: u32 = 5;
 const F32: u32 = 6;
 const TEXT: u32 = 8;
 const ARRAY: u32 = 9;
+
+/// How a tensor's numbers are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precision {
+    F32,
+    F16,
+}
+
+impl Precision {
+    fn ggml_type(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+        }
+    }
+
+    fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
 
 /// Collects one file; call the metadata methods first, then `tensor` for each, then `data` for each
 /// in the same order.
@@ -62,18 +85,21 @@ impl Encoder {
         self.metadata.extend(values.flat_map(i32::to_le_bytes));
     }
 
-    pub(crate) fn tensor(&mut self, name: &str, dims: &[u64]) {
+    pub(crate) fn tensor(&mut self, name: &str, dims: &[u64], precision: Precision) {
         put_text(&mut self.tensors, name);
         self.tensors.extend((dims.len() as u32).to_le_bytes());
         self.tensors.extend(dims.iter().flat_map(|d| d.to_le_bytes()));
-        self.tensors.extend(0u32.to_le_bytes());
+        self.tensors.extend(precision.ggml_type().to_le_bytes());
         self.tensors.extend(self.next_offset.to_le_bytes());
-        let bytes = dims.iter().product::<u64>() * 4;
+        let bytes = dims.iter().product::<u64>() * precision.bytes();
         self.next_offset += bytes.next_multiple_of(ALIGNMENT as u64);
     }
 
-    pub(crate) fn data(&mut self, values: impl Iterator<Item = f32>) {
-        self.data.extend(values.flat_map(f32::to_le_bytes));
+    pub(crate) fn data(&mut self, values: impl Iterator<Item = f32>, precision: Precision) {
+        match precision {
+            Precision::F32 => self.data.extend(values.flat_map(f32::to_le_bytes)),
+            Precision::F16 => self.data.extend(values.map(half).flat_map(u16::to_le_bytes)),
+        }
         self.data.resize(self.data.len().next_multiple_of(ALIGNMENT), 0);
     }
 
@@ -102,7 +128,30 @@ impl Encoder {
     }
 }
 
+/// IEEE 754 binary16, rounded towards zero; what is too small for a normal number becomes zero.
+fn half(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let sign = (bits >> 16) as u16 & 0x8000;
+    let exponent = (bits >> 23 & 0xff) as i32 - 127 + 15;
+    match exponent {
+        1..=30 => sign | (exponent as u16) << 10 | (bits >> 13 & 0x3ff) as u16,
+        31.. => sign | 0x7bff,
+        _ => sign,
+    }
+}
+
 fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as u64).to_le_bytes());
     out.extend(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::half;
+
+    #[test]
+    fn halves_are_those_of_ieee_754() {
+        assert_eq!([half(1.0), half(-2.0), half(0.5), half(65504.0)], [0x3c00, 0xc000, 0x3800, 0x7bff]);
+        assert_eq!([half(0.0), half(1e-9), half(-1e9)], [0, 0, 0xfbff]);
+    }
 }

@@ -10,9 +10,9 @@ mod vocab;
 use std::io;
 use std::path::Path;
 
-use encode::Encoder;
+use encode::{Encoder, Precision};
 
-/// What the model looks like. Every number is small on purpose; the default is about 0.6 MB.
+/// What the model looks like. The default is small on purpose, about 0.6 MB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
     /// `general.name`.
@@ -31,6 +31,10 @@ pub struct Shape {
     pub seed: u64,
     /// Whether a chat template is written.
     pub chat_template: bool,
+    /// Matrices in F16 instead of F32.
+    pub f16: bool,
+    /// The embedding serves as the output matrix, too, as in most models below a billion parameters.
+    pub tied_output: bool,
 }
 
 impl Default for Shape {
@@ -44,6 +48,8 @@ impl Default for Shape {
             ctx: 2048,
             seed: 29,
             chat_template: true,
+            f16: false,
+            tied_output: false,
         }
     }
 }
@@ -59,14 +65,14 @@ impl Shape {
         let mut file = Encoder::new(tensors.len() as u64);
         self.write_metadata(&mut file);
         for (name, dims) in &tensors {
-            file.tensor(name, dims);
+            file.tensor(name, dims, self.precision(dims));
         }
         let mut random = Random(self.seed);
         for (name, dims) in &tensors {
             let elements: u64 = dims.iter().product();
             // Norm weights near one and the rest near zero, as a freshly initialised network has.
             let (mean, spread) = if name.contains("norm") { (1.0, 0.05) } else { (0.0, 0.4) };
-            file.data((0..elements).map(|_| mean + spread * random.centered()));
+            file.data((0..elements).map(|_| mean + spread * random.centered()), self.precision(dims));
         }
         file.finish()
     }
@@ -76,11 +82,16 @@ impl Shape {
         std::fs::write(path, self.to_bytes())
     }
 
+    /// Vectors stay in F32, as everywhere.
+    fn precision(&self, dims: &[u64]) -> Precision {
+        if self.f16 && dims.len() > 1 { Precision::F16 } else { Precision::F32 }
+    }
+
     fn write_metadata(&self, file: &mut Encoder) {
         let vocab = vocab::build(self.vocab.max(Self::MIN_VOCAB));
         file.text("general.architecture", "llama");
         file.text("general.name", &self.name);
-        file.u32("general.file_type", 0);
+        file.u32("general.file_type", u32::from(self.f16));
         file.u32("llama.block_count", self.layers);
         file.u32("llama.context_length", self.ctx);
         file.u32("llama.embedding_length", self.width);
@@ -122,7 +133,9 @@ impl Shape {
             block("ffn_down", vec![width * 2, width]);
         }
         tensors.push(("output_norm.weight".to_owned(), vec![width]));
-        tensors.push(("output.weight".to_owned(), vec![width, vocab]));
+        if !self.tied_output {
+            tensors.push(("output.weight".to_owned(), vec![width, vocab]));
+        }
         tensors
     }
 }
