@@ -27,6 +27,8 @@ pub struct StubConfig {
     pub metrics: bool,
     /// `--version`: say it and exit.
     pub version: bool,
+    /// `--help`: list the flags and exit.
+    pub help: bool,
     /// What goes wrong.
     pub faults: Faults,
 }
@@ -43,6 +45,7 @@ impl Default for StubConfig {
             api_keys: Vec::new(),
             metrics: true,
             version: false,
+            help: false,
             faults: Faults::default(),
         }
     }
@@ -103,6 +106,7 @@ impl StubConfig {
                 match name.as_str() {
                     "--metrics" => config.metrics = true,
                     "--version" => config.version = true,
+                    "--help" => config.help = true,
                     _ => config.flag(&name, &value().unwrap_or_default())?,
                 }
             }

@@ -11,6 +11,37 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+/// What a provisioner plans or a test's pool may ask for; like the real one's, in `--help`.
+const FLAGS: [&str; 27] = [
+    "-m,    --model FNAME",
+    "-c,    --ctx-size N",
+    "-np,   --parallel N",
+    "-a,    --alias STRING",
+    "-cb,   --cont-batching, -nocb, --no-cont-batching",
+    "--host HOST",
+    "--port PORT",
+    "--api-key KEY",
+    "--api-key-file FNAME",
+    "--webui, --no-webui",
+    "--metrics",
+    "--slots, --no-slots",
+    "--offline",
+    "-fit,  --fit [on|off]",
+    "-ngl,  --gpu-layers, --n-gpu-layers N",
+    "-t,    --threads N",
+    "-tb,   --threads-batch N",
+    "-b,    --batch-size N",
+    "-ub,   --ubatch-size N",
+    "-fa,   --flash-attn [on|off|auto]",
+    "-s,    --seed SEED",
+    "-n,    --predict, --n-predict N",
+    "--embedding, --embeddings",
+    "--rerank, --reranking",
+    "--mlock",
+    "-sm,   --split-mode {none,layer,row}",
+    "-ts,   --tensor-split N0,N1",
+];
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let config = match StubConfig::parse(std::env::args().skip(1), std::env::vars()) {
@@ -19,6 +50,10 @@ async fn main() -> ExitCode {
     };
     if config.version {
         say("version: 0 (stub)");
+        return ExitCode::SUCCESS;
+    }
+    if config.help {
+        FLAGS.iter().for_each(|flag| say(&format!("{flag:<40}as the real one has it")));
         return ExitCode::SUCCESS;
     }
     if let Some(line) = &config.faults.say {

@@ -1,11 +1,11 @@
 //! Finding or making the binary: the cache first, then each source in order until one works.
 
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
-use provisioners_model_provisioner::{Cancel, DigestCache, DigestError, FileMemory, sha256_file};
+use provisioners_model_provisioner::{Cancel, DigestError, FileMemory, sha256_file};
 use wire::PoolId;
-use wire::config::{EngineSource, PathSource, ProvisioningConfig};
+use wire::config::{EngineSource, ProvisioningConfig};
 
 use crate::build::Build;
 use crate::error::{Attempt, EnsureError, SourceFailure};
@@ -13,10 +13,12 @@ use crate::gpu::Target;
 use crate::helper::{Helper, HelperError, Tool};
 use crate::host::Host;
 use crate::key::{self, Inputs};
+use crate::manifest::{self, Manifest};
 use crate::observer::Step;
-use crate::store::{Manifest, Store};
+use crate::store::Store;
+use crate::survey::Survey;
 use crate::tools::{self, ToolsError};
-use crate::{packages, preflight, recipe, source};
+use crate::{packages, preflight, recipe, sbom, source};
 
 /// A binary, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,7 @@ pub(crate) struct Engine {
     pub(crate) binary: PathBuf,
     pub(crate) digest: String,
     pub(crate) version: String,
+    pub(crate) survey: Survey,
     /// Nothing had to be done.
     pub(crate) cached: bool,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Search<'a> {
     pub(crate) target: &'a Target,
     pub(crate) step: &'a Step<'a>,
     pub(crate) cancel: &'a Cancel,
+    /// Use only what is here.
+    pub(crate) offline: bool,
 }
 
 impl Search<'_> {
@@ -45,23 +50,54 @@ impl Search<'_> {
         if let Some(engine) = found {
             return Ok(engine);
         }
-        let buildable: Vec<_> =
+        let mut buildable: Vec<_> =
             self.config.sources.iter().filter(|s| !matches!(s, EngineSource::Path(_))).collect();
+        if self.offline {
+            self.only_cached(&mut buildable, &mut attempts)?;
+        }
         if !buildable.is_empty() {
             self.preflight()?;
         }
         for source in buildable {
             match self.make(source, &attempts) {
                 Ok(engine) => return Ok(engine),
-                Err(SourceFailure::Stop(error)) => return Err(error),
-                Err(SourceFailure::Next(kind, reason)) => {
-                    let attempt = Attempt { source: source::describe(source), kind, reason };
-                    tracing::warn!(pool = %self.pool, "{attempt}");
-                    attempts.push(attempt);
-                }
+                Err(failure) => self.failed(source, failure, &mut attempts)?,
             }
         }
         Err(EnsureError::NoSource { pool: self.pool.clone(), attempts })
+    }
+
+    /// Without a network only a source that is here can be built; all that are not are named at once,
+    /// before anybody is told to install compilers.
+    fn only_cached(
+        &self,
+        buildable: &mut Vec<&EngineSource>,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<(), EnsureError> {
+        for source in std::mem::take(buildable) {
+            match source::absent(source, self.cache) {
+                None => buildable.push(source),
+                Some(reason) => self.failed(source, SourceFailure::fetch(reason), attempts)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(
+        &self,
+        source: &EngineSource,
+        failure: SourceFailure,
+        attempts: &mut Vec<Attempt>,
+    ) -> Result<(), EnsureError> {
+        match failure {
+            SourceFailure::Stop(error) => Err(error),
+            SourceFailure::Next(kind, reason) => {
+                let attempt = Attempt { source: source::describe(source), kind, reason };
+                tracing::warn!(pool = %self.pool, "{attempt}");
+                attempts.push(attempt);
+                Ok(())
+            }
+        }
     }
 
     /// The first source whose engine is there already. A source that failed before and a later one
@@ -69,20 +105,18 @@ impl Search<'_> {
     pub(crate) fn existing(&self) -> Result<(Option<Engine>, Vec<Attempt>), EnsureError> {
         let mut attempts = Vec::new();
         let compilers = self.compilers()?;
+        let store = Store::new(self.cache);
         for source in &self.config.sources {
-            if let EngineSource::Path(path) = source {
-                match self.check_path(path) {
-                    Ok(engine) => return Ok((Some(engine), attempts)),
-                    Err(SourceFailure::Stop(error)) => return Err(error),
-                    Err(SourceFailure::Next(kind, reason)) => {
-                        attempts.push(Attempt { source: source::describe(source), kind, reason });
-                    }
-                }
-                continue;
-            }
-            let digest = self.inputs(source, &compilers)?.digest();
-            if Store::new(self.cache).find(&digest).is_some() {
-                return Ok((Some(self.engine(source, digest, true)), attempts));
+            let issued = if let EngineSource::Path(path) = source {
+                self.check_path(path, &attempts)
+            } else {
+                let digest = self.inputs(source, &compilers)?.digest();
+                let Some(manifest) = store.find(&digest) else { continue };
+                self.issue(manifest, true)
+            };
+            match issued {
+                Ok(engine) => return Ok((Some(engine), attempts)),
+                Err(failure) => self.failed(source, failure, &mut attempts)?,
             }
         }
         Ok((None, attempts))
@@ -102,11 +136,6 @@ impl Search<'_> {
         // Only a request to stop gets through; a compiler that does not answer is preflight's finding.
         let known = FileMemory::new(self.cache.join("engines/compilers"));
         key::compilers(self.host, self.target, &known, self.cancel).map_err(|_| EnsureError::Cancelled)
-    }
-
-    fn engine(&self, source: &EngineSource, digest: String, cached: bool) -> Engine {
-        let version = format!("llamacpp-{}-{}", source::label(source), &digest[..12]);
-        Engine { binary: Store::new(self.cache).binary(&digest), digest, version, cached }
     }
 
     pub(crate) fn preflight(&self) -> Result<(), EnsureError> {
@@ -137,47 +166,30 @@ impl Search<'_> {
         Ok(preflight::missing(&found, self.config, self.host.distro(), self.cache))
     }
 
-    /// An existing binary: usable as it is, named by its own digest.
-    fn check_path(&self, source: &PathSource) -> Result<Engine, SourceFailure> {
-        use std::os::unix::fs::PermissionsExt as _;
-        let binary = std::path::absolute(&source.binary).map_err(|e| SourceFailure::fetch(e.to_string()))?;
-        match binary.metadata() {
-            Err(e) => return Err(SourceFailure::fetch(format!("cannot look at the binary: {e}"))),
-            Ok(meta) if !meta.is_file() => return Err(SourceFailure::fetch("it is not a file")),
-            Ok(meta) if meta.permissions().mode() & 0o111 == 0 => {
-                return Err(SourceFailure::fetch("it is not executable; chmod +x it"));
-            }
-            Ok(_) => {}
-        }
-        let digests = DigestCache::new(self.cache.join("engines/digests"));
-        let digest = digests.digest(&binary, &mut |_| (), self.cancel).map_err(|error| match error {
-            DigestError::Cancelled { .. } => SourceFailure::Stop(EnsureError::Cancelled),
-            DigestError::Read { source, .. } => {
-                SourceFailure::fetch(format!("cannot read the binary: {source}"))
-            }
-        })?;
-        let version = format!("llamacpp-path-{}", &digest[..12]);
-        Ok(Engine { binary, digest, version, cached: true })
-    }
-
     fn make(&self, source: &EngineSource, attempts: &[Attempt]) -> Result<Engine, SourceFailure> {
         let inputs = self.inputs(source, &self.compilers()?)?;
         let digest = inputs.digest();
         let store = Store::new(self.cache);
         let on_wait = || self.step.doing("waiting for another process that builds the same engine");
-        let _lock = store.lock(&digest, &on_wait, self.cancel)?;
-        if store.find(&digest).is_some() {
-            return Ok(self.engine(source, digest, true));
+        let lock = store.lock(&digest, &on_wait, self.cancel)?;
+        // Whoever held the lock may just have built it; a damaged one is built anew.
+        if let Some(Ok(engine)) = store.find(&digest).map(|manifest| self.issue(manifest, true)) {
+            return Ok(engine);
         }
         let began = Instant::now();
         let fetch =
             source::Fetch { host: self.host, cache: self.cache, step: self.step, cancel: self.cancel };
         let tree = source::fetch(source, &fetch)?;
-        let tools =
-            tools::ensure(self.host, self.cache, self.step, self.cancel).map_err(|error| match error {
+        let tools = tools::ensure(self.host, self.cache, self.step, self.offline, self.cancel).map_err(
+            |error| match error {
                 ToolsError::Ensure(error) => SourceFailure::Stop(error),
                 ToolsError::Helper(error) => source::helper_failed(error),
-            })?;
+                ToolsError::Offline => SourceFailure::fetch(
+                    "offline: CMake and Ninja are neither on the PATH nor in the cache; install them, or run once with a \
+                     network",
+                ),
+            },
+        )?;
         let dir = store.build_dir(&digest);
         std::fs::create_dir_all(&dir).map_err(SourceFailure::cache("create", &dir))?;
         let binary = Build {
@@ -191,11 +203,19 @@ impl Search<'_> {
             cancel: self.cancel,
         }
         .run()?;
-        let manifest = self.manifest(source, attempts, &inputs, &binary, &tools.cmake, began)?;
-        store.publish(&binary, &manifest)?;
+        self.step.doing("asking the new engine for its version and flags");
+        let survey = self.survey(&binary)?;
+        let manifest = Manifest {
+            survey: Some(survey),
+            licence: manifest::licence(&tree),
+            ..self.manifest(source, attempts, &inputs, &binary, &tools.cmake, began)?
+        };
+        store.publish(&binary, &manifest, &sbom::cyclonedx(&manifest, &tree))?;
         // The engine is in place; objects that cannot be removed only cost room.
         let _ = std::fs::remove_dir_all(&dir);
-        Ok(self.engine(source, digest, false))
+        let issued = self.issue(manifest, false);
+        drop(lock);
+        issued
     }
 
     fn manifest(
@@ -217,18 +237,21 @@ impl Search<'_> {
         if matches!(version, Err(HelperError::Cancelled)) {
             return Err(EnsureError::Cancelled.into());
         }
-        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Ok(Manifest {
-            schema_version: 1,
+            schema_version: manifest::SCHEMA,
             engine_digest: inputs.digest(),
             source: source.clone(),
             attempts: attempts.to_vec(),
             inputs: serde_json::to_value(inputs).unwrap_or_default(),
             cmake: version.ok().and_then(|lines| lines.into_iter().next()).unwrap_or_default(),
+            driver: self.host.nvidia_driver(),
+            licence: None,
+            external: None,
             binary_sha256,
             binary_bytes,
-            built_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis),
-            build_ms: millis(began.elapsed()),
+            built_unix_ms: manifest::now_unix_ms(),
+            build_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            survey: None,
         })
     }
 }

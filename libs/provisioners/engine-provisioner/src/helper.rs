@@ -1,7 +1,8 @@
 //! The only place that starts processes: short-lived build helpers from a closed list, in their own
 //! process group, with a cleared environment, output to a log file, killed as a group on cancel.
 //!
-//! An engine can never be started from here: [`Tool`] has no entry for one.
+//! An engine can never be started from here: [`Tool`]'s entry for its binary is only made with
+//! `--version` and `--help`, with which it prints and ends.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -44,6 +45,7 @@ pub(crate) enum Tool {
     NvidiaSmi,
     Nvcc,
     PackageManager,
+    EngineText,
 }
 
 /// Lines of output kept for an error.
@@ -94,6 +96,20 @@ impl<'a> Helper<'a> {
         let env = host.helper_env().to_vec();
         let program = program.into();
         Self { tool, program, args: Vec::new(), env, dir: None, log: None, cancel, limit: None }
+    }
+
+    /// The engine's binary, for its version and nothing else.
+    pub(crate) fn engine_version(host: &Host, binary: &Path, cancel: &'a Cancel) -> Self {
+        let mut helper = Self::new(host, Tool::EngineText, binary, cancel);
+        helper.args = vec!["--version".into()];
+        helper
+    }
+
+    /// The engine's binary, for its help text and nothing else.
+    pub(crate) fn engine_help(host: &Host, binary: &Path, cancel: &'a Cancel) -> Self {
+        let mut helper = Self::new(host, Tool::EngineText, binary, cancel);
+        helper.args = vec!["--help".into()];
+        helper
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {

@@ -97,6 +97,12 @@ impl Host {
         &self.cpu
     }
 
+    /// The version of the loaded NVIDIA driver, as `580.65.06`.
+    pub(crate) fn nvidia_driver(&self) -> Option<String> {
+        let text = std::fs::read_to_string("/sys/module/nvidia/version").ok()?;
+        Some(text.trim().to_owned()).filter(|version| !version.is_empty())
+    }
+
     /// Compile jobs that fit into cores and free memory.
     pub(crate) fn jobs(&self) -> usize {
         let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();

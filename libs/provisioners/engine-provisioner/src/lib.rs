@@ -1,7 +1,7 @@
 //! Prepares an engine: preflight, fetch, build, stage the model, and return a
 //! [`wire::PreparedEngine`] *value*.
 //!
-//! It never starts an engine, probes one, or writes PID or handoff files: that is pool-managerd's
+//! It never starts an engine (a new binary is asked for its version and its flags, and ends), probes one, or writes PID or handoff files: that is pool-managerd's
 //! work, and a test over these sources holds it. Short-lived helpers (pip, git, CMake, the compiler)
 //! run through one module, `helper`, from a closed list. Everything blocks; call it off the async
 //! threads. What was built before is found again in milliseconds, without running any of them.
@@ -17,16 +17,21 @@ mod gpu;
 mod healing;
 mod helper;
 mod host;
+mod issue;
 mod key;
+mod manifest;
 mod observer;
 mod packages;
 mod plan;
 mod preflight;
 mod provisioner;
 mod recipe;
+mod sbom;
 mod source;
 mod store;
+mod survey;
 mod tools;
+mod upkeep;
 
 pub use check::check_pool;
 pub use error::{Attempt, EnsureError, FailureKind};
@@ -37,3 +42,4 @@ pub use plan::Plan;
 pub use preflight::Missing;
 pub use provisioner::EngineProvisioner;
 pub use provisioners_model_provisioner::Cancel;
+pub use upkeep::{EngineEntry, EngineStore, EngineVerdict, Removal};

@@ -170,6 +170,7 @@ mod tests {
             target: &Target::Cpu,
             step: &step,
             cancel: &cancel,
+            offline: false,
         };
         let outcome = search.preflight().map_err(|e| e.to_string());
         let calls = std::fs::read_to_string(bin.join("calls")).unwrap_or_default();

@@ -19,6 +19,7 @@ pub struct EngineProvisioner {
     pub(crate) cache: PathBuf,
     pub(crate) host: Host,
     pub(crate) models: ModelProvisioner,
+    pub(crate) offline: bool,
     gpus: Box<dyn GpuProbe>,
 }
 
@@ -29,13 +30,21 @@ impl EngineProvisioner {
         let cache = cache.into();
         let network = Network::from_vars(|name| env.var(name).map(ToOwned::to_owned));
         let models = ModelProvisioner::new(&cache).with_network(network);
-        Self { cache, host: Host::new(env), models, gpus: Box::new(NvidiaSmi) }
+        Self { cache, host: Host::new(env), models, offline: false, gpus: Box::new(NvidiaSmi) }
     }
 
     /// Looks for cards in another way.
     #[must_use]
     pub fn with_gpu_probe(mut self, gpus: Box<dyn GpuProbe>) -> Self {
         self.gpus = gpus;
+        self
+    }
+
+    /// Uses only what is in the cache and on this machine; what is missing is an error that names it.
+    #[must_use]
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.models = self.models.offline(offline);
+        self.offline = offline;
         self
     }
 
@@ -80,6 +89,14 @@ impl EngineProvisioner {
         let model = self.stage(pool, observer, cancel)?;
         let engine = self.engine(pool, &decision.target, observer, cancel)?;
         let argv = argv::plan(pool, &model.path, &decision.target).map_err(config)?;
+        if let Some((flag, nearest)) = engine.survey.unknown(&argv) {
+            let nearest = nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
+            let problem = format!(
+                "flags: {flag} is not known to {} ({}){nearest}",
+                engine.version, engine.survey.version
+            );
+            return Err(config(problem));
+        }
         let device_mask = match decision.target {
             Target::Cpu => None,
             Target::Cuda { device_mask, .. } => Some(device_mask),
@@ -156,6 +173,7 @@ impl EngineProvisioner {
             target,
             step: &step,
             cancel,
+            offline: self.offline,
         };
         let found = search.run();
         match &found {

@@ -1,32 +1,20 @@
-//! The engines of the cache: `engines/<digest>/{bin/llama-server, manifest.json}`, put there whole by
-//! a rename, and the lock files that make two provisioners build once.
+//! The engines of the cache: `engines/<digest>/{bin/llama-server, manifest.json, sbom.cdx.json}`, put
+//! there whole by a rename, and the lock files that make two provisioners build once. A `path` engine
+//! has a manifest and no binary here.
 
 use std::fs::{File, TryLockError};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use provisioners_model_provisioner::Cancel;
-use serde::{Deserialize, Serialize};
-use wire::config::EngineSource;
 
-use crate::error::{Attempt, EnsureError};
+use crate::error::EnsureError;
+use crate::manifest::Manifest;
 
-/// How an engine came to be.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Manifest {
-    pub(crate) schema_version: u32,
-    pub(crate) engine_digest: String,
-    pub(crate) source: EngineSource,
-    /// Sources that were tried before this one, and why they failed.
-    pub(crate) attempts: Vec<Attempt>,
-    /// Everything that went into the digest.
-    pub(crate) inputs: serde_json::Value,
-    pub(crate) cmake: String,
-    pub(crate) binary_sha256: String,
-    pub(crate) binary_bytes: u64,
-    pub(crate) built_unix_ms: u64,
-    pub(crate) build_ms: u64,
-}
+const MANIFEST: &str = "manifest.json";
+const SBOM: &str = "sbom.cdx.json";
+const LAST_USED: &str = "last-used";
 
 /// The engine store of one cache directory.
 #[derive(Debug, Clone)]
@@ -54,14 +42,66 @@ impl Store {
 
     /// The engine, if it is there and looks as it was left. Cheap: size only, not the digest.
     pub(crate) fn find(&self, digest: &str) -> Option<Manifest> {
-        let text = std::fs::read(self.engine_dir(digest).join("manifest.json")).ok()?;
-        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        let manifest = self.manifest(digest)?;
         let size = self.binary(digest).metadata().ok()?.len();
-        (manifest.engine_digest == digest && size == manifest.binary_bytes).then_some(manifest)
+        (size == manifest.binary_bytes).then_some(manifest)
     }
 
-    /// Moves a built binary and its manifest into place, whole or not at all.
-    pub(crate) fn publish(&self, built: &Path, manifest: &Manifest) -> Result<(), EnsureError> {
+    /// What is written about an engine, whether its binary is there or not.
+    pub(crate) fn manifest(&self, digest: &str) -> Option<Manifest> {
+        let text = std::fs::read(self.engine_dir(digest).join(MANIFEST)).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        (manifest.engine_digest == digest).then_some(manifest)
+    }
+
+    /// Writes or replaces the manifest alone: of an engine outside, or of one that was not yet surveyed.
+    pub(crate) fn note(&self, manifest: &Manifest) -> Result<(), EnsureError> {
+        let dir = self.engine_dir(&manifest.engine_digest);
+        let put = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&dir)?;
+            let mut temp = tempfile::NamedTempFile::new_in(&dir)?;
+            temp.write_all(&serde_json::to_vec_pretty(manifest)?)?;
+            temp.as_file().sync_all()?;
+            temp.persist(dir.join(MANIFEST)).map(drop).map_err(|e| e.error)
+        };
+        put().map_err(|source| EnsureError::Cache {
+            action: "write the manifest in",
+            path: dir.clone(),
+            source,
+        })
+    }
+
+    /// Notes that the engine is used now. Not being able to only makes it look older than it is.
+    pub(crate) fn touch(&self, digest: &str) {
+        let path = self.engine_dir(digest).join(LAST_USED);
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        if let Err(error) = file.and_then(|file| file.set_modified(SystemTime::now())) {
+            tracing::debug!(path = %path.display(), %error, "the use of an engine is not noted");
+        }
+    }
+
+    /// When the engine was last handed out.
+    pub(crate) fn last_used(&self, digest: &str) -> Option<SystemTime> {
+        self.engine_dir(digest).join(LAST_USED).metadata().and_then(|meta| meta.modified()).ok()
+    }
+
+    /// The digests of everything that is there, whole or not.
+    pub(crate) fn digests(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let hex = |name: &String| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut digests: Vec<String> = names.filter(hex).collect();
+        digests.sort();
+        digests
+    }
+
+    /// Moves a built binary, its manifest and its bill of materials into place, whole or not at all.
+    pub(crate) fn publish(
+        &self,
+        built: &Path,
+        manifest: &Manifest,
+        sbom: &serde_json::Value,
+    ) -> Result<(), EnsureError> {
         let target = self.engine_dir(&manifest.engine_digest);
         let put = || -> std::io::Result<()> {
             let temp = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.dir)?;
@@ -69,10 +109,13 @@ impl Store {
             let binary = temp.path().join("bin/llama-server");
             std::fs::copy(built, &binary)?;
             File::open(&binary)?.sync_all()?;
-            let text = serde_json::to_vec_pretty(manifest)?;
-            let path = temp.path().join("manifest.json");
-            std::fs::write(&path, text)?;
-            File::open(&path)?.sync_all()?;
+            let texts =
+                [(MANIFEST, serde_json::to_vec_pretty(manifest)?), (SBOM, serde_json::to_vec_pretty(sbom)?)];
+            for (name, text) in texts {
+                let path = temp.path().join(name);
+                std::fs::write(&path, text)?;
+                File::open(&path)?.sync_all()?;
+            }
             if target.exists() {
                 // Only a damaged one is rebuilt.
                 std::fs::remove_dir_all(&target)?;
@@ -87,6 +130,23 @@ impl Store {
             path: target.clone(),
             source,
         })
+    }
+
+    /// Removes an engine; a name that begins with a dot is none while the files go.
+    pub(crate) fn remove(&self, digest: &str) -> std::io::Result<()> {
+        let gone = self.dir.join(format!(".old-{digest}"));
+        if gone.exists() {
+            std::fs::remove_dir_all(&gone)?;
+        }
+        std::fs::rename(self.engine_dir(digest), &gone)?;
+        std::fs::remove_dir_all(&gone)
+    }
+
+    /// The lock of `digest` if nobody holds it.
+    pub(crate) fn try_lock(&self, digest: &str) -> Option<Lock> {
+        let path = self.dir.join(format!(".lock-{digest}"));
+        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
+        file.try_lock().ok().map(|()| Lock(file))
     }
 
     /// The lock under which one engine is built. `on_wait` is called once if someone else holds it.

@@ -30,6 +30,8 @@ pub(crate) struct Tools {
 pub(crate) enum ToolsError {
     Helper(HelperError),
     Ensure(EnsureError),
+    /// They would have to be installed, and the network is not to be used.
+    Offline,
 }
 
 impl From<EnsureError> for ToolsError {
@@ -59,6 +61,7 @@ pub(crate) fn ensure(
     host: &Host,
     cache: &Path,
     step: &Step<'_>,
+    offline: bool,
     cancel: &Cancel,
 ) -> Result<Tools, ToolsError> {
     if let (Some(cmake), Some(ninja)) = (host.find("cmake"), host.find("ninja"))
@@ -68,6 +71,9 @@ pub(crate) fn ensure(
     }
     let dir = venv(cache);
     if !installed(cache) {
+        if offline {
+            return Err(ToolsError::Offline);
+        }
         let on_wait = || step.doing("waiting for another process that installs CMake and Ninja");
         let _lock = store::lock(&cache.join("tools/.lock"), &on_wait, cancel)?;
         if !installed(cache) {

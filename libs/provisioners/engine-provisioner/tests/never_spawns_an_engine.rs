@@ -11,6 +11,18 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
     }
 }
 
+/// The file outside `helper.rs` that calls `name`.
+fn uses(name: &str) -> String {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let calls = |file: &&PathBuf| {
+        !file.ends_with("helper.rs") && std::fs::read_to_string(file).unwrap().contains(name)
+    };
+    let users: Vec<_> =
+        files.iter().filter(calls).map(|f| f.file_name().unwrap().to_str().unwrap()).collect();
+    users.join(" ")
+}
+
 #[test]
 fn only_the_helper_module_can_start_a_process() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -26,12 +38,23 @@ fn only_the_helper_module_can_start_a_process() {
 }
 
 #[test]
-fn the_list_of_helpers_is_closed_and_has_no_engine() {
+fn the_list_of_helpers_is_closed_and_an_engine_is_only_asked_for_its_texts() {
     let helper = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/helper.rs");
     let text = std::fs::read_to_string(helper).unwrap();
     let body = text.split("pub(crate) enum Tool {").nth(1).unwrap().split('}').next().unwrap();
     let tools: Vec<_> =
         body.lines().map(|line| line.trim().trim_end_matches(',')).filter(|l| !l.is_empty()).collect();
-    assert_eq!(tools, ["Python", "Cmake", "Compiler", "Git", "NvidiaSmi", "Nvcc", "PackageManager"]);
+    let expected =
+        ["Python", "Cmake", "Compiler", "Git", "NvidiaSmi", "Nvcc", "PackageManager", "EngineText"];
+    assert_eq!(tools, expected);
     assert_eq!(text.matches("Command::new").count(), 1);
+    // The engine's own binary is only asked for its texts; the fixed arguments are all it is given.
+    assert_eq!(text.matches("Tool::EngineText,").count(), 2);
+    for fixed in ["--version", "--help"] {
+        let made =
+            format!("Tool::EngineText, binary, cancel);\n        helper.args = vec![\"{fixed}\".into()];");
+        assert!(text.contains(&made), "{fixed}");
+    }
+    let users: Vec<_> = ["engine_version(", "engine_help("].iter().map(|name| uses(name)).collect();
+    assert_eq!(users, ["survey.rs", "survey.rs"], "only the smoke gate asks it");
 }

@@ -1,5 +1,5 @@
-//! What was once found out about a file, believed only while path, size, modification time, inode
-//! and device are the same. It is a cache, not a proof: whoever can write to the cache directory can
+//! What was once found out about a file, believed only while path, size, times, inode and device
+//! are the same. It is a cache, not a proof: whoever can write to the cache directory can
 //! lie in it.
 
 use std::fs::Metadata;
@@ -25,6 +25,9 @@ pub struct FileState {
     size: u64,
     mtime: i64,
     mtime_nsec: i64,
+    /// Of the inode: a modification time can be set back, this one cannot.
+    ctime: i64,
+    ctime_nsec: i64,
     inode: u64,
     device: u64,
 }
@@ -50,6 +53,8 @@ impl FileState {
             size: meta.len(),
             mtime: meta.mtime(),
             mtime_nsec: meta.mtime_nsec(),
+            ctime: meta.ctime(),
+            ctime_nsec: meta.ctime_nsec(),
             inode: meta.ino(),
             device: meta.dev(),
         }

@@ -16,6 +16,7 @@ use crate::{Cancel, ModelRef};
 pub struct ModelProvisioner {
     cache: PathBuf,
     network: Network,
+    offline: bool,
 }
 
 /// What happens while a model is staged.
@@ -143,13 +144,20 @@ impl ModelProvisioner {
     /// `cache_dir` is the product's cache (`paths.cache`); it is created when something is stored.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        Self { cache: cache_dir.into(), network: Network::default() }
+        Self { cache: cache_dir.into(), network: Network::default(), offline: false }
     }
 
     /// Reaches the network in this way; without it the public hub, without a token.
     #[must_use]
     pub fn with_network(mut self, network: Network) -> Self {
         self.network = network;
+        self
+    }
+
+    /// Uses only what is on this machine.
+    #[must_use]
+    pub fn offline(mut self, offline: bool) -> Self {
+        self.offline = offline;
         self
     }
 
@@ -205,7 +213,9 @@ impl ModelProvisioner {
         cancel: &Cancel,
     ) -> Result<PathBuf, StageError> {
         let models = self.cache.join("models");
-        let remote = Remote { network: &self.network, models, digests: self.digests(), on_event, cancel };
+        let digests = self.digests();
+        let (network, offline) = (&self.network, self.offline);
+        let remote = Remote { network, models, digests, offline, on_event, cancel };
         remote.stage(reference, pinned).map_err(|source| StageError::Fetch {
             reference: reference.to_string(),
             source: Box::new(source),

@@ -65,16 +65,40 @@ pub(crate) fn label(source: &EngineSource) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' }).collect()
 }
 
+/// Where the tree of a source is kept; none for an existing binary.
+fn home(source: &EngineSource, cache: &Path) -> Option<PathBuf> {
+    let name = match source {
+        EngineSource::Path(_) => return None,
+        EngineSource::Git(_) => format!("git-{}", pin(source)),
+        EngineSource::Archive(_) | EngineSource::Sdist(_) => pin(source),
+    };
+    Some(cache.join("sources").join(name))
+}
+
+/// What is missing of a source when the network is not to be used.
+pub(crate) fn absent(source: &EngineSource, cache: &Path) -> Option<String> {
+    let local = match source {
+        EngineSource::Path(_) => true,
+        EngineSource::Git(git) => Path::new(&git.repo).is_absolute(),
+        EngineSource::Archive(archive) => archive.url.starts_with("file:"),
+        EngineSource::Sdist(_) => false,
+    };
+    let home = home(source, cache)?;
+    (!local && !home.exists())
+        .then(|| format!("offline: neither the engine nor its source ({}) is in the cache", home.display()))
+}
+
 /// Fetches the tree, or finds it in the cache, and returns the directory with its CMakeLists.txt.
 pub(crate) fn fetch(source: &EngineSource, fetch: &Fetch<'_>) -> Result<PathBuf, SourceFailure> {
-    let (name, subdir) = match source {
-        EngineSource::Path(_) => return Err(SourceFailure::fetch("an existing binary has no source tree")),
-        EngineSource::Git(_) => (format!("git-{}", pin(source)), PathBuf::new()),
-        EngineSource::Archive(archive) => (pin(source), archive.subdir.clone()),
-        EngineSource::Sdist(sdist) => (pin(source), sdist.subdir.clone()),
+    let subdir = match source {
+        EngineSource::Path(_) | EngineSource::Git(_) => PathBuf::new(),
+        EngineSource::Archive(archive) => archive.subdir.clone(),
+        EngineSource::Sdist(sdist) => sdist.subdir.clone(),
+    };
+    let Some(dir) = home(source, fetch.cache) else {
+        return Err(SourceFailure::fetch("an existing binary has no source tree"));
     };
     let home = fetch.cache.join("sources");
-    let dir = home.join(name);
     if !dir.exists() {
         std::fs::create_dir_all(&home).map_err(SourceFailure::cache("create", &home))?;
         let temp = tempfile::Builder::new().prefix(".new-").tempdir_in(&home);

@@ -7,6 +7,12 @@ use crate::gguf::GgufError;
 /// Why there is no verified file.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
+    /// It would have to be fetched, and the network is not to be used.
+    #[error("offline: it is not in {cache}; run once with a network, or write `model: file:PATH`")]
+    Offline {
+        /// Where it is not.
+        cache: PathBuf,
+    },
     /// `HF_ENDPOINT` is not usable.
     #[error("HF_ENDPOINT is {value:?}: {problem}")]
     Endpoint {

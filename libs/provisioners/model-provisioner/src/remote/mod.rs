@@ -37,6 +37,7 @@ pub(crate) struct Remote<'a> {
     pub(crate) network: &'a Network,
     pub(crate) models: PathBuf,
     pub(crate) digests: DigestCache,
+    pub(crate) offline: bool,
     pub(crate) on_event: &'a dyn Fn(StageEvent),
     pub(crate) cancel: &'a Cancel,
 }
@@ -58,6 +59,9 @@ impl Remote<'_> {
             return Ok(path);
         }
         let name = reference.to_string();
+        if self.offline {
+            return Err(FetchError::Offline { cache: self.models.clone() });
+        }
         let _one =
             store.lock(&format!("ref-{}", store::key(&name)), &self.wait_notice(&name), self.cancel)?;
         // Whoever held the lock may just have fetched it.

@@ -1,169 +1,22 @@
 //! `ensure` from the outside, with a toolchain of scripts: what is run, in which order, what is kept,
 //! what the errors say. The real build is the end-to-end suite's.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step of a test should panic")]
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Mutex;
 
-use config_loader::Env;
-use provisioners_engine_provisioner::{
-    Cancel, EngineProvisioner, EnsureError, GpuInventory, GpuProbe, Host, NvidiaSmi, Observer,
-};
-use sha2::{Digest as _, Sha256};
-use wire::config::{ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, PoolConfig, SdistSource};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, NvidiaSmi, Observer};
+use wire::config::{EngineSource, GitSource, GpuPolicy, PathSource, SdistSource};
 use wire::{PreparationStep, PreparedEngine, ReplicaId, StepStatus};
 
-struct NoCard;
-impl GpuProbe for NoCard {
-    fn inventory(&self, _: &Host, _: &Cancel) -> GpuInventory {
-        GpuInventory::NoCard
-    }
-}
-
-#[derive(Default)]
-struct Log(Mutex<Vec<PreparationStep>>);
-impl Observer for Log {
-    fn step(&self, step: &PreparationStep) {
-        self.0.lock().unwrap().push(step.clone());
-    }
-}
-
-/// A machine in a directory: `bin` is first on its path, `calls` lists what was run there.
-struct Machine {
-    dir: tempfile::TempDir,
-}
-
-const RECORD: &str = "#!/bin/sh\nd=$(dirname \"$0\")\necho \"$(basename \"$0\") $*\" >> \"$d/calls\"\n";
-
-const CMAKE: &str = r#"
-case "$1" in
---version) echo "cmake version 3.30.1" ;;
---build)
-    i=0; while [ -e "$d/hold" ] && [ $i -lt 2000 ]; do i=$((i+1)); echo "[1/2] waiting"; sleep 0.01; done
-    if [ -e "$d/broken" ]; then
-        i=0; while [ $i -lt 100 ]; do echo "error line $i"; i=$((i+1)); done; exit 1
-    fi
-    echo "[1/2] Building"; echo "[2/2] Linking"
-    mkdir -p "$2/bin"; echo engine > "$2/bin/llama-server"; chmod +x "$2/bin/llama-server" ;;
-esac"#;
-
-const PYTHON: &str = r#"
-case "$*" in
-*"pip download"*)
-    [ -e "$d/no-index" ] && { echo "ERROR: No matching distribution found"; exit 1; }
-    [ -n "$PYTHONPATH" ] || exit 9
-    while [ $# -gt 1 ]; do shift; done
-    mkdir -p "$1"; cp "$d/sdist.tar.gz" "$1/thing-1.0.tar.gz" ;;
-esac"#;
-
-impl Machine {
-    fn new() -> Self {
-        let machine = Self { dir: tempfile::tempdir().unwrap() };
-        std::fs::create_dir(machine.bin()).unwrap();
-        machine.tool("cc", "echo fakecc 1.0");
-        machine.tool("c++", "echo fakec++ 1.0");
-        machine.tool("ninja", "");
-        machine.tool("cmake", CMAKE);
-        machine.tool("python3", PYTHON);
-        let shape = gguf_random::Shape { layers: 1, width: 16, heads: 2, ..Default::default() };
-        shape.write(&machine.path("model.gguf")).unwrap();
-        machine
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-    fn bin(&self) -> PathBuf {
-        self.path("bin")
-    }
-    fn cache(&self) -> PathBuf {
-        self.path("cache")
-    }
-
-    fn tool(&self, name: &str, body: &str) {
-        let path = self.bin().join(name);
-        std::fs::write(&path, format!("{RECORD}{body}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn flag(&self, name: &str) {
-        std::fs::write(self.bin().join(name), "").unwrap();
-    }
-
-    fn calls(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.bin().join("calls")).unwrap_or_default();
-        let _ = std::fs::remove_file(self.bin().join("calls"));
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn env(&self, path: &str) -> Env {
-        Env::new(self.dir.path(), [("PATH", path), ("HOME", self.dir.path().to_str().unwrap())])
-    }
-
-    fn provisioner(&self) -> EngineProvisioner {
-        let path = format!("{}:/usr/bin:/bin", self.bin().display());
-        EngineProvisioner::new(self.cache(), &self.env(&path)).with_gpu_probe(Box::new(NoCard))
-    }
-
-    fn pool(&self, sources: Vec<EngineSource>) -> PoolConfig {
-        let mut pool = PoolConfig::haiku();
-        pool.model = format!("file:{}", self.path("model.gguf").display());
-        pool.provisioning.sources = sources;
-        pool
-    }
-
-    fn ensure(&self, sources: Vec<EngineSource>) -> Result<PreparedEngine, EnsureError> {
-        self.provisioner().ensure(&self.pool(sources), &ReplicaId::nth(0), &Log::default(), &Cancel::new())
-    }
-
-    /// A source archive with `thing-1.0/vendor/engine/CMakeLists.txt`.
-    fn archive(&self, name: &str) -> EngineSource {
-        let path = self.path(name);
-        let sha256 = write_archive(&path);
-        EngineSource::Archive(ArchiveSource {
-            url: format!("file:{}", path.display()),
-            sha256,
-            subdir: PathBuf::from("vendor/engine"),
-        })
-    }
-
-    fn missing(&self) -> EngineSource {
-        EngineSource::Archive(ArchiveSource {
-            url: format!("file:{}", self.path("nowhere.tar.gz").display()),
-            sha256: "1".repeat(64),
-            subdir: PathBuf::new(),
-        })
-    }
-}
-
-fn write_archive(path: &Path) -> String {
-    let mut builder =
-        tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
-    let mut header = tar::Header::new_gnu();
-    header.set_size(4);
-    header.set_mode(0o644);
-    let name = path.file_name().unwrap().to_str().unwrap();
-    for (file, data) in [("CMakeLists.txt", &b"hi!\n"[..]), (name, b"abc\n")] {
-        builder.append_data(&mut header.clone(), format!("thing-1.0/vendor/engine/{file}"), data).unwrap();
-    }
-    let bytes = builder.into_inner().unwrap().finish().unwrap();
-    std::fs::write(path, &bytes).unwrap();
-    Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn manifest(engine: &PreparedEngine) -> serde_json::Value {
-    let dir = engine.binary_path.parent().unwrap().parent().unwrap();
-    serde_json::from_slice(&std::fs::read(dir.join("manifest.json")).unwrap()).unwrap()
-}
+use crate::machine::{ENGINE, Log, Machine, NoCard, manifest, write_archive};
 
 #[test]
 fn a_source_that_fails_is_followed_by_the_next_and_kept_in_the_manifest() {
     let machine = Machine::new();
     let engine = machine.ensure(vec![machine.missing(), machine.archive("good.tar.gz")]).unwrap();
     assert!(engine.binary_path.starts_with(machine.cache().join("engines").join(&engine.engine_digest)));
-    assert_eq!(std::fs::read_to_string(&engine.binary_path).unwrap(), "engine\n");
+    assert_eq!(std::fs::read_to_string(&engine.binary_path).unwrap(), ENGINE);
     assert!(engine.engine_version.ends_with(&engine.engine_digest[..12]), "{}", engine.engine_version);
     let manifest = manifest(&engine);
     assert_eq!(manifest["attempts"][0]["kind"], "fetch");
@@ -292,7 +145,7 @@ fn progress_counts_compile_steps_and_ends_completed() {
 fn an_existing_binary_is_used_as_it_is_and_nothing_runs() {
     let machine = Machine::new();
     let binary = machine.path("my-server");
-    std::fs::write(&binary, "my engine").unwrap();
+    std::fs::write(&binary, ENGINE).unwrap();
     let source = || vec![EngineSource::Path(PathSource { binary: binary.clone() })];
     let error = machine.ensure(source()).unwrap_err();
     assert!(error.to_string().contains("not executable"), "{error}");

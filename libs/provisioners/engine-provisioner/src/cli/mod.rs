@@ -1,15 +1,19 @@
 //! The command line: parse, load the configuration, ensure or plan each pool, print.
 
-use std::cell::RefCell;
+mod engines;
+mod progress;
+
 use std::ffi::OsString;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use config_loader::Env;
-use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Observer};
-use wire::config::PoolConfig;
-use wire::{PoolId, PreparationStep, StepStatus};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError};
+use wire::PoolId;
+use wire::config::{GpuPolicy, PoolConfig};
+
+use progress::Progress;
 
 #[derive(Parser)]
 #[command(
@@ -24,9 +28,15 @@ struct Cli {
     /// Only this pool.
     #[arg(long, global = true)]
     pool: Option<PoolId>,
-    /// One line of JSON for each progress update on stderr, for programs.
+    /// JSON lines, for programs: progress on stderr, the results of list, verify and gc on stdout.
     #[arg(long, global = true)]
     json: bool,
+    /// Use only what is in the cache and on this machine.
+    #[arg(long, global = true)]
+    offline: bool,
+    /// Another GPU policy than the configuration's, for all pools: required, auto or off.
+    #[arg(long, global = true, value_parser = gpu_policy)]
+    gpu: Option<GpuPolicy>,
     #[command(subcommand)]
     command: Option<Verb>,
 }
@@ -35,6 +45,21 @@ struct Cli {
 enum Verb {
     /// Print the steps and why; fetch, write and build nothing.
     Plan,
+    /// The engines of the cache, the last used first.
+    List,
+    /// Read every engine of the cache again and compare it with what was recorded.
+    Verify,
+    /// Remove all engines but the last used; never one that runs.
+    Gc {
+        /// How many to keep.
+        #[arg(long)]
+        keep: usize,
+    },
+}
+
+/// The words are the configuration's.
+fn gpu_policy(text: &str) -> Result<GpuPolicy, String> {
+    serde_json::from_value(text.into()).map_err(|_| "must be required, auto or off".to_owned())
 }
 
 const USAGE: u8 = 2;
@@ -47,8 +72,8 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> u8 {
             return if error.use_stderr() { USAGE } else { 0 };
         }
     };
-    match prepare(&cli) {
-        Ok(()) => 0,
+    match carry_out(&cli) {
+        Ok(code) => code,
         Err(Failure { message, code }) => {
             say(&format!("engine-provisioner: {message}"));
             code
@@ -73,26 +98,42 @@ impl From<EnsureError> for Failure {
     }
 }
 
-fn prepare(cli: &Cli) -> Result<(), Failure> {
+fn carry_out(cli: &Cli) -> Result<u8, Failure> {
     let usage = |message: String| Failure { message, code: USAGE };
     let env = Env::from_process().map_err(|e| usage(e.to_string()))?;
-    let loaded = config_loader::load(cli.config.as_deref(), &env).map_err(|e| usage(e.to_string()))?;
-    let pools = chosen(cli, &loaded.config.pools).map_err(usage)?;
-    let provisioner = EngineProvisioner::new(&loaded.config.paths.cache, &env);
+    let mut config =
+        config_loader::load(cli.config.as_deref(), &env).map_err(|e| usage(e.to_string()))?.config;
+    for pool in &mut config.pools {
+        pool.provisioning.gpu = cli.gpu.unwrap_or(pool.provisioning.gpu);
+    }
     let cancel = Cancel::new();
     cancel_on_signal(&cancel).map_err(|e| usage(format!("cannot listen for signals: {e}")))?;
-    for pool in pools {
-        if matches!(cli.command, Some(Verb::Plan)) {
-            print(&provisioner.plan(pool, &cancel)?.to_string());
-            continue;
-        }
-        let prepared = provisioner.ensure_pool(pool, &Progress::new(cli.json), &cancel)?;
-        // One line per pool: its replicas differ in nothing but their name.
-        if let Some(first) = prepared.first() {
-            let line = serde_json::to_string(first).map_err(|e| usage(e.to_string()))?;
-            print(&format!("{line}\n"));
+    let cache = &config.paths.cache;
+    match &cli.command {
+        Some(Verb::List) => Ok(engines::list(cache, cli.json)),
+        Some(Verb::Verify) => Ok(engines::verify(cache, cli.json, &cancel)?),
+        Some(Verb::Gc { keep }) => Ok(engines::gc(cache, *keep, cli.json)),
+        Some(Verb::Plan) | None => {
+            let provisioner = EngineProvisioner::new(cache, &env).offline(cli.offline);
+            let pools = chosen(cli, &config.pools).map_err(usage)?;
+            pools.into_iter().try_for_each(|pool| prepare(cli, &provisioner, pool, &cancel)).map(|()| 0)
         }
     }
+}
+
+fn prepare(
+    cli: &Cli,
+    provisioner: &EngineProvisioner,
+    pool: &PoolConfig,
+    cancel: &Cancel,
+) -> Result<(), Failure> {
+    if matches!(cli.command, Some(Verb::Plan)) {
+        print(&provisioner.plan(pool, cancel)?.to_string());
+        return Ok(());
+    }
+    let prepared = provisioner.ensure_pool(pool, &Progress::new(cli.json), cancel)?;
+    // One line per pool: its replicas differ in nothing but their name.
+    prepared.first().into_iter().for_each(print_json);
     Ok(())
 }
 
@@ -125,72 +166,13 @@ fn cancel_on_signal(cancel: &Cancel) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Progress lines: on a terminal each step rewrites its line, else one line per change or 5 percent.
-struct Progress {
-    json: bool,
-    terminal: bool,
-    last: RefCell<(String, u64)>,
-}
-
-impl Progress {
-    fn new(json: bool) -> Self {
-        Self { json, terminal: std::io::stderr().is_terminal(), last: RefCell::default() }
-    }
-
-    fn worth_a_line(&self, step: &PreparationStep) -> bool {
-        let mut last = self.last.borrow_mut();
-        let part = match (step.bytes_done, step.bytes_total) {
-            (Some(done), Some(total)) if total > 0 => 1 + done * 20 / total,
-            _ => 0,
-        };
-        let phase = if part == 0 { step.description.clone() } else { step.id.clone() };
-        let now = (phase, part);
-        let changed = *last != now;
-        *last = now;
-        changed
-    }
-}
-
-impl Observer for Progress {
-    fn step(&self, step: &PreparationStep) {
-        if self.json {
-            say(&serde_json::to_string(step).unwrap_or_default());
-            return;
-        }
-        // A failure is printed once, as the error that ends the program.
-        if step.status == StepStatus::Failed || !self.terminal && !self.worth_a_line(step) {
-            return;
-        }
-        let mut line = format!("{}: {}", step.id, step.description);
-        if let Some(left) = step.estimated_ms.filter(|_| step.status == StepStatus::Running) {
-            line = format!("{line}, about {} left", duration(left));
-        }
-        if self.terminal && step.bytes_done.is_some() {
-            let _ = write!(std::io::stderr(), "\r\x1b[2K{line}");
-        } else if self.terminal {
-            let _ = writeln!(std::io::stderr(), "\r\x1b[2K{line}");
-        } else {
-            say(&line);
-        }
-    }
-
-    fn notice(&self, pool: &PoolId, text: &str) {
-        if !self.json {
-            say(&format!("{pool}: {text}"));
-        }
-    }
-}
-
-fn duration(ms: u64) -> String {
-    match ms / 1000 {
-        seconds if seconds < 90 => format!("{seconds} s"),
-        seconds => format!("{} min", seconds.div_ceil(60)),
-    }
-}
-
 fn print(text: &str) {
     // A closed pipe is the reader's choice.
     let _ = write!(std::io::stdout(), "{text}");
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    print(&format!("{}\n", serde_json::to_string(value).unwrap_or_default()));
 }
 
 fn say(text: &str) {

@@ -1,0 +1,82 @@
+//! `list`, `verify` and `gc`: the engines of the cache, as a table or as JSON lines.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError};
+
+use super::{print, print_json};
+
+/// INTERFACES lists it: verification.
+const VERIFICATION: u8 = 7;
+
+pub(super) fn list(cache: &Path, json: bool) -> u8 {
+    let engines = EngineStore::new(cache).list();
+    if json {
+        engines.iter().for_each(print_json);
+        return 0;
+    }
+    if engines.is_empty() {
+        print(&format!("no engine in {}\n", cache.join("engines").display()));
+    }
+    for engine in engines {
+        let used = engine.last_used_unix_ms.map_or("never".to_owned(), ago);
+        let running = if engine.in_use { ", running" } else { "" };
+        print(&format!(
+            "{}  {}  last used {used}{running}  from {}  {}\n",
+            engine.version,
+            size(engine.bytes),
+            engine.source,
+            engine.binary.display()
+        ));
+    }
+    0
+}
+
+pub(super) fn verify(cache: &Path, json: bool, cancel: &Cancel) -> Result<u8, EnsureError> {
+    let verdicts = EngineStore::new(cache).verify(cancel)?;
+    let bad = verdicts.iter().any(|verdict| verdict.problem.is_some());
+    for verdict in verdicts {
+        match (&verdict.problem, json) {
+            (_, true) => print_json(&verdict),
+            (None, false) => print(&format!("{}  is what was built\n", verdict.version)),
+            (Some(problem), false) => print(&format!("{}  {problem}\n", verdict.version)),
+        }
+    }
+    Ok(if bad { VERIFICATION } else { 0 })
+}
+
+pub(super) fn gc(cache: &Path, keep: usize, json: bool) -> u8 {
+    for removal in EngineStore::new(cache).gc(keep) {
+        if json {
+            print_json(&removal);
+            continue;
+        }
+        let done =
+            if removal.removed { format!("removed, {}", size(removal.bytes)) } else { "kept".to_owned() };
+        print(&format!("{}  {done}: {}\n", removal.what, removal.reason));
+    }
+    0
+}
+
+/// As `14.5 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    let tenths = |unit: u64| format!("{}.{}", bytes / unit, bytes % unit * 10 / unit);
+    match bytes {
+        0..1_048_576 => format!("{} KiB", tenths(1 << 10)),
+        1_048_576..1_073_741_824 => format!("{} MiB", tenths(1 << 20)),
+        _ => format!("{} GiB", tenths(1 << 30)),
+    }
+}
+
+/// As `3 h ago`.
+pub(super) fn ago(unix_ms: u64) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(unix_ms);
+    let seconds = SystemTime::now().duration_since(at).map_or(0, |age| age.as_secs());
+    match seconds {
+        0..60 => "just now".to_owned(),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86_400 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}

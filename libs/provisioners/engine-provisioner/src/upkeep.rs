@@ -1,0 +1,230 @@
+//! Looking after the engines that are there: what there is, whether it is still what was built, and
+//! what may go. It builds and hands out nothing.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use provisioners_model_provisioner::{Cancel, DigestError, InUse, sha256_file};
+use serde::Serialize;
+
+use crate::error::EnsureError;
+use crate::manifest::Manifest;
+use crate::source;
+use crate::store::Store;
+
+/// The engines of one cache, for people and their tools.
+#[derive(Debug, Clone)]
+pub struct EngineStore {
+    store: Store,
+    dir: PathBuf,
+}
+
+/// One engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineEntry {
+    /// SHA-256 (hex) over everything that went into it.
+    pub digest: String,
+    /// As a `PreparedEngine` names it; `unreadable` where the manifest is.
+    pub version: String,
+    /// Where it came from.
+    pub source: String,
+    /// The binary.
+    pub binary: PathBuf,
+    /// Of the binary.
+    pub bytes: u64,
+    /// When it was built (or first seen), milliseconds since 1970.
+    pub built_unix_ms: u64,
+    /// When it was last handed out; absent when it never was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_unix_ms: Option<u64>,
+    /// A process runs it.
+    pub in_use: bool,
+    /// As SPDX names it, where known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+}
+
+/// Whether an engine is still what was built.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineVerdict {
+    /// Which.
+    pub digest: String,
+    /// Its version.
+    pub version: String,
+    /// What is wrong with it; absent: nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What became of one engine, or of the rest of a build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Removal {
+    /// Which: a version, or the directory of an unfinished build.
+    pub what: String,
+    /// Whether it is gone.
+    pub removed: bool,
+    /// Why it is gone or still there.
+    pub reason: String,
+    /// Room that was made.
+    pub bytes: u64,
+}
+
+/// An engine that was handed out this recently may be about to start.
+const JUST_ISSUED: Duration = Duration::from_secs(600);
+/// An unfinished build is continued when somebody tries again; after this nobody will.
+const ABANDONED: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl EngineStore {
+    /// The engines of `cache` (`paths.cache`).
+    #[must_use]
+    pub fn new(cache: &Path) -> Self {
+        Self { store: Store::new(cache), dir: cache.join("engines") }
+    }
+
+    /// All of them, the last used first.
+    #[must_use]
+    pub fn list(&self) -> Vec<EngineEntry> {
+        let in_use = InUse::below(&self.dir);
+        let mut all: Vec<_> =
+            self.store.digests().into_iter().map(|digest| self.entry(digest, &in_use)).collect();
+        all.sort_by_key(|entry| {
+            std::cmp::Reverse(entry.last_used_unix_ms.unwrap_or(0).max(entry.built_unix_ms))
+        });
+        all
+    }
+
+    fn entry(&self, digest: String, in_use: &InUse) -> EngineEntry {
+        let last_used_unix_ms = self.store.last_used(&digest).map(unix_ms);
+        let dir = self.store.engine_dir(&digest);
+        match self.store.manifest(&digest) {
+            Some(manifest) => EngineEntry {
+                version: manifest.version(),
+                source: source::describe(&manifest.source),
+                in_use: in_use.has(&dir),
+                bytes: manifest.binary_bytes,
+                built_unix_ms: manifest.built_unix_ms,
+                last_used_unix_ms,
+                binary: self.binary(&manifest),
+                licence: manifest.licence,
+                digest,
+            },
+            None => EngineEntry {
+                version: "unreadable".to_owned(),
+                source: String::new(),
+                binary: self.store.binary(&digest),
+                bytes: size_below(&dir),
+                built_unix_ms: 0,
+                last_used_unix_ms,
+                in_use: in_use.has(&dir),
+                licence: None,
+                digest,
+            },
+        }
+    }
+
+    fn binary(&self, manifest: &Manifest) -> PathBuf {
+        manifest.external.clone().unwrap_or_else(|| self.store.binary(&manifest.engine_digest))
+    }
+
+    /// Reads every binary again and compares it with what was recorded when it was built.
+    ///
+    /// # Errors
+    /// [`EnsureError::Cancelled`] alone; what is wrong with an engine is in its verdict.
+    pub fn verify(&self, cancel: &Cancel) -> Result<Vec<EngineVerdict>, EnsureError> {
+        self.store.digests().into_iter().map(|digest| self.verdict(digest, cancel)).collect()
+    }
+
+    fn verdict(&self, digest: String, cancel: &Cancel) -> Result<EngineVerdict, EnsureError> {
+        let Some(manifest) = self.store.manifest(&digest) else {
+            let problem = Some("its manifest is not there or cannot be read".to_owned());
+            return Ok(EngineVerdict { digest, version: "unreadable".to_owned(), problem });
+        };
+        let binary = self.binary(&manifest);
+        let problem = match sha256_file(&binary, &mut |_| (), cancel) {
+            Ok(actual) if actual == manifest.binary_sha256 => None,
+            Ok(actual) => Some(format!(
+                "{} has SHA-256 {actual}, recorded is {}; it is rebuilt when it is next needed",
+                binary.display(),
+                manifest.binary_sha256
+            )),
+            Err(DigestError::Cancelled { .. }) => return Err(EnsureError::Cancelled),
+            Err(DigestError::Read { path, source }) => {
+                Some(format!("{} cannot be read: {source}", path.display()))
+            }
+        };
+        Ok(EngineVerdict { digest, version: manifest.version(), problem })
+    }
+
+    /// Removes all but the `keep` last used, and never one that runs, that is being built or that was
+    /// handed out in the last ten minutes; also what builds left that nobody continued for a week.
+    #[must_use]
+    pub fn gc(&self, keep: usize) -> Vec<Removal> {
+        let mut out: Vec<_> = self
+            .list()
+            .into_iter()
+            .enumerate()
+            .map(|(rank, entry)| self.judge(&entry, rank < keep))
+            .collect();
+        out.extend(self.abandoned());
+        out
+    }
+
+    fn judge(&self, entry: &EngineEntry, among_the_kept: bool) -> Removal {
+        let kept = |reason: &str| Removal {
+            what: entry.version.clone(),
+            removed: false,
+            reason: reason.to_owned(),
+            bytes: 0,
+        };
+        let just_issued = self.store.last_used(&entry.digest).is_some_and(|at| age(at) < JUST_ISSUED);
+        // Looked at again: an engine may have started since the list was made.
+        let dir = self.store.engine_dir(&entry.digest);
+        if entry.in_use || InUse::below(&dir).has(&dir) {
+            return kept("a process runs it");
+        } else if among_the_kept {
+            return kept("among the last used");
+        } else if just_issued {
+            return kept("it was handed out in the last ten minutes");
+        }
+        let Some(_lock) = self.store.try_lock(&entry.digest) else { return kept("it is being built") };
+        let bytes = size_below(&dir);
+        match self.store.remove(&entry.digest) {
+            Ok(()) => Removal { removed: true, bytes, ..kept("not among the last used") },
+            Err(error) => kept(&format!("it cannot be removed: {error}")),
+        }
+    }
+
+    fn abandoned(&self) -> Vec<Removal> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| self.abandoned_build(&entry)).collect()
+    }
+
+    fn abandoned_build(&self, entry: &std::fs::DirEntry) -> Option<Removal> {
+        let name = entry.file_name().into_string().ok()?;
+        let digest = [".build-", ".old-", ".new-"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
+        let modified = entry.metadata().and_then(|meta| meta.modified()).ok()?;
+        let _lock = self.store.try_lock(digest).filter(|_| age(modified) > ABANDONED)?;
+        let bytes = size_below(&entry.path());
+        let removed = std::fs::remove_dir_all(entry.path()).is_ok();
+        let reason = "an unfinished build that nobody continued for a week".to_owned();
+        Some(Removal { what: name, removed, reason, bytes })
+    }
+}
+
+fn age(at: SystemTime) -> Duration {
+    SystemTime::now().duration_since(at).unwrap_or_default()
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn size_below(dir: &Path) -> u64 {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => size_below(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}

@@ -1,0 +1,169 @@
+//! What is kept of an engine, how it is checked before it is handed out, and what may go.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError};
+use wire::config::{EngineSource, PathSource, PoolConfig, SdistSource};
+use wire::{PreparedEngine, ReplicaId};
+
+use crate::machine::{ENGINE, Log, Machine, manifest};
+
+fn age(machine: &Machine, engine: &PreparedEngine, seconds: u64) {
+    let path = machine.cache().join("engines").join(&engine.engine_digest).join("last-used");
+    let at = SystemTime::now() - Duration::from_secs(seconds);
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(at).unwrap();
+}
+
+/// Another engine of the same source, last used so many seconds ago.
+fn engine(machine: &Machine, flag: &str, seconds: u64) -> PreparedEngine {
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.provisioning.cmake_flags = vec![format!("-DFLAVOUR={flag}")];
+    let engine =
+        machine.provisioner().ensure(&pool, &ReplicaId::nth(0), &Log::default(), &Cancel::new()).unwrap();
+    age(machine, &engine, seconds);
+    engine
+}
+
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test] // EPROV-012
+fn the_manifest_says_everything_about_a_build_and_the_bill_of_materials_lies_beside_it() {
+    let machine = Machine::new();
+    let built = machine.ensure(vec![machine.missing(), machine.archive("a.tar.gz")]).unwrap();
+    let text = manifest(&built);
+    assert_eq!(text["survey"]["version"], "7 (fake)");
+    assert!(text["survey"]["flags"].as_array().unwrap().iter().any(|flag| flag == "--ctx-size"));
+    assert_eq!(text["inputs"]["compilers"], serde_json::json!(["fakecc 1.0", "fakec++ 1.0"]));
+    assert_eq!(text["inputs"]["definitions"]["CMAKE_BUILD_TYPE"], "Release");
+    assert_eq!(text["attempts"].as_array().unwrap().len(), 1);
+    assert!(
+        text["built_unix_ms"].as_u64().unwrap() > 0 && text["binary_sha256"].as_str().unwrap().len() == 64
+    );
+    let sbom = built.binary_path.parent().unwrap().with_file_name("sbom.cdx.json");
+    let sbom: serde_json::Value = serde_json::from_slice(&std::fs::read(sbom).unwrap()).unwrap();
+    assert_eq!((sbom["bomFormat"].as_str(), sbom["specVersion"].as_str()), (Some("CycloneDX"), Some("1.6")));
+    let hash = &sbom["metadata"]["component"]["hashes"][0]["content"];
+    assert_eq!(hash, &text["binary_sha256"]);
+}
+
+#[test] // EPROV-013
+fn a_binary_that_is_not_the_recorded_one_is_not_handed_out_but_built_again() {
+    let machine = Machine::new();
+    let sources = || vec![machine.archive("a.tar.gz")];
+    let first = machine.ensure(sources()).unwrap();
+    damage(&first.binary_path);
+    let verdicts = EngineStore::new(&machine.cache()).verify(&Cancel::new()).unwrap();
+    assert!(verdicts[0].problem.as_ref().unwrap().contains("recorded is"), "{verdicts:?}");
+    machine.calls();
+    assert_eq!(machine.ensure(sources()).unwrap(), first);
+    assert!(machine.calls().iter().any(|call| call.starts_with("cmake --build")), "it was built again");
+    assert_eq!(std::fs::read_to_string(&first.binary_path).unwrap(), ENGINE);
+    assert_eq!(EngineStore::new(&machine.cache()).verify(&Cancel::new()).unwrap()[0].problem, None);
+}
+
+#[test] // EPROV-013
+fn an_engine_of_the_first_version_is_asked_for_its_flags_when_it_is_next_used() {
+    let machine = Machine::new();
+    let first = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap();
+    let path = first.binary_path.parent().unwrap().with_file_name("manifest.json");
+    let mut old = manifest(&first);
+    old.as_object_mut().unwrap().remove("survey");
+    old["schema_version"] = 1.into();
+    std::fs::write(&path, old.to_string()).unwrap();
+    assert_eq!(machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap(), first);
+    assert_eq!(manifest(&first)["survey"]["version"], "7 (fake)");
+    assert_eq!(manifest(&first)["schema_version"], 2);
+}
+
+#[test] // EPROV-016
+fn a_build_that_cannot_say_what_it_is_is_no_engine() {
+    let machine = Machine::new();
+    machine.executable(&machine.bin().join("engine"), "#!/bin/sh\necho illegal instruction; exit 132\n");
+    let error = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap_err();
+    assert!(error.to_string().contains("illegal instruction"), "{error}");
+    assert_eq!(error.exit_code(), 5);
+    assert_eq!(EngineStore::new(&machine.cache()).list(), vec![]);
+    machine.executable(&machine.path("other"), "#!/bin/sh\necho hello\n");
+    let source = EngineSource::Path(PathSource { binary: machine.path("other") });
+    assert!(machine.ensure(vec![source]).unwrap_err().to_string().contains("no llama-server"));
+}
+
+#[test] // EPROV-016
+fn a_flag_that_this_build_does_not_know_is_refused_although_the_list_allows_it() {
+    let machine = Machine::new();
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.flags = vec!["--mlock".into()];
+    let ensure = |pool: &PoolConfig| machine.provisioner().ensure_pool(pool, &Log::default(), &Cancel::new());
+    let error = ensure(&pool).unwrap_err();
+    assert!(error.to_string().contains("--mlock is not known to llamacpp-"), "{error}");
+    assert_eq!(error.exit_code(), 2);
+    pool.flags = vec!["--thread".into(), "2".into()];
+    pool.unsafe_flags = true;
+    let error = ensure(&pool).unwrap_err();
+    assert!(error.to_string().ends_with("did you mean --threads?"), "{error}");
+    pool.flags = vec!["--threads=2".into()];
+    assert!(ensure(&pool).is_ok());
+}
+
+#[test] // EPROV-014
+fn gc_keeps_the_last_used_and_what_runs_and_what_was_just_handed_out() {
+    let machine = Machine::new();
+    let (oldest, running, fresh, newest) = (
+        engine(&machine, "a", 9000),
+        engine(&machine, "b", 8000),
+        engine(&machine, "c", 60),
+        engine(&machine, "d", 30),
+    );
+    let store = EngineStore::new(&machine.cache());
+    let order: Vec<String> = store.list().into_iter().map(|entry| entry.digest).collect();
+    let expected = [&newest, &fresh, &running, &oldest].map(|engine| engine.engine_digest.clone());
+    assert_eq!(order, expected);
+    let mut process = std::process::Command::new("tail").arg("-f").arg(&running.binary_path).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while !store.list().iter().any(|entry| entry.in_use) && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    let removals = store.gc(1);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let reasons: Vec<_> = removals.iter().map(|removal| removal.reason.as_str()).collect();
+    assert_eq!(
+        reasons,
+        [
+            "among the last used",
+            "it was handed out in the last ten minutes",
+            "a process runs it",
+            "not among the last used"
+        ]
+    );
+    assert!(!oldest.binary_path.exists() && running.binary_path.exists() && fresh.binary_path.exists());
+    assert!(removals[3].removed && removals[3].bytes > 0);
+    assert_eq!(store.gc(2).iter().filter(|removal| removal.removed).count(), 1, "it no longer runs");
+}
+
+#[test] // EPROV-015
+fn offline_uses_what_is_here_and_names_what_is_not() {
+    let machine = Machine::new();
+    let sdist = || vec![EngineSource::Sdist(SdistSource::pinned())];
+    let ensure = |sources, model: &str| {
+        let mut pool = machine.pool(sources);
+        if !model.is_empty() {
+            pool.model = model.to_owned();
+        }
+        machine.provisioner().offline(true).ensure_pool(&pool, &Log::default(), &Cancel::new())
+    };
+    let error = ensure(sdist(), "").unwrap_err();
+    assert!(error.to_string().contains("offline: neither the engine nor its source"), "{error}");
+    assert!(machine.calls().iter().all(|call| call.ends_with("--version")), "nothing was fetched");
+    let error = ensure(vec![machine.archive("a.tar.gz")], "hf:org/repo:Q4_K_M").unwrap_err();
+    let EnsureError::Model { source, .. } = &error else { panic!("{error}") };
+    assert!(std::error::Error::source(source).unwrap().to_string().starts_with("offline: it is not in"));
+    // A local archive needs no network, nor does an engine that is there.
+    let built = ensure(vec![machine.archive("a.tar.gz")], "").unwrap();
+    assert_eq!(ensure(vec![machine.archive("a.tar.gz")], "").unwrap(), built);
+}
