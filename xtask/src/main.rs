@@ -4,6 +4,7 @@
 mod bench;
 mod contracts;
 mod floors;
+mod trace;
 mod train;
 
 use anyhow::Result;
@@ -24,6 +25,8 @@ enum Command {
     RegenSchema,
     /// Check that every dependency goes down a floor
     Floors,
+    /// Print which test holds which requirement of .specs
+    Trace,
     /// Train the haiku model from scratch and write it where builtin:haiku takes it from
     TrainHaiku,
     /// Measure what the control plane costs, against the bare engine, and print the ratios
@@ -35,6 +38,11 @@ fn main() -> Result<()> {
         Command::RegenOpenapi => contracts::write(&contracts::openapi()?),
         Command::RegenSchema => contracts::write(&contracts::schemas()?),
         Command::Floors => floors::check(),
+        Command::Trace => {
+            use std::io::Write as _;
+            std::io::stdout().write_all(trace::print()?.as_bytes())?;
+            Ok(())
+        }
         Command::TrainHaiku => train::haiku(),
         Command::Bench(options) => bench::run(&options),
     }

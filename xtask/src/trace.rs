@@ -1,0 +1,215 @@
+//! `cargo xtask trace`: which test holds which requirement. Requirements are the numbered sentences of
+//! `.specs/`; a test cites them in its doc comment, a scenario in its tags. Text only: nothing here
+//! knows whether a test passes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Where tests are.
+const TREES: &[&str] = &["bin", "contracts", "libs", "test-harness", "xtask"];
+
+/// The founding documents' own ids and the requirements that hold them now.
+const FOUNDING: &[(&str, &[&str])] = &[
+    ("OC-POOL-3101", &["POOLD-READY-001", "ORCHD-AUTOBIND-001"]),
+    ("OC-POOL-3102", &["HANDOFF-004", "ORCHD-AUTOBIND-002"]),
+    ("ORCHD-HANDOFF-AUTOBIND-0002", &["ORCHD-AUTOBIND-001"]),
+    ("ORCHD-AUTOBIND-UT-1001", &["ORCHD-AUTOBIND-001"]),
+    ("ORCHD-STREAM-UT-1101", &["ORCHD-GATE-001"]),
+    ("ENGINE-PROV-POOL-NOTIFY-0003", &["OV-001", "POOLD-READY-001"]),
+    ("ENGINE-PROV-CLEANUP-0004", &["POOLD-LOSS-001", "POOLD-STOP-001"]),
+    ("ENGINE-PROV-GPU-ENFORCE-0007", &["EPROV-005"]),
+];
+
+/// A requirement's id and its sentence.
+type Requirements = BTreeMap<String, String>;
+
+/// A cited id and the tests that cite it, as `path::test`.
+type Citations = BTreeMap<String, BTreeSet<String>>;
+
+pub(crate) fn print() -> Result<String> {
+    let (requirements, citations) = (requirements()?, citations()?);
+    let mut out = String::new();
+    let mut row = |id: &str, ids: &[&str]| {
+        out.push_str(&format!("{id}\n"));
+        let tests: BTreeSet<_> = ids.iter().filter_map(|id| citations.get(*id)).flatten().collect();
+        tests.iter().for_each(|test| out.push_str(&format!("    {test}\n")));
+    };
+    requirements.keys().for_each(|id| row(id, &[id]));
+    for (founding, held_by) in FOUNDING {
+        row(&format!("{founding} (held by {})", held_by.join(", ")), held_by);
+    }
+    let problems = problems(&requirements, &citations);
+    out.push_str(&format!("{} requirements, {} problems\n", requirements.len(), problems.len()));
+    problems.iter().for_each(|problem| out.push_str(&format!("    {problem}\n")));
+    Ok(out)
+}
+
+fn problems(requirements: &Requirements, citations: &Citations) -> Vec<String> {
+    let families: BTreeSet<&str> = requirements.keys().map(|id| family(id)).collect();
+    let uncited = requirements.keys().filter(|id| !citations.contains_key(*id));
+    let unknown = citations
+        .iter()
+        .filter(|(id, _)| families.contains(family(id)) && !requirements.contains_key(*id))
+        .map(|(id, tests)| format!("{id} is cited by {} and is no requirement", joined(tests)));
+    let homeless = FOUNDING.iter().flat_map(|(founding, ids)| {
+        let lost = ids.iter().filter(|id| !requirements.contains_key(**id));
+        lost.map(move |id| format!("{founding} is held by {id}, which is no requirement"))
+    });
+    uncited.map(|id| format!("{id} is cited by no test")).chain(unknown).chain(homeless).collect()
+}
+
+fn joined(tests: &BTreeSet<String>) -> String {
+    tests.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Everything before the number.
+fn family(id: &str) -> &str {
+    id.rsplit_once('-').map_or(id, |(family, _)| family)
+}
+
+fn requirements() -> Result<Requirements> {
+    let mut found = BTreeMap::new();
+    for page in files(&crate::root().join(".specs"), "md")? {
+        let text = std::fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
+        for line in text.lines() {
+            let numbered = line.strip_prefix("- **").and_then(|rest| rest.split_once("** "));
+            if let Some((id, sentence)) = numbered {
+                let before = found.insert(id.to_owned(), sentence.to_owned());
+                anyhow::ensure!(before.is_none(), "{id} stands twice in .specs");
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn citations() -> Result<Citations> {
+    let mut found = Citations::new();
+    for tree in TREES {
+        for file in files(&crate::root().join(tree), "rs")? {
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let name = file.strip_prefix(crate::root()).unwrap_or(&file).display().to_string();
+            cited_by_tests(&text, &mut |id, test| cite(&mut found, id, &format!("{name}::{test}")));
+        }
+        for file in files(&crate::root().join(tree), "feature")? {
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let name = file.strip_prefix(crate::root()).unwrap_or(&file).display().to_string();
+            cited_by_scenarios(&text, &mut |id, test| cite(&mut found, id, &format!("{name}: {test}")));
+        }
+    }
+    Ok(found)
+}
+
+fn cite(citations: &mut Citations, id: &str, test: &str) {
+    citations.entry(id.to_owned()).or_default().insert(test.to_owned());
+}
+
+/// Ids in the doc comment of a function with a test attribute.
+fn cited_by_tests(text: &str, cite: &mut dyn FnMut(&str, &str)) {
+    let (mut docs, mut is_test, mut in_attribute) = (Vec::new(), false, false);
+    for line in text.lines().map(str::trim) {
+        if let Some(doc) = line.strip_prefix("///") {
+            docs.extend(ids(doc));
+        } else if in_attribute || line.starts_with("#[") {
+            is_test |= line.starts_with("#[test]") || line.contains("::test");
+            in_attribute = !line.ends_with(']');
+        } else {
+            if let (true, Some(name)) = (is_test, function(line)) {
+                docs.iter().for_each(|id| cite(id, name));
+            }
+            (docs, is_test) = (Vec::new(), false);
+        }
+    }
+}
+
+fn function(line: &str) -> Option<&str> {
+    let (before, after) = line.split_once("fn ")?;
+    let is_function = before.split_whitespace().all(|word| matches!(word, "async" | "pub" | "pub(crate)"));
+    is_function.then(|| after.split(['(', '<']).next()).flatten()
+}
+
+/// Tags of a scenario: `@SEC-001`.
+fn cited_by_scenarios(text: &str, cite: &mut dyn FnMut(&str, &str)) {
+    let mut tags = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('@') {
+            tags.extend(ids(line));
+        } else if let Some((_, scenario)) =
+            line.split_once("Scenario:").or_else(|| line.split_once("Scenario Outline:"))
+        {
+            tags.drain(..).for_each(|id| cite(id, scenario.trim()));
+        } else if !line.is_empty() {
+            tags.clear();
+        }
+    }
+}
+
+/// Words such as `ORCHD-ADMIT-001`: capitals, then a number of three digits or more.
+fn ids(text: &str) -> impl Iterator<Item = &str> {
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+    text.split(word).filter(|word| {
+        let Some((family, number)) = word.rsplit_once('-') else { return false };
+        number.len() >= 3
+            && number.bytes().all(|b| b.is_ascii_digit())
+            && family.len() >= 2
+            && family.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
+    })
+}
+
+/// Files with this extension, in any depth, in a stable order.
+fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
+        let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            found.extend(files(&path, extension)?);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_requirement_is_cited_and_every_citation_is_a_requirement() {
+        let problems = problems(&requirements().unwrap(), &citations().unwrap());
+        assert!(problems.is_empty(), "cargo xtask trace shows the whole matrix:\n{}", problems.join("\n"));
+    }
+
+    #[test]
+    fn only_the_doc_comment_of_a_test_cites() {
+        let text = "/// SEC-001, SHA-256\n#[tokio::test(\n    flavor = \"x\"\n)]\nasync fn one() {}\n\
+                    /// SEC-002\nfn no_test() {}\n// SEC-003\n#[test]\nfn three() {}\n\
+                    #[test]\n/// ORCHD-A-004: why\n#[cfg(x)]\nfn four() {}\n";
+        let mut found = Vec::new();
+        cited_by_tests(text, &mut |id, test| found.push(format!("{id} {test}")));
+        assert_eq!(found, ["SEC-001 one", "SHA-256 one", "ORCHD-A-004 four"]);
+    }
+
+    #[test]
+    fn the_tags_of_a_scenario_cite() {
+        let text = "Feature: x\n\n  @SEC-001 @slow\n  @OV-002\n  Scenario: it holds\n    Given SEC-003\n  Scenario: no\n";
+        let mut found = Vec::new();
+        cited_by_scenarios(text, &mut |id, test| found.push(format!("{id} {test}")));
+        assert_eq!(found, ["SEC-001 it holds", "OV-002 it holds"]);
+    }
+
+    #[test]
+    fn what_is_uncited_unknown_or_homeless_is_a_problem() {
+        let requirements = BTreeMap::from([("A-001".to_owned(), String::new())]);
+        let mut citations = Citations::new();
+        cite(&mut citations, "A-002", "t");
+        cite(&mut citations, "SHA-256", "t");
+        let problems = problems(&requirements, &citations);
+        assert_eq!(problems[..2], ["A-001 is cited by no test", "A-002 is cited by t and is no requirement"]);
+        assert_eq!(problems.len(), 2 + FOUNDING.iter().map(|(_, ids)| ids.len()).sum::<usize>());
+    }
+}
