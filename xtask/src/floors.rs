@@ -130,6 +130,7 @@ mod tests {
         Edge { from: from.to_owned(), to: to.to_owned(), dev }
     }
 
+    /// OV-002, OV-005
     #[test]
     fn every_edge_of_the_workspace_goes_down() {
         check().unwrap();

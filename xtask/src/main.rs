@@ -6,6 +6,8 @@ mod contracts;
 mod floors;
 mod trace;
 mod train;
+#[cfg(test)]
+mod walls;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};

@@ -107,15 +107,17 @@ fn cite(citations: &mut Citations, id: &str, test: &str) {
     citations.entry(id.to_owned()).or_default().insert(test.to_owned());
 }
 
-/// Ids in the doc comment of a function with a test attribute.
+/// Ids in the doc comment of a function with a test attribute, or behind that attribute.
 fn cited_by_tests(text: &str, cite: &mut dyn FnMut(&str, &str)) {
     let (mut docs, mut is_test, mut in_attribute) = (Vec::new(), false, false);
     for line in text.lines().map(str::trim) {
         if let Some(doc) = line.strip_prefix("///") {
             docs.extend(ids(doc));
         } else if in_attribute || line.starts_with("#[") {
-            is_test |= line.starts_with("#[test]") || line.contains("::test");
-            in_attribute = !line.ends_with(']');
+            let (attribute, remark) = line.split_once("//").unwrap_or((line, ""));
+            docs.extend(ids(remark));
+            is_test |= attribute.starts_with("#[test]") || attribute.contains("::test");
+            in_attribute = !attribute.trim_end().ends_with(']');
         } else {
             if let (true, Some(name)) = (is_test, function(line)) {
                 docs.iter().for_each(|id| cite(id, name));
@@ -160,7 +162,7 @@ fn ids(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Files with this extension, in any depth, in a stable order.
-fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
         let path = entry.with_context(|| format!("listing {}", dir.display()))?.path();
@@ -185,13 +187,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_doc_comment_of_a_test_cites() {
+    fn only_what_stands_at_a_test_cites() {
         let text = "/// SEC-001, SHA-256\n#[tokio::test(\n    flavor = \"x\"\n)]\nasync fn one() {}\n\
                     /// SEC-002\nfn no_test() {}\n// SEC-003\n#[test]\nfn three() {}\n\
-                    #[test]\n/// ORCHD-A-004: why\n#[cfg(x)]\nfn four() {}\n";
+                    #[test]\n/// ORCHD-A-004: why\n#[cfg(x)]\nfn four() {}\n#[test] // SEC-005\nfn five() {}\n";
         let mut found = Vec::new();
         cited_by_tests(text, &mut |id, test| found.push(format!("{id} {test}")));
-        assert_eq!(found, ["SEC-001 one", "SHA-256 one", "ORCHD-A-004 four"]);
+        assert_eq!(found, ["SEC-001 one", "SHA-256 one", "ORCHD-A-004 four", "SEC-005 five"]);
     }
 
     #[test]

@@ -58,5 +58,5 @@ pub fn init(config: &LogConfig, reader: Reader) -> Form {
 
 /// A replica was lost or cannot run: the view of its pool says so too, with more.
 fn is_loss(event: &Metadata<'_>) -> bool {
-    event.target() == "pool_managerd::replica" && event.fields().field("cause").is_some()
+    event.target().starts_with("pool_managerd::replica") && event.fields().field("cause").is_some()
 }

@@ -139,6 +139,7 @@ fn human(duration: Duration) -> String {
 mod tests {
     use super::*;
 
+    /// ORCHD-ADMIT-007
     #[test]
     fn only_a_pool_whose_every_replica_failed_is_hopeless() {
         let replica = |id: &str| {

@@ -106,6 +106,7 @@ fn first_replica() -> ReplicaId {
 mod tests {
     use super::*;
 
+    /// HANDOFF-004
     #[test]
     fn a_file_with_only_a_url_is_a_whole_handoff() {
         let handoff: Handoff = serde_json::from_str(r#"{"url":"http://127.0.0.1:1"}"#).unwrap();

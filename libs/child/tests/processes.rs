@@ -60,6 +60,7 @@ async fn an_exit_code_and_a_signal_are_told_apart() {
     assert_eq!(child.exited().await.unwrap(), Exit::Signal(9));
 }
 
+/// POOLD-LAUNCH-001
 #[tokio::test]
 async fn a_child_gets_only_what_it_was_given() {
     let dir = tempfile::tempdir().unwrap();
@@ -78,6 +79,7 @@ async fn a_child_gets_only_what_it_was_given() {
     assert!(text.contains(child.identity().spawn_id.as_ref().unwrap().as_str()), "{text}");
 }
 
+/// POOLD-LAUNCH-001
 #[tokio::test]
 async fn a_child_leads_its_own_session() {
     let dir = tempfile::tempdir().unwrap();

@@ -116,6 +116,7 @@ mod tests {
         assert_eq!(source.binary, Path::new("/home/me/llama-server"));
     }
 
+    /// OV-007
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_key() {
         let error = refused("api:\n  listen: 127.0.0.1:8080\npools:\n  - id: a\n    modle: builtin:haiku\n");

@@ -96,6 +96,7 @@ async fn a_deadline_cuts_a_silent_engine_and_a_speaking_one() {
     }
 }
 
+/// STREAM-008
 #[tokio::test(start_paused = true)]
 async fn a_task_nobody_reads_is_cancelled_after_its_grace_from_started() {
     let world = World::new();
@@ -209,6 +210,7 @@ async fn an_engine_lost_after_the_first_token_is_an_error_with_what_was_sent() {
     assert_eq!(world.free(0), 1);
 }
 
+/// ORCHD-USAGE-001
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_goes_down_ends_its_running_tasks_promptly() {
     let world = World::new();

@@ -59,6 +59,7 @@ async fn what_is_counted_is_what_happened() {
     assert_eq!(world.metric(r#"orchd_slots_total{pool_id="p"}"#), Some(1.0));
 }
 
+/// ORCHD-ADMIT-006
 #[tokio::test(start_paused = true)]
 async fn a_task_waits_for_an_engine_and_says_so_and_is_served_when_one_comes_up() {
     let world = World::new();

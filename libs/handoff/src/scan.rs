@@ -112,6 +112,7 @@ mod tests {
         Claim { file: file.to_owned(), handoff, url }
     }
 
+    /// HANDOFF-006
     #[test]
     fn of_two_claims_to_a_replica_the_same_one_wins_in_any_order() {
         for (winner, loser) in [

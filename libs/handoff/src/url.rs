@@ -89,6 +89,7 @@ mod tests {
         }
     }
 
+    /// HANDOFF-003
     #[test]
     fn every_other_url_is_refused() {
         for bad in [

@@ -37,6 +37,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
+/// HANDOFF-001
 #[test]
 fn a_published_handoff_is_private_and_read_back_whole() {
     let (_tmp, dir) = open();
@@ -119,6 +120,7 @@ fn a_hand_written_llamacpp_json_binds() {
     assert_eq!(scan.rejected, []);
 }
 
+/// HANDOFF-002
 #[test]
 fn hostile_files_are_rejected_each_with_its_reason() {
     let (tmp, dir) = open();
@@ -169,6 +171,7 @@ fn hostile_files_are_rejected_each_with_its_reason() {
     assert!(matches!(next("l-empty.json"), RejectReason::Malformed(_)));
 }
 
+/// HANDOFF-002
 #[test]
 fn a_foreign_owned_file_is_rejected() {
     // Only root can make one; anyone else meets a file of root's.
@@ -206,6 +209,7 @@ fn a_claim_appears_changes_and_vanishes_once_each() {
     assert_eq!(step(), []);
 }
 
+/// HANDOFF-005
 #[test]
 fn a_file_that_turns_corrupt_keeps_its_claim_and_is_reported_once() {
     let (_tmp, dir) = open();
@@ -261,6 +265,7 @@ fn ten_thousand_files_are_all_seen() {
     assert!(took < limit, "the scan took {took:.3} s");
 }
 
+/// HANDOFF-001
 #[test]
 fn a_reader_never_sees_half_a_handoff() {
     let (_tmp, dir) = open();

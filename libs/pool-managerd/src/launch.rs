@@ -210,6 +210,7 @@ mod tests {
         assert_eq!(get("GGML_X"), Some("2"));
     }
 
+    /// POOLD-LAUNCH-003
     #[test]
     fn each_key_is_64_hex_digits_and_new() {
         let (one, two) = (random_key().unwrap(), random_key().unwrap());

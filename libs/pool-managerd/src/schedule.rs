@@ -72,6 +72,7 @@ mod tests {
         Duration::from_secs(s)
     }
 
+    /// POOLD-RESTART-001
     #[test]
     fn restarts_come_at_once_and_then_ever_later_until_the_breaker_opens() {
         let mut schedule = RestartSchedule::new(RestartPolicy::default());
@@ -98,6 +99,7 @@ mod tests {
         }
     }
 
+    /// POOLD-RESTART-002
     #[test]
     fn becoming_ready_for_a_moment_resets_nothing_and_ten_minutes_of_serving_do() {
         let mut schedule = RestartSchedule::new(RestartPolicy::default());

@@ -7,7 +7,7 @@ fn body(stream: bool) -> Value {
         "messages": [{"role": "user", "content": "hello"}]})
 }
 
-/// ORCHD-OPENAI-001, STREAM-007
+/// ORCHD-OPENAI-001, STREAM-007, STREAM-006
 #[tokio::test(flavor = "multi_thread")]
 async fn a_streamed_answer_is_the_whole_answer_in_pieces() {
     let orchestrator = Orchestrator::start().await;

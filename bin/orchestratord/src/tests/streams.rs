@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// STREAM-001, STREAM-002
+/// STREAM-001, STREAM-002, STREAM-009
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_is_in_order_and_resumes_from_any_event() {
     let orchestrator = Orchestrator::start().await;
@@ -153,4 +153,18 @@ async fn a_stop_ends_even_with_an_endless_stream_open() {
     let took = orchestrator.stop().await;
     assert!(took < Duration::from_secs(14), "{took:?}");
     assert!(read.await.unwrap().contains("INTERRUPTED"));
+}
+
+/// STREAM-004
+#[tokio::test]
+async fn a_silent_stream_is_kept_alive_with_comments() {
+    let orchd = Orchestrator::start().await;
+    let task = orchd.submit(json!({})).await;
+    let events = orchd.url(&format!("/v2/tasks/{task}/events"));
+    let mut stream = orchd.http.get(events).send().await.unwrap();
+    // From here the clock jumps to the next timer whenever nothing else is to be done.
+    tokio::time::pause();
+    let silent = tokio::time::Instant::now();
+    assert_eq!(stream.chunk().await.unwrap().unwrap(), ": keepalive\n\n");
+    assert!(silent.elapsed() >= Duration::from_secs(15), "{:?}", silent.elapsed());
 }

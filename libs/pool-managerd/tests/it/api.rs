@@ -5,6 +5,7 @@ use wire::{ErrorCode, ErrorEnvelope};
 
 use crate::harness::setup;
 
+/// POOLD-API-001
 #[tokio::test]
 async fn every_operation_of_the_contract_is_routed_and_guarded() {
     let setup = setup();

@@ -30,6 +30,7 @@ async fn a_ready_engine_is_published_with_all_that_is_known() {
     manager.running.shutdown().await;
 }
 
+/// POOLD-LAUNCH-003
 #[tokio::test]
 async fn the_engine_wants_the_key_that_is_in_the_handoff() {
     let setup = setup();
@@ -69,6 +70,7 @@ async fn a_stop_leaves_nothing_behind_and_a_preload_starts_again() {
     manager.running.shutdown().await;
 }
 
+/// POOLD-STOP-001
 #[tokio::test]
 async fn an_engine_that_ignores_term_and_leaves_a_grandchild_is_gone_after_the_grace() {
     let setup = setup().with_faults(&[("IGNORE_TERM", "1"), ("GRANDCHILD", "1")]);
@@ -98,6 +100,7 @@ async fn an_end_at_once_waits_for_no_engine_that_ignores_term() {
     assert_eq!(setup.handoff(), None);
 }
 
+/// POOLD-READY-002
 #[tokio::test]
 async fn loading_is_progress_however_often_it_is_asked() {
     let mut setup = setup().with_faults(&[("LOAD_MS", "1500")]);

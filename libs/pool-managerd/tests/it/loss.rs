@@ -9,6 +9,7 @@ use wire::{Phase, StepStatus};
 
 use crate::harness::{DEADLINE, engines_of, error, setup, signal, within};
 
+/// POOLD-LOSS-001
 #[tokio::test]
 async fn a_killed_engine_loses_its_handoff_at_once_and_comes_back_as_a_new_generation() {
     let setup = setup();
@@ -104,6 +105,7 @@ async fn a_binary_that_was_deleted_is_prepared_again() {
     manager.running.shutdown().await;
 }
 
+/// POOLD-RESTART-003
 #[tokio::test]
 async fn a_bad_flag_fails_at_once_and_is_tried_again_only_when_asked() {
     let faults = [("EXIT_AT_START", "1"), ("SAY", "error: invalid argument: --bogus")];
@@ -136,6 +138,7 @@ async fn a_stopped_process_is_hung_and_replaced() {
     manager.running.shutdown().await;
 }
 
+/// POOLD-READY-001
 #[tokio::test]
 async fn a_port_that_somebody_else_serves_is_never_published() {
     let setup = setup().with_faults(&[("PORT_STEAL", "1")]);
@@ -148,6 +151,7 @@ async fn a_port_that_somebody_else_serves_is_never_published() {
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
 }
 
+/// POOLD-READY-001
 #[tokio::test]
 async fn an_engine_that_cannot_complete_one_token_is_never_published() {
     let mut setup = setup().with_faults(&[("MUTE", "1")]);

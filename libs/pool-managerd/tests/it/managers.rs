@@ -6,6 +6,7 @@ use wire::config::OnExit;
 
 use crate::harness::{engines_of, setup, signal};
 
+/// POOLD-LOCK-001
 #[tokio::test]
 async fn a_second_manager_is_refused_and_told_who_the_first_is() {
     let setup = setup();
@@ -78,6 +79,7 @@ async fn an_engine_of_another_configuration_is_replaced() {
     manager.running.shutdown().await;
 }
 
+/// POOLD-LAUNCH-002
 #[tokio::test]
 async fn a_lost_record_never_leads_to_two_engines() {
     let mut setup = setup();

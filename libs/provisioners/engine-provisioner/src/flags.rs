@@ -289,6 +289,7 @@ mod tests {
         );
     }
 
+    /// EPROV-009
     #[test]
     fn what_is_never_accepted_stays_out_in_every_spelling() {
         let spellings = [
@@ -328,6 +329,7 @@ mod tests {
         }
     }
 
+    /// EPROV-009
     #[test]
     fn others_need_consent_and_the_nearest_is_named() {
         let error = canonical(&pool(&["--treads", "4"])).unwrap_err();

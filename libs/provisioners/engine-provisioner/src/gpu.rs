@@ -203,6 +203,7 @@ mod tests {
         assert!(decide(GpuPolicy::Auto, &Devices::Indices(vec![0]), &none, None).is_err());
     }
 
+    /// EPROV-005
     #[test]
     fn a_card_without_a_compiler_is_never_a_silent_cpu_build() {
         for inventory in

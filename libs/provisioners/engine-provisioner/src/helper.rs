@@ -356,6 +356,7 @@ mod tests {
         assert!(!lives());
     }
 
+    /// EPROV-010
     #[test]
     fn cancel_kills_the_whole_group_within_two_seconds() {
         let dir = tempfile::tempdir().unwrap();

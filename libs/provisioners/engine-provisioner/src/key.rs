@@ -160,6 +160,7 @@ mod tests {
         assert!(!is_compiler_itself(&dir.path().join("absent")));
     }
 
+    /// EPROV-006
     #[test]
     fn every_input_changes_the_digest() {
         let base = Inputs {

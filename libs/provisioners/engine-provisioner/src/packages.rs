@@ -110,7 +110,8 @@ mod tests {
         vec![Missing { what, why, remedy, packages: packages.to_vec() }]
     }
 
-    #[test] // EPROV-011
+    /// EPROV-011
+    #[test]
     fn each_distribution_is_asked_in_its_own_words_and_never_for_a_password() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["apt-get", "pacman", "dnf"] {
@@ -179,7 +180,8 @@ mod tests {
 
     const INSTALL: &str = "for t in cc c++; do cp \"$b/cmake\" \"$b/$t\"; done";
 
-    #[test] // EPROV-011
+    /// EPROV-011
+    #[test]
     fn what_is_missing_is_installed_where_that_is_allowed_and_only_there() {
         let path = "PATH=/usr/bin:/bin\n";
         let (outcome, said, calls) = preflight(true, &format!("{path}{INSTALL}"));
@@ -190,7 +192,8 @@ mod tests {
         assert!(outcome.unwrap_err().contains("a C compiler") && calls.is_empty());
     }
 
-    #[test] // EPROV-011
+    /// EPROV-011
+    #[test]
     fn an_installation_that_fails_is_shown_with_what_is_still_missing() {
         let (outcome, _, _) = preflight(true, "echo E: Unable to locate package; exit 100");
         let error = outcome.unwrap_err();

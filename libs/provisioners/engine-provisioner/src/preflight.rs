@@ -166,6 +166,7 @@ mod tests {
         missing.iter().map(|m| format!("{m}\n")).collect()
     }
 
+    /// EPROV-004
     #[test]
     fn everything_that_is_missing_is_reported_at_once_with_its_remedy() {
         let config = ProvisioningConfig::default();

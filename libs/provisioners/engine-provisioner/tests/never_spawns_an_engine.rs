@@ -23,6 +23,7 @@ fn uses(name: &str) -> String {
     users.join(" ")
 }
 
+/// OV-001
 #[test]
 fn only_the_helper_module_can_start_a_process() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -174,6 +174,7 @@ fn hub_path(text: &str, what: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    /// MPROV-001
     #[test]
     fn every_documented_form_parses_and_prints_back() {
         for text in [
@@ -199,6 +200,7 @@ mod tests {
         assert_eq!(hub, expected);
     }
 
+    /// MPROV-001
     #[test]
     fn what_could_leave_a_directory_or_a_host_is_refused() {
         for text in [

@@ -27,6 +27,7 @@ fn model(dir: &Path) -> std::path::PathBuf {
     path
 }
 
+/// MPROV-005
 #[test]
 fn the_builtin_model_is_written_once_and_described() {
     let cache = tempfile::tempdir().unwrap();
@@ -41,6 +42,7 @@ fn the_builtin_model_is_written_once_and_described() {
     assert_eq!(first.path.metadata().unwrap().modified().unwrap(), written, "not written again");
 }
 
+/// MPROV-005
 #[test]
 fn a_damaged_builtin_model_in_the_cache_is_repaired() {
     let cache = tempfile::tempdir().unwrap();
@@ -53,6 +55,7 @@ fn a_damaged_builtin_model_in_the_cache_is_repaired() {
     assert!(std::fs::read(&first.path).unwrap() == intact, "the bytes are the shipped ones again");
 }
 
+/// MPROV-002
 #[test]
 fn a_file_is_described_by_its_header_and_its_digest() {
     let dir = tempfile::tempdir().unwrap();

@@ -120,6 +120,7 @@ mod tests {
         }
     }
 
+    /// LCPP-004
     #[test]
     fn only_what_every_replica_would_refuse_is_a_refusal() {
         let error = |kind: &str| format!(r#"{{"error":{{"code":400,"message":"m","type":"{kind}"}}}}"#);

@@ -126,6 +126,7 @@ mod tests {
         }
     }
 
+    /// LCPP-006
     #[test]
     fn a_giant_event_is_a_fault_however_it_comes() {
         let part = vec![b'x'; 1 << 20];
@@ -158,6 +159,7 @@ mod tests {
     }
 
     proptest! {
+        /// LCPP-003
         #[test]
         fn any_cut_of_the_bytes_gives_the_same_events(
             pieces in prop::collection::vec(

@@ -85,6 +85,7 @@ async fn a_completion_carries_every_token_and_the_engines_counts() {
     assert!(!sent.headers.contains_key("authorization"));
 }
 
+/// LCPP-003
 #[tokio::test]
 async fn every_way_to_cut_the_bytes_gives_the_same_tokens() {
     for change in [|f: &mut Faults| f.split_bytes = true, |f: &mut Faults| f.split_utf8 = true] {
@@ -137,6 +138,7 @@ async fn a_chat_passes_its_chunks_through_and_turns_the_usage_into_counts() {
     assert_eq!(body.get("model"), None, "the client's name for the model is not the engine's business");
 }
 
+/// LCPP-002
 #[tokio::test]
 async fn a_dropped_stream_frees_its_slot() {
     let (stub, adapter) = engine(|c| c.faults.hang_after = Some(2));
@@ -160,6 +162,7 @@ async fn a_submission_dropped_while_it_waits_leaves_the_engines_queue() {
     stub.wait_for(|s| s.waiting == 0 && s.busy == 1).await.unwrap();
 }
 
+/// LCPP-004
 #[tokio::test]
 async fn each_fault_of_the_engine_has_its_name() {
     let fault = |change: fn(&mut Faults)| async move {
@@ -225,6 +228,7 @@ async fn a_probe_reads_slots_and_context_with_the_engines_key() {
     assert!(matches!(&error, SubmitError::Lost(why) if why.contains("API key")), "{error}");
 }
 
+/// LCPP-005
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let (elsewhere, server) = (MockServer::start().await, MockServer::start().await);

@@ -11,6 +11,7 @@ use wire::{PreparationStep, PreparedEngine, ReplicaId, StepStatus};
 
 use crate::machine::{ENGINE, Log, Machine, NoCard, manifest, write_archive};
 
+/// EPROV-001, EPROV-002
 #[test]
 fn a_source_that_fails_is_followed_by_the_next_and_kept_in_the_manifest() {
     let machine = Machine::new();
@@ -24,6 +25,7 @@ fn a_source_that_fails_is_followed_by_the_next_and_kept_in_the_manifest() {
     assert_eq!(manifest["cmake"], "cmake version 3.30.1");
 }
 
+/// EPROV-002
 #[test]
 fn when_no_source_works_each_reason_is_listed() {
     let machine = Machine::new();
@@ -36,6 +38,7 @@ fn when_no_source_works_each_reason_is_listed() {
     assert_eq!(error.exit_code(), 4);
 }
 
+/// EPROV-008
 #[test]
 fn a_failing_build_shows_its_last_forty_lines_and_its_log() {
     let machine = Machine::new();
@@ -72,6 +75,7 @@ fn an_engine_that_was_built_before_is_used_although_an_earlier_source_still_fail
     assert!(machine.calls().iter().all(|call| call.ends_with("--version")));
 }
 
+/// EPROV-006
 #[test]
 fn another_compiler_or_another_flag_is_another_engine() {
     let machine = Machine::new();
@@ -96,6 +100,7 @@ impl Observer for ReleaseOnWait {
     }
 }
 
+/// EPROV-007
 #[test]
 fn two_at_once_build_once() {
     let machine = Machine::new();
@@ -156,6 +161,7 @@ fn an_existing_binary_is_used_as_it_is_and_nothing_runs() {
     assert_eq!(machine.calls(), Vec::<String>::new());
 }
 
+/// EPROV-003
 #[test]
 fn an_archive_that_is_not_the_pinned_one_is_not_used() {
     let machine = Machine::new();
@@ -167,6 +173,7 @@ fn an_archive_that_is_not_the_pinned_one_is_not_used() {
     assert_eq!(std::fs::read_dir(machine.cache().join("sources")).unwrap().count(), 0, "nothing was kept");
 }
 
+/// EPROV-003
 #[test]
 fn a_source_distribution_is_fetched_by_pip_and_checked_again() {
     let machine = Machine::new();
@@ -188,6 +195,7 @@ fn a_source_distribution_is_fetched_by_pip_and_checked_again() {
     assert_eq!(machine.ensure(source(&"3".repeat(64))).unwrap_err().exit_code(), 7);
 }
 
+/// EPROV-003
 #[test]
 fn a_tag_that_was_moved_is_refused_and_the_pinned_commit_is_built() {
     let machine = Machine::new();
@@ -229,6 +237,7 @@ fn a_tag_that_was_moved_is_refused_and_the_pinned_commit_is_built() {
     assert_eq!(error.exit_code(), 7);
 }
 
+/// EPROV-004
 #[test]
 fn missing_tools_are_all_reported_before_anything_is_fetched() {
     let machine = Machine::new();
@@ -244,6 +253,7 @@ fn missing_tools_are_all_reported_before_anything_is_fetched() {
     assert!(!machine.cache().join("sources").exists());
 }
 
+/// EPROV-005
 #[test]
 fn a_required_gpu_that_is_not_there_stops_before_anything_is_fetched() {
     let machine = Machine::new();
@@ -282,6 +292,7 @@ impl Observer for CancelAtBuild {
     }
 }
 
+/// EPROV-001, EPROV-010
 #[test]
 fn an_interrupted_build_stops_soon_and_goes_on_where_it_was() {
     let machine = Machine::new();

@@ -50,6 +50,7 @@ fn a_real_shape_parses_in_both_versions() {
     }
 }
 
+/// MPROV-003
 #[test]
 fn every_cut_of_a_model_is_an_error_and_the_last_ones_name_both_sizes() {
     let bytes = gguf_random::Shape { layers: 1, width: 16, heads: 2, ..Default::default() }.to_bytes();
@@ -72,6 +73,7 @@ fn other_files_are_recognised() {
     assert!(Forge::new(3u32.swap_bytes(), 0, 0).refused().contains("big-endian"));
 }
 
+/// MPROV-003
 #[test]
 fn hostile_counts_and_lengths_cost_an_error_and_not_memory() {
     let huge = u64::MAX;

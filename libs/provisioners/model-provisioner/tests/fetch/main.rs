@@ -125,7 +125,8 @@ fn plain(server: &Server) -> ModelRef {
     ModelRef::Https(format!("{}/files/tiny.gguf", server.base))
 }
 
-#[test] // MPROV-006
+/// MPROV-006
+#[test]
 fn a_hub_model_is_fetched_verified_and_kept_under_its_digest() {
     let hub = hub(good);
     let machine = Machine::new(&hub);
@@ -146,7 +147,8 @@ fn a_hub_model_is_fetched_verified_and_kept_under_its_digest() {
     assert_eq!(machine.partials(), Vec::<PathBuf>::new());
 }
 
-#[test] // MPROV-009
+/// MPROV-009
+#[test]
 fn what_is_cached_is_staged_without_any_request() {
     let hub = hub(good);
     let machine = Machine::new(&hub);
@@ -163,7 +165,8 @@ fn what_is_cached_is_staged_without_any_request() {
     assert_eq!(hub.gets().len(), 2);
 }
 
-#[test] // MPROV-006
+/// MPROV-006
+#[test]
 fn a_download_that_was_cut_is_resumed_and_almost_nothing_comes_twice() {
     let at = model().len() * 37 / 100;
     let hub = hub(move |seen, nth| if nth == 0 { good(seen, nth).cut_after(at) } else { good(seen, nth) });
@@ -180,7 +183,8 @@ fn a_download_that_was_cut_is_resumed_and_almost_nothing_comes_twice() {
     assert_eq!(machine.partials(), Vec::<PathBuf>::new());
 }
 
-#[test] // MPROV-006
+/// MPROV-006
+#[test]
 fn within_one_staging_it_goes_on_by_itself() {
     let step = model().len() / 7;
     let hub = hub(move |seen, nth| if nth < 6 { good(seen, nth).cut_after(step) } else { good(seen, nth) });
@@ -189,7 +193,8 @@ fn within_one_staging_it_goes_on_by_itself() {
     assert!(starts.windows(2).all(|pair| pair[0] < pair[1]), "{starts:?}");
 }
 
-#[test] // MPROV-006
+/// MPROV-006
+#[test]
 fn a_server_without_ranges_is_read_from_the_start() {
     let at = model().len() / 2;
     let hub = hub(move |_, nth| {
@@ -200,7 +205,8 @@ fn a_server_without_ranges_is_read_from_the_start() {
     assert!(hub.gets()[1].from() > 0, "it asked for the rest");
 }
 
-#[test] // MPROV-006, MPROV-007
+/// MPROV-006, MPROV-007
+#[test]
 fn a_file_that_changes_on_the_way_is_never_a_mixture() {
     for ignores_if_range in [false, true] {
         let old: Vec<u8> = model().iter().map(|b| !b).collect();
@@ -214,7 +220,8 @@ fn a_file_that_changes_on_the_way_is_never_a_mixture() {
     }
 }
 
-#[test] // MPROV-006
+/// MPROV-006
+#[test]
 fn three_server_errors_are_survived_and_five_are_reported() {
     let busy =
         |limit| move |seen: &Seen, nth: usize| if nth < limit { Reply::status(500) } else { good(seen, nth) };
@@ -225,7 +232,8 @@ fn three_server_errors_are_survived_and_five_are_reported() {
     assert_eq!(hub.gets().len(), 5);
 }
 
-#[test] // MPROV-006
+/// MPROV-006
+#[test]
 fn a_stalled_transfer_is_given_up_and_resumed() {
     let hub = hub(|seen, nth| if nth == 0 { good(seen, nth).stall_after(1 << 20) } else { good(seen, nth) });
     let mut machine = Machine::new(&hub);
@@ -234,7 +242,8 @@ fn a_stalled_transfer_is_given_up_and_resumed() {
     assert!(hub.gets()[1].from() > 0);
 }
 
-#[test] // MPROV-006
+/// MPROV-006
+#[test]
 fn cancel_ends_a_hanging_download_within_two_seconds() {
     let cancel = Cancel::new();
     let remote = cancel.clone();
@@ -252,7 +261,8 @@ fn cancel_ends_a_hanging_download_within_two_seconds() {
     assert_eq!(machine.finals(), Vec::<PathBuf>::new());
 }
 
-#[test] // MPROV-010
+/// MPROV-010
+#[test]
 fn a_redirect_to_plain_http_is_refused() {
     let hub = hub(|_, _| Reply::status(302).with("Location", "http://models.example/m.gguf?sig=secret"));
     let error = Machine::new(&hub).refusal(REF);
@@ -263,7 +273,8 @@ fn a_redirect_to_plain_http_is_refused() {
     assert_eq!(hub.gets().len(), 1, "not tried again");
 }
 
-#[test] // MPROV-010
+/// MPROV-010
+#[test]
 fn the_token_goes_to_the_hub_and_not_where_it_redirects_to() {
     let store = Server::start(good);
     let location = format!("{}/blob", store.base);
@@ -275,7 +286,8 @@ fn the_token_goes_to_the_hub_and_not_where_it_redirects_to() {
     assert!(store.seen().iter().all(|seen| seen.header("authorization").is_none()));
 }
 
-#[test] // MPROV-007
+/// MPROV-007
+#[test]
 fn another_length_than_the_hub_announced_is_refused_before_a_byte_is_kept() {
     let hub = hub(|_, _| Reply::body([model(), b"more"].concat()));
     let machine = Machine::new(&hub);
@@ -284,7 +296,8 @@ fn another_length_than_the_hub_announced_is_refused_before_a_byte_is_kept() {
     assert_eq!(machine.finals(), Vec::<PathBuf>::new());
 }
 
-#[test] // MPROV-007
+/// MPROV-007
+#[test]
 fn bytes_with_another_digest_never_get_a_final_name() {
     let hub = hub(|_, _| {
         let mut bytes = model().to_vec();
@@ -297,7 +310,8 @@ fn bytes_with_another_digest_never_get_a_final_name() {
     assert_eq!((machine.finals().len(), machine.partials().len()), (0, 0));
 }
 
-#[test] // MPROV-007
+/// MPROV-004, MPROV-007
+#[test]
 fn a_configured_digest_is_compared_and_without_one_a_notice_says_so() {
     let server = Server::start(good);
     let machine = Machine::new(&server);
@@ -320,7 +334,8 @@ fn a_configured_digest_is_compared_and_without_one_a_notice_says_so() {
     assert_eq!(server.seen().len(), requests, "the pin names what is there");
 }
 
-#[test] // MPROV-007
+/// MPROV-007
+#[test]
 fn a_page_instead_of_a_model_is_not_published() {
     let server = Server::start(|_, _| Reply::body("<html>please log in</html>"));
     let machine = Machine::new(&server);
@@ -329,7 +344,8 @@ fn a_page_instead_of_a_model_is_not_published() {
     assert_eq!((machine.finals().len(), machine.partials().len()), (0, 0));
 }
 
-#[test] // MPROV-006
+/// MPROV-006
+#[test]
 fn a_model_that_does_not_fit_is_refused_before_it_is_fetched() {
     let hub = Server::start(|seen, _| match seen.method.as_str() {
         "HEAD" => {
@@ -342,7 +358,8 @@ fn a_model_that_does_not_fit_is_refused_before_it_is_fetched() {
     assert_eq!(hub.gets().len(), 0);
 }
 
-#[test] // MPROV-010
+/// MPROV-010
+#[test]
 fn each_refusal_of_the_hub_has_its_own_plain_message() {
     for (status, code, message, expected) in [
         (401, "GatedRepo", "", "is gated: accept its conditions"),
@@ -364,7 +381,8 @@ fn each_refusal_of_the_hub_has_its_own_plain_message() {
     assert!(error.contains("has no file dir/m.gguf at revision v1"), "{error}");
 }
 
-#[test] // MPROV-010
+/// MPROV-010
+#[test]
 fn a_missing_quantisation_lists_the_ones_there_are_and_a_split_one_is_refused() {
     let hub = hub(good);
     let machine = Machine::new(&hub);
@@ -375,7 +393,8 @@ fn a_missing_quantisation_lists_the_ones_there_are_and_a_split_one_is_refused() 
     assert_eq!(hub.gets().len(), 0);
 }
 
-#[test] // MPROV-008
+/// MPROV-008
+#[test]
 fn two_who_want_the_same_model_make_one_download() {
     let (open, gate) = sync_channel::<()>(1);
     let gate = Mutex::new(gate);
@@ -401,7 +420,8 @@ fn two_who_want_the_same_model_make_one_download() {
     assert_eq!(hub.gets().len(), 1);
 }
 
-#[test] // MPROV-009
+/// MPROV-009
+#[test]
 fn a_file_in_the_hub_cache_is_used_if_it_has_the_right_bytes() {
     let hub = hub(good);
     let cache = tempfile::tempdir().unwrap();
