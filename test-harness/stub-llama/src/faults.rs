@@ -38,6 +38,8 @@ pub struct Faults {
     pub error_after: Option<u64>,
     /// `eos-after`: the model ends by itself after this many tokens of a generation.
     pub eos_after: Option<u64>,
+    /// `stamp`: every token's text is `@` and the microseconds since the epoch at which it was sent.
+    pub stamp: bool,
     /// `split-bytes`: each byte of a stream is its own HTTP chunk.
     pub split_bytes: bool,
     /// `split-utf8`: frames are cut in the middle of their first character of several bytes.
@@ -71,6 +73,7 @@ impl Faults {
             "drop-after" => self.drop_after = Some(count(value)?),
             "error-after" => self.error_after = Some(count(value)?),
             "eos-after" => self.eos_after = Some(count(value)?),
+            "stamp" => self.stamp = on(value)?,
             "split-bytes" => self.split_bytes = on(value)?,
             "split-utf8" => self.split_utf8 = on(value)?,
             "invalid-utf8-after" => self.invalid_utf8_after = Some(count(value)?),

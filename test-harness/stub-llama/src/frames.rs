@@ -15,6 +15,11 @@ pub(crate) enum Dialect {
     Chat,
 }
 
+/// Microseconds since the epoch.
+pub(crate) fn micros() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros())
+}
+
 pub(crate) fn error(status: u16, kind: &str, message: &str) -> Value {
     json!({"error": {"code": status, "message": message, "type": kind}})
 }

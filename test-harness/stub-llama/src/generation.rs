@@ -171,7 +171,10 @@ impl Generation {
         if let Some(step) = self.fault().await {
             return step;
         }
-        let piece = self.token(faults.eos_after == Some(self.count));
+        let mut piece = self.token(faults.eos_after == Some(self.count));
+        if faults.stamp {
+            piece.text = format!("@{} ", frames::micros());
+        }
         self.lease.decoded();
         Step::Piece(piece)
     }

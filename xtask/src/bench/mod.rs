@@ -1,58 +1,134 @@
-//! `cargo xtask bench`: what the control plane costs, as ratios on one machine. Builds the release
-//! binary, prepares the engine, then measures starts and first tokens, the two sides in turn.
+//! `cargo xtask bench`: what the control plane costs, as ratios on one machine, the sides in turn.
+//! Builds the release binaries first, its own among them, so that the client is no bottleneck.
 
 mod first_token;
+mod hangup;
 mod start;
 mod stats;
+mod streams;
+mod tasks;
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 #[derive(Args)]
 pub(crate) struct Options {
+    /// What to measure; everything without it
+    #[arg(long, value_enum)]
+    only: Vec<Section>,
     /// Requests for the time to the first token, on each side
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..))]
     requests: u32,
     /// Starts on each side
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(3..))]
     starts: u32,
+    /// Counts of open streams
+    #[arg(long, value_delimiter = ',', default_values_t = [16, 64, 256, 1024, 4096])]
+    streams: Vec<u32>,
+    /// Tokens per second over all streams
+    #[arg(long, default_value_t = 3200, value_parser = clap::value_parser!(u32).range(100..))]
+    rate: u32,
+    /// Seconds of each measurement of streams
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Second start, against the bare engine's
+    Start,
+    /// Time to the first token, against the bare engine's
+    FirstToken,
+    /// What a stream costs, against nginx and nothing
+    Streams,
+    /// From a client's hang-up to the engine
+    Hangup,
+    /// One-token tasks per second
+    Tasks,
+}
+
+/// What is measured, built for release.
+struct Binaries {
+    orchestratord: PathBuf,
+    stub: PathBuf,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let binary = release_binary()?;
-    let engine = test_harness_e2e_haiku::provisioned()?;
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "engine {}", engine.engine_version)?;
-    let large = start::Contestant::large(&engine, &target().join("bench"))?;
-    for contestant in [start::Contestant::builtin(&engine), large] {
-        let starts = start::measure(&binary, &contestant, options.starts)?;
-        let (title, n) = (&contestant.title, options.starts);
-        writeln!(out, "\n## Second start with {title}: seconds to ready, {n} starts each\n\n{starts}")?;
+    let binaries = release_binaries()?;
+    if cfg!(debug_assertions) {
+        return Err(release_self());
     }
+    let wanted = |section| options.only.is_empty() || options.only.contains(&section);
+    let mut out = std::io::stdout().lock();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    let tokens = runtime.block_on(first_token::measure(&binary, options.requests))?;
-    writeln!(
-        out,
-        "\n## Time to first token: milliseconds, {} requests each, in turn\n\n{tokens}",
-        options.requests
-    )?;
+    if wanted(Section::Start) || wanted(Section::FirstToken) {
+        let engine = test_harness_e2e_haiku::provisioned()?;
+        writeln!(out, "engine {}", engine.engine_version)?;
+        if wanted(Section::Start) {
+            let large = start::Contestant::large(&engine, &target().join("bench"))?;
+            for contestant in [start::Contestant::builtin(&engine), large] {
+                let starts = start::measure(&binaries.orchestratord, &contestant, options.starts)?;
+                let (title, n) = (&contestant.title, options.starts);
+                writeln!(
+                    out,
+                    "\n## Second start with {title}: seconds to ready, {n} starts each\n\n{starts}"
+                )?;
+            }
+        }
+        if wanted(Section::FirstToken) {
+            let tokens = runtime.block_on(first_token::measure(&binaries.orchestratord, options.requests))?;
+            let requests = options.requests;
+            writeln!(
+                out,
+                "\n## Time to first token: milliseconds, {requests} requests each, in turn\n\n{tokens}"
+            )?;
+        }
+    }
+    if wanted(Section::Hangup) {
+        let hangups = runtime.block_on(hangup::measure(&binaries.orchestratord))?;
+        writeln!(out, "\n## From a client's hang-up to the engine: milliseconds\n\n{hangups}")?;
+    }
+    if wanted(Section::Tasks) {
+        let tasks = runtime.block_on(tasks::measure(&binaries))?;
+        writeln!(out, "\n## One-token tasks\n\n{tasks}")?;
+    }
+    if wanted(Section::Streams) {
+        let window = Duration::from_secs(u64::from(options.seconds));
+        let plan = streams::Plan { streams: options.streams.clone(), rate: options.rate, window };
+        let streams = runtime.block_on(streams::measure(&binaries, &plan))?;
+        writeln!(out, "\n## Streams: {} tokens/s over all of them\n\n{streams}", options.rate)?;
+    }
     Ok(())
 }
 
-fn release_binary() -> Result<PathBuf> {
+fn release_binaries() -> Result<Binaries> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "orchestratord"])
+        .args(["build", "--release", "-p", "orchestratord", "-p", "stub-llama", "-p", "xtask"])
         .current_dir(crate::root())
         .status()
-        .context("building the release binary")?;
+        .context("building the release binaries")?;
     ensure!(status.success(), "cargo build --release failed; its messages are above");
-    Ok(target().join("release/orchestratord"))
+    let release = release_dir();
+    Ok(Binaries { orchestratord: release.join("orchestratord"), stub: release.join("stub-llama") })
+}
+
+fn release_dir() -> PathBuf {
+    target().join("release")
+}
+
+/// Goes on as the release build of this program; returns only with an error.
+fn release_self() -> anyhow::Error {
+    let binary = release_dir().join("xtask");
+    let error = Command::new(&binary).args(std::env::args_os().skip(1)).exec();
+    anyhow::Error::new(error).context(format!("running {}", binary.display()))
 }
 
 fn target() -> PathBuf {

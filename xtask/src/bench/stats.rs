@@ -1,6 +1,7 @@
 //! Medians and tails of small samples.
 
 /// Measurements of one kind.
+#[derive(Clone, Default)]
 pub(super) struct Sample(Vec<f64>);
 
 impl Sample {
