@@ -142,6 +142,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         exposition: Arc::new(exposition),
         stopping: stop.accepting.clone(),
         started: crate::http::StartTime::now(),
+        kinds: Arc::new(settings.config.pools.iter().map(|pool| (pool.id.clone(), pool.kind)).collect()),
         bodies: Arc::new(BodyLimits { routes: body_limits, timeout: settings.limits.body_timeout }),
     };
     let mut limits = settings.limits.clone();

@@ -2,6 +2,7 @@
 
 mod access;
 mod context;
+mod door;
 mod error;
 mod events;
 mod extract;

@@ -1,5 +1,6 @@
 //! What every handler may use.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,6 +8,7 @@ use adapter_host::AdapterHost;
 use dispatch::Dispatch;
 use registry::Registry;
 use tokio_util::sync::CancellationToken;
+use wire::config::PoolKind;
 use wire::{PoolId, PoolView};
 
 use super::extract::BodyLimits;
@@ -33,6 +35,8 @@ pub struct AppState {
     /// When this daemon started, for `created` fields.
     pub(crate) started: StartTime,
     pub(crate) bodies: Arc<BodyLimits>,
+    /// What each configured pool is for.
+    pub(crate) kinds: Arc<BTreeMap<PoolId, PoolKind>>,
 }
 
 /// When the daemon started.

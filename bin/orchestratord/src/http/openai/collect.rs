@@ -1,22 +1,20 @@
 //! The answer to a request that does not stream: the engine's deltas joined into one message.
 
 use serde_json::{Map, Value, json};
-use task_log::{Entry, Follower};
-use wire::ErrorCode;
+use task_log::Entry;
 use wire::openai::ChatCompletion;
 
 use super::render::{Reply, finish_reason, usage};
+use crate::http::door::{Begun, without_end};
 use crate::http::error::{ApiError, from_stream};
 
-pub(super) async fn whole(reply: &Reply, mut follower: Follower) -> Result<ChatCompletion, ApiError> {
+pub(super) async fn whole(reply: &Reply, mut begun: Begun) -> Result<ChatCompletion, ApiError> {
     let mut joined = Joined::default();
-    while let Some((_, entry)) = follower.next().await {
+    while let Some(entry) = begun.next().await {
         match entry.as_ref() {
             Entry::Started(_) | Entry::Resumed(_) => {}
             Entry::Chunk { chunk, .. } => {
-                if let Some(mut value) = reply.chunk(chunk.raw.get()) {
-                    joined.add(value["choices"][0].take());
-                }
+                joined.chunk(chunk.raw.get());
             }
             Entry::End(end) => {
                 return Ok(ChatCompletion {
@@ -31,18 +29,26 @@ pub(super) async fn whole(reply: &Reply, mut follower: Follower) -> Result<ChatC
             Entry::Error(error) => return Err(from_stream(error).into()),
         }
     }
-    Err(ApiError::new(ErrorCode::Internal, "the task ended without saying how"))
+    Err(without_end())
 }
 
 /// A message being put together.
 #[derive(Default)]
-struct Joined {
+pub(in crate::http) struct Joined {
     message: Map<String, Value>,
     logprobs: Vec<Value>,
     finish_reason: Option<Value>,
 }
 
 impl Joined {
+    /// Takes in an engine's chunk; one without choices says nothing.
+    pub(in crate::http) fn chunk(&mut self, raw: &str) {
+        let Ok(mut value) = serde_json::from_str::<Value>(raw) else { return };
+        if let Some(choice) = value.pointer_mut("/choices/0") {
+            self.add(choice.take());
+        }
+    }
+
     fn add(&mut self, mut choice: Value) {
         if let Value::Object(delta) = choice["delta"].take() {
             merge(&mut self.message, delta);
@@ -55,7 +61,7 @@ impl Joined {
         }
     }
 
-    fn choice(mut self, fallback: &str) -> Value {
+    pub(in crate::http) fn choice(mut self, fallback: &str) -> Value {
         self.message.entry("role").or_insert_with(|| json!("assistant"));
         self.message.entry("content").or_insert(Value::Null);
         if let Some(Value::Array(calls)) = self.message.get_mut("tool_calls") {

@@ -3,6 +3,7 @@
 mod chat;
 mod collect;
 mod models;
+mod params;
 mod render;
 
 pub(super) use chat::chat;

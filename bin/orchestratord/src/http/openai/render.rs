@@ -1,19 +1,20 @@
 //! The task log as OpenAI chunks: the engine's own JSON with our id, time and model name, so that
 //! tool calls, reasoning and log probabilities arrive as the engine sent them.
 
-use std::sync::Arc;
+use std::io::Write as _;
 
-use axum::response::Response;
-use bytes::Bytes;
-use serde_json::{Map, Value, json};
-use task_log::{Entry, Follower};
-use wire::ErrorEnvelope;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use serde_json::value::RawValue;
+use task_log::Entry;
 use wire::event::{End, FinishReason};
 use wire::openai::Usage;
+use wire::{ErrorEnvelope, TaskId};
 
+use crate::http::door::Render;
 use crate::http::error::from_stream;
 use crate::http::sse;
-use crate::metrics::OpenStream;
 
 /// What every chunk of one answer says about it.
 pub(super) struct Reply {
@@ -21,120 +22,104 @@ pub(super) struct Reply {
     pub(super) created: u64,
     pub(super) model: String,
     pub(super) include_usage: bool,
-}
-
-/// Where the rendering of one answer stands.
-struct Rendering {
-    reply: Reply,
-    /// Read before the head was sent.
-    early: Option<Arc<Entry>>,
-    follower: Follower,
-    /// The engine's chunks already said why the generation ended.
-    finish_sent: bool,
-    done: bool,
-    _open: OpenStream,
-}
-
-pub(super) fn stream(
-    reply: Reply,
-    early: Option<Arc<Entry>>,
-    follower: Follower,
-    open: OpenStream,
-) -> Response {
-    let rendering = Rendering { reply, early, follower, finish_sent: false, done: false, _open: open };
-    sse::response(futures_util::stream::unfold(rendering, |mut rendering| async move {
-        let bytes = rendering.next().await?;
-        Some((bytes, rendering))
-    }))
-}
-
-impl Rendering {
-    async fn next(&mut self) -> Option<Bytes> {
-        while !self.done {
-            let entry = match self.early.take() {
-                Some(entry) => entry,
-                None => match tokio::time::timeout(sse::KEEPALIVE_EVERY, self.follower.next()).await {
-                    Ok(next) => next?.1,
-                    Err(_) => return Some(sse::KEEPALIVE),
-                },
-            };
-            let mut out = self.render(&entry);
-            while out.len() < sse::WRITE_BYTES
-                && let Some((_, entry)) = self.follower.try_next()
-            {
-                out.extend(self.render(&entry));
-            }
-            if !out.is_empty() {
-                return Some(Bytes::from(out));
-            }
-        }
-        None
-    }
-
-    fn render(&mut self, entry: &Entry) -> Vec<u8> {
-        match entry {
-            Entry::Started(_) | Entry::Resumed(_) => Vec::new(),
-            Entry::Chunk { chunk, .. } => match self.reply.chunk(chunk.raw.get()) {
-                Some(value) => {
-                    self.finish_sent |= !value["choices"][0]["finish_reason"].is_null();
-                    sse::data_frame(&value.to_string()).to_vec()
-                }
-                None => Vec::new(),
-            },
-            Entry::End(end) => {
-                self.done = true;
-                self.end(end)
-            }
-            Entry::Error(error) => {
-                self.done = true;
-                let envelope = ErrorEnvelope { error: from_stream(error) };
-                let text = serde_json::to_string(&envelope).unwrap_or_default();
-                sse::data_frame(&text).to_vec()
-            }
-        }
-    }
-
-    fn end(&self, end: &End) -> Vec<u8> {
-        let mut out = Vec::new();
-        if !self.finish_sent {
-            let choices = json!([{"index": 0, "delta": {}, "finish_reason": finish_reason(end)}]);
-            out.extend(sse::data_frame(&self.reply.own_chunk(choices, None).to_string()));
-        }
-        if self.reply.include_usage {
-            let usage = usage(end);
-            out.extend(sse::data_frame(&self.reply.own_chunk(json!([]), Some(usage)).to_string()));
-        }
-        out.extend(sse::data_frame("[DONE]"));
-        out
-    }
+    /// The beginning of every frame: rendered once, because it is the same for each.
+    head: String,
 }
 
 impl Reply {
-    /// The engine's chunk with our envelope; `None` for anything without choices.
-    pub(super) fn chunk(&self, raw: &str) -> Option<Value> {
-        let mut chunk: Map<String, Value> = serde_json::from_str(raw).ok()?;
-        chunk.get("choices")?.as_array().filter(|choices| !choices.is_empty())?;
-        chunk.insert("id".to_owned(), Value::from(self.id.as_str()));
-        chunk.insert("created".to_owned(), Value::from(self.created));
-        chunk.insert("model".to_owned(), Value::from(self.model.as_str()));
-        chunk.insert("object".to_owned(), Value::from("chat.completion.chunk"));
-        chunk.remove("__verbose");
-        Some(Value::Object(chunk))
+    pub(super) fn new(prefix: &str, object: &str, id: &TaskId, model: String, include_usage: bool) -> Self {
+        let (id, created) = (format!("{prefix}-{id}"), crate::http::state::unix_seconds());
+        let head = json!({"id": id, "object": object, "created": created, "model": model}).to_string();
+        let head = format!("data: {},", head.trim_end_matches('}'));
+        Self { id, created, model, include_usage, head }
     }
 
-    fn own_chunk(&self, choices: Value, usage: Option<Usage>) -> Value {
-        let mut chunk = json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created,
-            "model": self.model, "choices": choices,
-        });
-        if let Some(usage) = usage {
-            chunk["usage"] = json!(usage);
+    /// A frame with these choices, and more fields behind them.
+    pub(super) fn frame(&self, choices: &str, more: &[(&str, &str)], out: &mut Vec<u8>) {
+        out.extend_from_slice(self.head.as_bytes());
+        out.extend_from_slice(b"\"choices\":");
+        out.extend_from_slice(choices.as_bytes());
+        for (name, value) in more {
+            // Writing to memory does not fail.
+            let _ = write!(out, ",\"{name}\":{value}");
         }
-        chunk
+        out.extend_from_slice(b"}\n\n");
+    }
+
+    /// What follows the last chunk with text.
+    pub(super) fn end(&self, end: &End, out: &mut Vec<u8>) {
+        if self.include_usage {
+            self.frame("[]", &[("usage", &json!(usage(end)).to_string())], out);
+        }
+        out.extend_from_slice(b"data: [DONE]\n\n");
     }
 }
 
-pub(super) fn usage(end: &End) -> Usage {
+/// The frame of a task that failed.
+pub(super) fn error(error: &wire::event::StreamError, out: &mut Vec<u8>) {
+    let envelope = ErrorEnvelope { error: from_stream(error) };
+    let text = serde_json::to_string(&envelope).unwrap_or_default();
+    out.extend_from_slice(&sse::data_frame(&text));
+}
+
+/// An engine's chat chunk, as far as it is shown.
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    choices: &'a RawValue,
+    #[serde(borrow, default)]
+    system_fingerprint: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    timings: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    finish_reason: Option<IgnoredAny>,
+}
+
+/// Where the rendering of a streamed chat stands.
+pub(super) struct Chunks {
+    reply: Reply,
+    /// The engine's chunks already said why the generation ended.
+    finish_sent: bool,
+}
+
+impl Chunks {
+    pub(super) fn new(reply: Reply) -> Self {
+        Self { reply, finish_sent: false }
+    }
+
+    fn chunk(&mut self, raw: &str, out: &mut Vec<u8>) {
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(raw) else { return };
+        let Ok(choices) = serde_json::from_str::<Vec<Choice>>(chunk.choices.get()) else { return };
+        let Some(choice) = choices.first() else { return };
+        self.finish_sent |= choice.finish_reason.is_some();
+        let more = [("system_fingerprint", chunk.system_fingerprint), ("timings", chunk.timings)];
+        let more: Vec<_> = more.iter().filter_map(|(name, value)| Some((*name, (*value)?.get()))).collect();
+        self.reply.frame(chunk.choices.get(), &more, out);
+    }
+}
+
+impl Render for Chunks {
+    fn entry(&mut self, entry: &Entry, out: &mut Vec<u8>) {
+        match entry {
+            Entry::Started(_) | Entry::Resumed(_) => {}
+            Entry::Chunk { chunk, .. } => self.chunk(chunk.raw.get(), out),
+            Entry::End(end) => {
+                if !self.finish_sent {
+                    let choices = json!([{"index": 0, "delta": {}, "finish_reason": finish_reason(end)}]);
+                    self.reply.frame(&choices.to_string(), &[], out);
+                }
+                self.reply.end(end, out);
+            }
+            Entry::Error(failure) => error(failure, out),
+        }
+    }
+}
+
+pub(in crate::http) fn usage(end: &End) -> Usage {
     // The protocol has no way to say "unknown", which only a cancelled task's count is.
     let tokens_in = end.tokens_in.unwrap_or(0);
     Usage {
@@ -148,5 +133,36 @@ pub(super) fn finish_reason(end: &End) -> &'static str {
     match end.finish_reason {
         FinishReason::Length => "length",
         FinishReason::Stop | FinishReason::Cancelled => "stop",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// STREAM-007
+    #[test]
+    fn a_chunk_keeps_what_the_engine_said_and_gets_our_name() {
+        let id = TaskId::try_new("t").unwrap();
+        let mut chunks =
+            Chunks::new(Reply::new("chatcmpl", "chat.completion.chunk", &id, "m\"".into(), false));
+        let mut out = Vec::new();
+        let raw = r#"{"id":"theirs","model":"theirs","__verbose":{},"system_fingerprint":"b1",
+            "choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":0}]}}]}"#;
+        chunks.chunk(&raw.replace('\n', ""), &mut out);
+        assert!(!chunks.finish_sent);
+        chunks.chunk(r#"{"choices":[]}"#, &mut out);
+        chunks.chunk(r#"{"choices":[{"finish_reason":"stop","delta":{}}],"timings":{"x":1}}"#, &mut out);
+        assert!(chunks.finish_sent);
+        let text = String::from_utf8(out).unwrap();
+        let frames: Vec<serde_json::Value> = text
+            .split_terminator("\n\n")
+            .map(|frame| serde_json::from_str(frame.strip_prefix("data: ").unwrap()).unwrap())
+            .collect();
+        assert_eq!(frames.len(), 2, "{text}");
+        assert_eq!((&frames[0]["id"], &frames[0]["model"]), (&json!("chatcmpl-t"), &json!("m\"")), "{text}");
+        assert_eq!(frames[0]["choices"][0]["delta"]["tool_calls"][0]["index"], 0);
+        assert_eq!((&frames[0]["system_fingerprint"], &frames[0]["__verbose"]), (&json!("b1"), &json!(null)));
+        assert_eq!(frames[1]["timings"]["x"], 1);
     }
 }
