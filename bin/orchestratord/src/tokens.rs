@@ -5,11 +5,14 @@
 //! token can be replaced without its tasks becoming somebody else's.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use dispatch::CallerId;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use wire::SessionId;
 
 /// What a digest begins with in the file.
 const SHA256: &str = "sha256:";
@@ -86,12 +89,26 @@ struct Known {
 pub(crate) struct Caller {
     name: String,
     scope: Scope,
+    /// It gave a key, known here or not.
+    keyed: bool,
 }
 
 impl Caller {
     /// Anyone on a loopback daemon without tokens: sees everything, as that machine's user does.
-    pub(crate) fn local() -> Self {
-        Self { name: "local".to_owned(), scope: Scope::Control }
+    /// Any key is let in and names its caller.
+    pub(crate) fn local(key: Option<&str>) -> Self {
+        let name = key.map_or_else(|| "local".to_owned(), |key| name_of(&digest(key)));
+        Self { name, scope: Scope::Control, keyed: key.is_some() }
+    }
+
+    /// Whose turn its tasks take: its key's owner's, else its session's, else its address's. Without
+    /// a key it can only come from this machine: a daemon that listens elsewhere demands one.
+    pub(crate) fn id(&self, session: Option<&SessionId>) -> CallerId {
+        match session {
+            _ if self.keyed => CallerId::key(&self.name),
+            Some(session) => CallerId::session(session),
+            None => CallerId::peer(Ipv4Addr::LOCALHOST.into()),
+        }
     }
 
     pub(crate) fn is_control(&self) -> bool {
@@ -158,12 +175,12 @@ impl Known {
         match words[1..] {
             [token] if token.len() >= MIN_TOKEN_BYTES && !token.starts_with(SHA256) => {
                 let digest = digest(token);
-                // Nobody gave it a name: the first digits of its digest tell it from others.
-                Some(Self { caller: Caller { name: hex(&digest[..6]), scope }, digest })
+                let name = name_of(&digest);
+                Some(Self { caller: Caller { name, scope, keyed: true }, digest })
             }
             [name, digest] if is_name(name) => {
                 let digest = unhex(digest.strip_prefix(SHA256)?)?;
-                Some(Self { caller: Caller { name: name.to_owned(), scope }, digest })
+                Some(Self { caller: Caller { name: name.to_owned(), scope, keyed: true }, digest })
             }
             _ => None,
         }
@@ -185,6 +202,11 @@ pub(crate) fn is_name(name: &str) -> bool {
 
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
+}
+
+/// Of a key that nobody gave a name: the first digits of its digest tell it from others.
+fn name_of(digest: &[u8; 32]) -> String {
+    hex(&digest[..6])
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -260,6 +282,18 @@ mod tests {
             assert!(matches!(error, TokensError::Line { .. }), "{bad:?}: {error}");
         }
         assert!(matches!(tokens("# nothing\n"), Err(TokensError::Empty { .. })));
+    }
+
+    /// ORCHD-FAIR-001
+    #[test]
+    fn a_key_names_its_caller_and_without_one_the_session_does() {
+        let session = SessionId::try_new("s").unwrap();
+        let id = |key, session| Caller::local(key).id(session);
+        assert_eq!(id(Some("sk-a"), Some(&session)), id(Some("sk-a"), None));
+        assert_ne!(id(Some("sk-a"), None), id(Some("sk-b"), None));
+        assert_eq!(id(None, Some(&session)), CallerId::session(&session));
+        assert_eq!(id(None, None).to_string(), "peer 127.0.0.1");
+        assert!(!Caller::local(Some("sk-a")).name().contains("sk-a"), "a key is never a name");
     }
 
     /// SEC-010

@@ -28,9 +28,36 @@ pub enum AdmissionError {
         /// The id.
         task_id: TaskId,
     },
-    /// The deadline is over before anything can happen.
-    #[error("the deadline is zero, so the task could never start in time")]
-    DeadlineUnmet,
+    /// Its caller holds its share of the places, and what is left is for others that come.
+    #[error(
+        "{held} of your tasks wait in pool {pool} already, and the rest of its {capacity} places is kept \
+         for the others who use it"
+    )]
+    OverShare {
+        /// The pool.
+        pool: PoolId,
+        /// Tasks of the caller that wait.
+        held: usize,
+        /// Tasks the pool lets wait.
+        capacity: u32,
+        /// As above.
+        retry_after: Duration,
+    },
+    /// At the measured rate it would end after its deadline.
+    #[error(
+        "the task would start in about {} and take about {}, which a deadline of {} does not allow",
+        told(*.start), told(*.service), told(*.deadline)
+    )]
+    DeadlineUnmet {
+        /// The pool.
+        pool: PoolId,
+        /// What was asked for.
+        deadline: Duration,
+        /// Estimated time until it would start.
+        start: Duration,
+        /// Estimated time on the engine.
+        service: Duration,
+    },
     /// The placement contradicts itself or the model.
     #[error(transparent)]
     InvalidPlacement(#[from] InvalidPlacement),
@@ -46,7 +73,8 @@ impl AdmissionError {
             Self::UnknownModel(_) => "unknown_model",
             Self::QueueFull { .. } => "queue_full",
             Self::Conflict { .. } => "conflict",
-            Self::DeadlineUnmet => "deadline_unmet",
+            Self::OverShare { .. } => "over_share",
+            Self::DeadlineUnmet { .. } => "deadline_unmet",
             Self::InvalidPlacement(_) => "invalid_placement",
             Self::ShuttingDown => "shutting_down",
         }
@@ -61,6 +89,12 @@ pub struct UnknownModel {
     pub model: String,
     /// The nearest names there are, nearest first; at most three.
     pub nearest: Vec<String>,
+}
+
+/// A duration for people, to about three digits.
+fn told(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 1.0 { format!("{} ms", duration.as_millis()) } else { format!("{seconds:.1} s") }
 }
 
 fn hint(nearest: &[String]) -> String {

@@ -1,7 +1,7 @@
 //! A task's one state: waiting, on an engine, or ended. Every change goes through its lock, and
 //! ending consumes the log's writer, so a task ends exactly once and nothing follows its end.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use adapter_host::EngineRequest;
@@ -13,17 +13,20 @@ use wire::task::TaskView;
 use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState};
 
 use crate::ending::{Ending, Ran, Tokens, Used, millis};
+use crate::estimate::Asked;
 use crate::metrics::ClassMetrics;
 use crate::place::Wish;
 use crate::pool::Pool;
 use crate::queue::Place;
-use crate::{Detach, Owner};
+use crate::size::Size;
+use crate::{CallerId, Detach, Owner};
 
 /// What never changes about a task, and its state.
 #[derive(Debug)]
 pub(crate) struct TaskCore {
     pub(crate) id: TaskId,
     pub(crate) owner: Owner,
+    pub(crate) caller: CallerId,
     pub(crate) fingerprint: [u8; 32],
     pub(crate) session: Option<SessionId>,
     pub(crate) pool: Arc<Pool>,
@@ -32,7 +35,11 @@ pub(crate) struct TaskCore {
     pub(crate) detach: Detach,
     pub(crate) admitted: Instant,
     pub(crate) deadline: Option<Instant>,
-    pub(crate) predicted: Option<Duration>,
+    pub(crate) asked: Asked,
+    /// What it was expected to be when it came; what its caller is charged.
+    pub(crate) size: Size,
+    /// When it was expected to start, as it was told.
+    pub(crate) predicted: OnceLock<Duration>,
     pub(crate) log: TaskLog,
     /// Cancelled when the task has ended, whoever ended it.
     pub(crate) ended: CancellationToken,
@@ -53,6 +60,7 @@ struct Live {
     lost: Option<String>,
     retries_left: u32,
     tokens: Tokens,
+    first_chunk: Option<Instant>,
     last_chunk: Option<Instant>,
     history: History,
 }
@@ -102,7 +110,10 @@ pub(crate) enum AfterLoss {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Account {
     pub(crate) used: Used,
+    /// Time on the engine; `None` for one that was on none.
     pub(crate) decode: Option<Duration>,
+    /// The part of it before the first token; `None` for one that spoke before this stay.
+    pub(crate) to_first: Option<Duration>,
 }
 
 impl State {
@@ -114,6 +125,7 @@ impl State {
             lost: None,
             retries_left: retries,
             tokens: Tokens::default(),
+            first_chunk: None,
             last_chunk: None,
             history: History::default(),
         }))
@@ -125,6 +137,11 @@ impl Live {
     fn close(self, ending: &Ending) -> (Account, History) {
         let mut past = self.history;
         past.decode = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
+        let since = past.run.as_ref().map(|run| run.since);
+        let to_first = match self.first_chunk {
+            None => past.decode,
+            Some(first) => since.and_then(|since| first.checked_duration_since(since)),
+        };
         let used = self.tokens.used(ending);
         past.tokens_out = Some(used.tokens_out);
         let end = |reason| self.tokens.end(used, reason, ran(&past, &self.request));
@@ -133,7 +150,7 @@ impl Live {
             Ending::Cancelled(_) => self.writer.end(end(FinishReason::Cancelled)),
             Ending::Failed(failure) => self.writer.error(failure.event()),
         }
-        (Account { used, decode: past.decode }, past)
+        (Account { used, decode: past.decode, to_first }, past)
     }
 }
 
@@ -141,6 +158,7 @@ impl Live {
 pub(crate) struct NewTask {
     pub(crate) id: TaskId,
     pub(crate) owner: Owner,
+    pub(crate) caller: CallerId,
     pub(crate) fingerprint: [u8; 32],
     pub(crate) session: Option<SessionId>,
     pub(crate) pool: Arc<Pool>,
@@ -148,7 +166,8 @@ pub(crate) struct NewTask {
     pub(crate) wish: Wish,
     pub(crate) detach: Detach,
     pub(crate) deadline: Option<Duration>,
-    pub(crate) predicted: Option<Duration>,
+    pub(crate) asked: Asked,
+    pub(crate) size: Size,
     pub(crate) request: EngineRequest,
 }
 
@@ -159,6 +178,7 @@ impl TaskCore {
         Self {
             id: task.id,
             owner: task.owner,
+            caller: task.caller,
             fingerprint: task.fingerprint,
             session: task.session,
             pool: task.pool,
@@ -168,7 +188,9 @@ impl TaskCore {
             admitted,
             // A deadline beyond the clock's range is none.
             deadline: task.deadline.and_then(|life| admitted.checked_add(life)),
-            predicted: task.predicted,
+            asked: task.asked,
+            size: task.size,
+            predicted: OnceLock::new(),
             log,
             ended: CancellationToken::new(),
             state: Mutex::new(State::live(writer, task.request, retries)),
@@ -207,7 +229,7 @@ impl TaskCore {
     fn count_start(&self, queue: Duration) {
         self.metrics().started.inc();
         self.metrics().queue_wait.observe(queue.as_secs_f64());
-        if let Some(predicted) = self.predicted {
+        if let Some(predicted) = self.predicted.get() {
             self.metrics().eta_error.observe(predicted.abs_diff(queue).as_secs_f64());
         }
     }
@@ -223,7 +245,10 @@ impl TaskCore {
         }
         match live.last_chunk.replace(now) {
             Some(before) => self.metrics().inter_token.observe((now - before).as_secs_f64()),
-            None => self.metrics().first_token.observe((now - self.admitted).as_secs_f64()),
+            None => {
+                live.first_chunk = Some(now);
+                self.metrics().first_token.observe((now - self.admitted).as_secs_f64());
+            }
         }
         Ok(())
     }

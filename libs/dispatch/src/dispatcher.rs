@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use adapter_host::AdapterHost;
 use registry::Registry;
@@ -14,10 +15,12 @@ use wire::{PoolId, TaskId};
 
 use crate::core::{NewTask, TaskCore};
 use crate::ending::{Ending, Failure};
+use crate::estimate::Asked;
+use crate::foresight::Late;
 use crate::loops::{keeper, pool_loop};
 use crate::names::Names;
 use crate::place::Wish;
-use crate::pool::Pool;
+use crate::pool::{NotQueued, Pool};
 use crate::queue::{NoPlace, Place};
 use crate::store::Store;
 use crate::watchers::watch_connection;
@@ -215,16 +218,16 @@ impl Shared {
             return Err(AdmissionError::ShuttingDown);
         }
         let wish = Wish::new(&pool.spec.id, spec.placement.as_ref())?;
-        if spec.deadline.is_some_and(|deadline| deadline.is_zero()) {
-            return Err(AdmissionError::DeadlineUnmet);
-        }
+        let deadline = spec.deadline.unwrap_or_default();
         // Held from the look-up to the insertion: of a thousand equal submissions one is admitted.
         let mut store = self.lock_store();
         if let Some(known) = spec.task_id.as_ref().and_then(|id| store.own(id, &spec.owner)) {
             return self.repeated(Arc::clone(known), &spec);
         }
         let core = Arc::new(self.new_task(pool, spec, wish));
-        let dropped = pool.admit(&core).map_err(|no_place| self.refusal(pool, no_place))?;
+        let dropped = pool
+            .admit(&core, &self.registry.snapshot())
+            .map_err(|not_queued| self.refusal(pool, deadline, not_queued))?;
         store.insert(Arc::clone(&core));
         drop(store);
         core.metrics().enqueued.inc();
@@ -249,9 +252,11 @@ impl Shared {
 
     fn new_task(&self, pool: &Arc<Pool>, spec: TaskSpec, wish: Wish) -> TaskCore {
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
+        let asked = Asked::of(&spec.request, spec.tokens_in, pool.spec.ctx);
         let task = NewTask {
             id: spec.task_id.unwrap_or_else(TaskId::generate),
             owner: spec.owner,
+            caller: spec.caller,
             fingerprint: spec.fingerprint,
             session: spec.session,
             pool: Arc::clone(pool),
@@ -259,20 +264,27 @@ impl Shared {
             wish,
             detach: spec.detach,
             deadline: spec.deadline,
-            predicted: pool.predicted_start(pool.depth(), &self.registry.snapshot()),
+            asked,
+            size: pool.lock_estimator().expect(&asked),
             request: spec.request,
         };
         TaskCore::new(task, self.limits.task_log_bytes, self.limits.retries)
     }
 
-    fn refusal(&self, pool: &Pool, no_place: NoPlace) -> AdmissionError {
-        match no_place {
-            NoPlace::Closed => AdmissionError::ShuttingDown,
-            NoPlace::Full => AdmissionError::QueueFull {
-                pool: pool.spec.id.clone(),
-                capacity: pool.spec.queue.capacity,
-                retry_after: pool.retry_after(&self.registry.snapshot(), &self.limits),
-            },
+    fn refusal(&self, pool: &Pool, deadline: Duration, not_queued: NotQueued) -> AdmissionError {
+        let (id, capacity) = (pool.spec.id.clone(), pool.spec.queue.capacity);
+        let retry_after = || pool.retry_after(&self.registry.snapshot(), &self.limits);
+        match not_queued {
+            NotQueued::NoPlace(NoPlace::Closed) => AdmissionError::ShuttingDown,
+            NotQueued::NoPlace(NoPlace::Full) => {
+                AdmissionError::QueueFull { pool: id, capacity, retry_after: retry_after() }
+            }
+            NotQueued::NoPlace(NoPlace::OverShare { held }) => {
+                AdmissionError::OverShare { pool: id, held, capacity, retry_after: retry_after() }
+            }
+            NotQueued::Late(Late { start, service }) => {
+                AdmissionError::DeadlineUnmet { pool: id, deadline, start, service }
+            }
         }
     }
 
@@ -281,6 +293,7 @@ impl Shared {
     pub(crate) fn end(&self, core: &TaskCore, ending: Ending) {
         let Some(account) = core.end(&ending) else { return };
         core.pool.leave(core);
+        core.pool.ended(core, &account, matches!(ending, Ending::Finished(_)));
         let class = core.metrics();
         class.tokens_in.inc_by(account.used.tokens_in.unwrap_or(0));
         class.tokens_out.inc_by(account.used.tokens_out);

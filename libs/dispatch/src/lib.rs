@@ -10,9 +10,13 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod asked;
+mod caller;
 mod core;
 mod dispatcher;
 mod ending;
+mod estimate;
+mod foresight;
 mod limits;
 mod loops;
 mod metrics;
@@ -20,14 +24,15 @@ mod names;
 mod place;
 mod pool;
 mod queue;
-mod rate;
 mod run;
+mod size;
 mod spec;
 mod store;
 mod task;
 mod watchers;
 
 pub use admission::{AdmissionError, UnknownModel};
+pub use caller::CallerId;
 pub use dispatcher::Dispatch;
 pub use limits::Limits;
 pub use metrics::Metrics;

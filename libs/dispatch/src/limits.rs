@@ -19,9 +19,7 @@ pub struct Limits {
     /// entry is still up then, and without a pause one dead engine would use up every task's
     /// retries within a millisecond.
     pub suspect_for: Duration,
-    /// Interactive tasks that may overtake a waiting batch task; 8.
-    pub batch_overtaken: u32,
-    /// Wait after which the oldest batch task goes first; 30 s.
+    /// Wait after which a batch task goes as soon as its class is owed anything; 30 s.
     pub batch_wait: Duration,
     /// How long a task with [`crate::Detach::AtOnce`] waits for its first reader; 30 s.
     pub first_reader: Duration,
@@ -42,7 +40,6 @@ impl Default for Limits {
             kept_for: Duration::from_secs(3_600),
             retries: 2,
             suspect_for: Duration::from_secs(1),
-            batch_overtaken: 8,
             batch_wait: Duration::from_secs(30),
             first_reader: Duration::from_secs(30),
             drain: Duration::from_secs(10),

@@ -1,22 +1,22 @@
-//! One pool as dispatch keeps it: its queue, its measured rate, and the replicas it does not trust
-//! just now.
+//! One pool as dispatch keeps it: its queue, what was measured of it, what runs in it, and the
+//! replicas it does not trust just now. What it foresees stands in [`crate::foresight`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use registry::{Registry, SlotLease, Snapshot};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use wire::ReplicaKey;
-use wire::event::Queued;
 use wire::task::Priority;
 
-use crate::core::TaskCore;
+use crate::core::{Account, TaskCore};
+use crate::estimate::{Estimator, Served};
+use crate::foresight::Late;
 use crate::metrics::{Metrics, PoolMetrics};
 use crate::place::{Decision, Wish, place};
-use crate::queue::{Ageing, NoPlace, Queue, Waiting};
-use crate::rate::Rate;
+use crate::queue::{NoPlace, Queue, Waiting};
+use crate::size::Size;
 use crate::{Limits, PoolSpec};
 
 #[derive(Debug)]
@@ -28,8 +28,17 @@ pub(crate) struct Pool {
     queue: Mutex<Queue<Arc<TaskCore>>>,
     /// Counts changes of the queue, for readers of their place in it.
     moved: watch::Sender<u64>,
-    rate: Mutex<Rate>,
+    estimator: Mutex<Estimator>,
+    /// The tasks that hold a slot, by number, and since when.
+    running: Mutex<BTreeMap<u64, (Instant, Arc<TaskCore>)>>,
     suspects: Mutex<HashMap<(ReplicaKey, u64), Instant>>,
+}
+
+/// Why a task was not queued.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum NotQueued {
+    NoPlace(NoPlace),
+    Late(Late),
 }
 
 /// A task that was given a slot.
@@ -41,21 +50,35 @@ pub(crate) struct Placed {
 
 impl Pool {
     pub(crate) fn new(spec: PoolSpec, limits: &Limits, metrics: &Metrics) -> Self {
-        let ageing = Ageing { overtaken: limits.batch_overtaken, wait: limits.batch_wait };
         Self {
             metrics: metrics.pool(&spec.id),
             wake: Notify::new(),
-            queue: Mutex::new(Queue::new(spec.queue.capacity, spec.queue.full_policy, ageing)),
+            queue: Mutex::new(Queue::new(spec.queue.capacity, spec.queue.full_policy, limits.batch_wait)),
             moved: watch::Sender::new(0),
-            rate: Mutex::default(),
+            estimator: Mutex::default(),
+            running: Mutex::default(),
             suspects: Mutex::default(),
             spec: Arc::new(spec),
         }
     }
 
-    /// Queues a new task; returns one that had to leave for it.
-    pub(crate) fn admit(&self, core: &Arc<TaskCore>) -> Result<Option<Arc<TaskCore>>, NoPlace> {
-        let dropped = self.change(|queue| queue.admit(core.place, waiting(core)))?;
+    /// Queues a new task and says what it foresees for it; returns one that had to leave for it.
+    pub(crate) fn admit(
+        &self,
+        core: &Arc<TaskCore>,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Arc<TaskCore>>, NotQueued> {
+        let dropped = self.change(|queue| {
+            if let Some(late) = self.late(queue, core, snapshot) {
+                return Err(NotQueued::Late(late));
+            }
+            let dropped = queue.admit(core.place, waiting(core)).map_err(NotQueued::NoPlace)?;
+            if let Some(start) = self.foresee(queue, core, snapshot).and_then(|seen| seen.start) {
+                // Set once, by its admission.
+                let _ = core.predicted.set(start);
+            }
+            Ok(dropped)
+        })?;
         if dropped.is_some() {
             // One left for one that came: the length is as before, the places are not.
             self.moved.send_modify(|version| *version += 1);
@@ -65,15 +88,32 @@ impl Pool {
 
     /// Queues a task again whose engine was lost before its first token.
     pub(crate) fn put_back(&self, core: &Arc<TaskCore>) -> Result<(), NoPlace> {
+        self.lock_running().remove(&core.place.seq);
         self.change(|queue| queue.put_back(core.place, waiting(core)))?;
         self.wake.notify_one();
         Ok(())
     }
 
-    /// A task that waits no longer. One that did not wait is no error.
+    /// A task that neither waits nor runs any longer. One that did neither is no error.
     pub(crate) fn leave(&self, core: &TaskCore) {
-        if self.lock_queue().ahead_of(core.place).is_some() {
+        if self.lock_queue().waits(core.place) {
             self.change(|queue| queue.remove(core.place));
+        }
+        // After the queue: a task that is being given its slot is noted while the queue is locked.
+        self.lock_running().remove(&core.place.seq);
+    }
+
+    /// A task has ended that had a slot: its caller is charged what it was, and the pool learns.
+    pub(crate) fn ended(&self, core: &TaskCore, account: &Account, finished: bool) {
+        let Some(total) = account.decode else { return };
+        let tokens_in = account.used.tokens_in.unwrap_or(core.size.tokens_in);
+        let size = Size { tokens_in, tokens_out: account.used.tokens_out };
+        self.lock_queue().settle(core.place.priority, &core.caller, core.size, size);
+        if let Some(to_first) = account.to_first.filter(|_| finished) {
+            let served = Served { bytes: core.asked.bytes, size, to_first, total };
+            self.lock_estimator().served(&served, Instant::now());
+            // Places are as before, starts are not.
+            self.moved.send_modify(|version| *version += 1);
         }
     }
 
@@ -110,7 +150,11 @@ impl Pool {
             }
             lease.map(|lease| (lease, decision))
         };
-        let (core, (lease, decision)) = self.change(|queue| queue.take_first(now, offer))?;
+        let (core, (lease, decision)) = self.change(|queue| {
+            let taken = queue.take_first(now, offer)?;
+            self.lock_running().insert(taken.0.place.seq, (now, Arc::clone(&taken.0)));
+            Some(taken)
+        })?;
         Some(Placed { core, lease, decision })
     }
 
@@ -126,31 +170,8 @@ impl Pool {
         suspects.insert((key.clone(), generation), until);
     }
 
-    pub(crate) fn served(&self, held: Duration) {
-        self.lock_rate().served(held);
-    }
-
     pub(crate) fn depth(&self) -> u32 {
         u32::try_from(self.lock_queue().len()).unwrap_or(u32::MAX)
-    }
-
-    /// A waiting task's place, ageing aside.
-    pub(crate) fn queued(&self, core: &TaskCore, snapshot: &Snapshot) -> Option<Queued> {
-        let position = self.lock_queue().ahead_of(core.place)?;
-        let predicted_start_ms =
-            self.predicted_start(position, snapshot).and_then(|wait| u64::try_from(wait.as_millis()).ok());
-        Some(Queued { position, predicted_start_ms })
-    }
-
-    pub(crate) fn predicted_start(&self, ahead: u32, snapshot: &Snapshot) -> Option<Duration> {
-        let (slots, free) = self.slots(snapshot);
-        self.lock_rate().predicted_start(ahead, slots, free)
-    }
-
-    pub(crate) fn retry_after(&self, snapshot: &Snapshot, limits: &Limits) -> Duration {
-        let (slots, _) = self.slots(snapshot);
-        let capacity = self.spec.queue.capacity;
-        self.lock_rate().retry_after(capacity, slots, limits.retry_after_unmeasured, limits.retry_after_max)
     }
 
     pub(crate) fn moved(&self) -> watch::Receiver<u64> {
@@ -164,7 +185,8 @@ impl Pool {
         self.metrics.slots_free.set(free.into());
     }
 
-    fn slots(&self, snapshot: &Snapshot) -> (u32, u32) {
+    /// Slots of replicas that take work, and how many of them are free.
+    pub(crate) fn slots(&self, snapshot: &Snapshot) -> (u32, u32) {
         let ready = snapshot.pool(&self.spec.id).filter(|(_, replica)| replica.ready && !replica.draining);
         ready.fold((0, 0), |(total, free), (_, r)| (total + r.slots_total, free + r.slots_free))
     }
@@ -194,15 +216,27 @@ impl Pool {
         result
     }
 
-    fn lock_queue(&self) -> MutexGuard<'_, Queue<Arc<TaskCore>>> {
+    pub(crate) fn lock_queue(&self) -> MutexGuard<'_, Queue<Arc<TaskCore>>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_rate(&self) -> MutexGuard<'_, Rate> {
-        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Taken after the queue, never before it.
+    pub(crate) fn lock_running(&self) -> MutexGuard<'_, BTreeMap<u64, (Instant, Arc<TaskCore>)>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Taken last.
+    pub(crate) fn lock_estimator(&self) -> MutexGuard<'_, Estimator> {
+        self.estimator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn waiting(core: &Arc<TaskCore>) -> Waiting<Arc<TaskCore>> {
-    Waiting { since: core.admitted, deadline: core.deadline, item: Arc::clone(core) }
+pub(crate) fn waiting(core: &Arc<TaskCore>) -> Waiting<Arc<TaskCore>> {
+    Waiting {
+        caller: core.caller.clone(),
+        size: core.size,
+        since: core.admitted,
+        deadline: core.deadline,
+        item: Arc::clone(core),
+    }
 }

@@ -37,7 +37,6 @@ enum Verdict {
 pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     let Placed { core, lease, decision } = placed;
     let guard = Guard { shared: &shared, core: &core };
-    let since = Instant::now();
     let key = lease.key().clone();
     let generation = lease.generation();
     count_placement(&core, decision.outcome);
@@ -45,11 +44,8 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     drop(lease);
     let distrust = || core.pool.suspect(&key, generation, Instant::now() + shared.limits.suspect_for);
     match verdict {
-        Verdict::EndedElsewhere => core.pool.served(since.elapsed()),
-        Verdict::End(ending) => {
-            core.pool.served(since.elapsed());
-            shared.end(&core, ending);
-        }
+        Verdict::EndedElsewhere => {}
+        Verdict::End(ending) => shared.end(&core, ending),
         Verdict::NotBegun => {
             distrust();
             again(&shared, &core);

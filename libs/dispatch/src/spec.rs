@@ -8,6 +8,8 @@ use wire::config::QueueConfig;
 use wire::task::{Placement, Priority};
 use wire::{PoolId, SessionId, TaskId, TaskState};
 
+use crate::CallerId;
+
 /// A pool as configured.
 #[derive(Debug, Clone)]
 pub struct PoolSpec {
@@ -34,10 +36,14 @@ pub struct TaskSpec {
     pub fingerprint: [u8; 32],
     /// Who may see and cancel it.
     pub owner: Owner,
+    /// Whose turn it takes.
+    pub caller: CallerId,
     /// Pool id, alias or model name.
     pub model: String,
     /// What the engine is asked.
     pub request: EngineRequest,
+    /// Tokens of its prompt, where the engine has counted them.
+    pub tokens_in: Option<u64>,
     /// Class in the queue.
     pub priority: Priority,
     /// Whole life, from admission.

@@ -2,16 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use task_log::TaskLog;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use wire::event::Queued;
 use wire::task::TaskView;
 use wire::{PoolId, SessionId, TaskId};
 
 use crate::core::TaskCore;
 use crate::dispatcher::Shared;
-use crate::ending::{CancelReason, Ending};
+use crate::ending::{CancelReason, Ending, millis};
 use crate::place::place;
 
 /// A handle on a task. Dropping it changes nothing: what a missing reader means is the task's
@@ -80,7 +82,7 @@ impl fmt::Debug for Task {
 pub struct QueuePlace {
     task: Task,
     moved: watch::Receiver<u64>,
-    told: Option<Queued>,
+    told: Option<(Queued, Instant)>,
 }
 
 impl QueuePlace {
@@ -90,20 +92,43 @@ impl QueuePlace {
         self.task.core.pool.queued(&self.task.core, &self.task.shared.registry.snapshot())
     }
 
-    /// The place when its position is another one than was told last; at first at once. `None` as
-    /// soon as the task does not wait any more. Cancel-safe.
+    /// The place if its position is another one than was told last, or its start is expected at
+    /// another time; at first in any case.
+    pub fn news(&mut self) -> Option<Queued> {
+        let (place, now) = (self.now()?, Instant::now());
+        let told = self.told.as_ref();
+        let news = told.is_none_or(|(told, at)| is_news(told, &place, now.saturating_duration_since(*at)));
+        news.then(|| {
+            self.told = Some((place.clone(), now));
+            place
+        })
+    }
+
+    /// Waits for [`Self::news`]. `None` as soon as the task does not wait any more. Cancel-safe.
     pub async fn changed(&mut self) -> Option<Queued> {
         loop {
             // Marked as seen before looking, so that no move in between is missed.
             self.moved.borrow_and_update();
-            let now = self.now()?;
-            if self.told.as_ref().is_none_or(|told| told.position != now.position) {
-                self.told = Some(now.clone());
-                return Some(now);
+            if let Some(news) = self.news() {
+                return Some(news);
             }
+            self.now()?;
             self.moved.changed().await.ok()?;
         }
     }
+}
+
+/// Whether a place differs from the one that was told `since` ago by more than its reader can see
+/// for itself: another position, or a start that has moved by a quarter of the wait and a second.
+fn is_news(told: &Queued, now: &Queued, since: Duration) -> bool {
+    let moved = |(told, now): (u64, u64)| {
+        let start = now.saturating_add(millis(since));
+        start.abs_diff(told) > (told / 4).max(1_000)
+    };
+    let starts = told.predicted_start_ms.zip(now.predicted_start_ms);
+    told.position != now.position
+        || told.predicted_start_ms.is_some() != now.predicted_start_ms.is_some()
+        || starts.is_some_and(moved)
 }
 
 impl Shared {
@@ -116,5 +141,24 @@ impl Shared {
                 .filter(|words| words.starts_with("waits"));
         }
         view
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ORCHD-ETA-002
+    #[test]
+    fn a_place_is_told_again_when_it_or_its_start_has_moved() {
+        let place = |position, predicted_start_ms| Queued { position, predicted_start_ms };
+        let news = |told: (u32, Option<u64>), now: (u32, Option<u64>), seconds| {
+            is_news(&place(told.0, told.1), &place(now.0, now.1), Duration::from_secs(seconds))
+        };
+        assert!(news((3, None), (2, None), 0));
+        assert!(news((3, None), (3, Some(5_000)), 0), "the first estimate is news");
+        assert!(!news((3, Some(9_000)), (3, Some(5_000)), 4), "time went by as foreseen");
+        assert!(news((3, Some(9_000)), (3, Some(9_000)), 4), "it is late");
+        assert!(!news((3, Some(900)), (3, Some(100)), 0), "less than a second is not worth a word");
     }
 }

@@ -11,7 +11,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dispatch::{AdmissionError, Limits, Owner, TaskFilter, TaskSpec};
+use dispatch::{AdmissionError, CallerId, Limits, Owner, TaskFilter, TaskSpec};
 use support::{Engine, Script, World, all, batch, id, key, owner, pool, spec, until_entries, words};
 use task_log::Entry;
 use wire::config::FullPolicy;
@@ -104,18 +104,74 @@ async fn interactive_goes_before_batch() {
 
 #[tokio::test(start_paused = true)]
 async fn batch_does_not_starve_under_a_steady_stream_of_interactive_tasks() {
-    let world = World::with(100, FullPolicy::Reject, Limits { batch_overtaken: 3, ..Limits::default() });
+    let world = World::with(100, FullPolicy::Reject, Limits::default());
     let engine = Engine::new(Script::Speak(1, MS));
     let waiting = world.submit(batch("b"));
     let others: Vec<_> = (0..10).map(|n| world.submit(spec(&n.to_string()))).collect();
     world.up(0, 1, 1, &engine);
     all(&waiting).await;
-    assert_eq!(engine.prompts().iter().position(|prompt| prompt == "b"), Some(3));
+    assert_eq!(engine.prompts().iter().position(|prompt| prompt == "b"), Some(7));
     for task in &others {
         all(task).await;
     }
 }
 
+/// ORCHD-FAIR-001
+#[tokio::test(start_paused = true)]
+async fn callers_take_turns() {
+    let world = World::with(100, FullPolicy::Reject, Limits::default());
+    let engine = Engine::new(Script::Speak(1, MS));
+    let of = |caller: &str, prompt: &str| TaskSpec { caller: CallerId::key(caller), ..spec(prompt) };
+    let mut tasks: Vec<_> = (0..5).map(|n| world.submit(of("flood", &format!("f{n}")))).collect();
+    tasks.extend((0..2).map(|n| world.submit(of("other", &format!("o{n}")))));
+    assert_eq!(tasks[5].view().queue_position, Some(1));
+    world.up(0, 1, 1, &engine);
+    for task in &tasks {
+        all(task).await;
+    }
+    assert_eq!(engine.prompts(), ["f0", "o0", "f1", "o1", "f2", "f3", "f4"]);
+}
+
+/// ORCHD-FAIR-004
+#[tokio::test(start_paused = true)]
+async fn a_flood_is_told_that_the_rest_of_the_places_is_for_others() {
+    let world = World::with(4, FullPolicy::Reject, Limits::default());
+    let of = |caller: &str| TaskSpec { caller: CallerId::key(caller), ..spec("x") };
+    let _other = world.submit(of("other"));
+    let _flood = [world.submit(of("flood")), world.submit(of("flood"))];
+    let refused = world.dispatch.submit(of("flood")).unwrap_err();
+    assert!(matches!(refused, AdmissionError::OverShare { held: 2, capacity: 4, .. }), "{refused:?}");
+    assert!(refused.to_string().contains("2 of your tasks wait in pool p"), "{refused}");
+}
+
+/// ORCHD-ADMIT-009
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_the_measured_rate_cannot_meet_is_refused_with_the_estimate() {
+    let world = World::with(8, FullPolicy::Reject, Limits::default());
+    world.up(0, 1, 1, &Engine::new(Script::Speak(1, Duration::from_secs(9))));
+    let by = |seconds| TaskSpec { deadline: Some(Duration::from_secs(seconds)), ..spec("x") };
+    let unmeasured = world.submit(by(1));
+    assert!(words(&unmeasured).await.starts_with("started"), "nothing is refused on a guess");
+    for _ in 0..4 {
+        all(&world.submit(spec("x"))).await;
+    }
+    let running = world.submit(spec("x"));
+    world.until_free(0, 0).await;
+    let refused = world.dispatch.submit(by(17)).unwrap_err();
+    let nine = Duration::from_secs(9);
+    let deadline = Duration::from_secs(17);
+    let expected = AdmissionError::DeadlineUnmet { pool: pool(), deadline, start: nine, service: nine };
+    assert_eq!(refused, expected);
+    assert_eq!(world.dispatch.queue_depth(&pool()), 0);
+    let met = world.submit(by(19));
+    assert!(words(&met).await.ends_with("end:stop"));
+    all(&running).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let stale = world.submit(by(1));
+    assert!(words(&stale).await.starts_with("started"), "an old measurement refuses nobody");
+}
+
+/// ORCHD-ADMIT-003, ORCHD-ETA-001, ORCHD-ETA-003
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_refuses_with_a_measured_wait() {
     let world = World::with(2, FullPolicy::Reject, Limits::default());
@@ -136,6 +192,11 @@ async fn a_full_queue_refuses_with_a_measured_wait() {
     for task in waiting.iter().chain([&running]) {
         all(task).await;
     }
+    let error = |what| {
+        world.metric(&format!(r#"orchd_eta_error_seconds_{what}{{pool_id="p",priority="interactive"}}"#))
+    };
+    assert_eq!(error("count"), Some(3.0), "the first was told nothing");
+    assert!(error("sum").is_some_and(|sum| sum < 0.01), "{:?}", error("sum"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,17 +10,22 @@ use wire::{ErrorBody, ErrorCode, PoolId};
 use super::AppState;
 use super::error::ApiError;
 
-/// Refuses a prompt that cannot fit.
-pub(super) async fn check(state: &AppState, pool: &PoolId, request: &EngineRequest) -> Result<(), ApiError> {
+/// Refuses a prompt that fits no ready replica of the pool; says how many tokens it has if it was
+/// counted.
+pub(super) async fn check(
+    state: &AppState,
+    pool: &PoolId,
+    request: &EngineRequest,
+) -> Result<Option<u64>, ApiError> {
     let snapshot = state.registry.snapshot();
-    let ready = snapshot.pool(pool).find(|(_, replica)| replica.ready && replica.ctx.is_some());
-    let Some((key, replica)) = ready else { return Ok(()) };
+    let ready = snapshot.pool(pool).filter(|(_, replica)| replica.ready && replica.ctx.is_some());
+    let Some((key, replica)) = ready.max_by_key(|(_, replica)| replica.ctx) else { return Ok(None) };
     let (Some(ctx), Some(adapter)) = (replica.ctx, state.host.get(key, replica.generation)) else {
-        return Ok(());
+        return Ok(None);
     };
     let text = text_of(request);
     if text.len() < ctx as usize {
-        return Ok(());
+        return Ok(None);
     }
     match adapter.count_tokens(&text).await {
         Ok(tokens) if tokens >= u64::from(ctx) => Err(ErrorBody::new(
@@ -30,8 +35,9 @@ pub(super) async fn check(state: &AppState, pool: &PoolId, request: &EngineReque
         .pool(pool.clone())
         .hint("shorten the prompt, or raise `ctx` of the pool")
         .into()),
+        Ok(tokens) => Ok(Some(tokens)),
         // Without an answer nothing is known; the engine is asked again when the task gets its slot.
-        _ => Ok(()),
+        Err(_) => Ok(None),
     }
 }
 

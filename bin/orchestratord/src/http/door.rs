@@ -53,11 +53,13 @@ impl<'a> Asked<'a> {
 
     /// Submits, and waits until the task has its slot.
     pub(super) async fn begin(self, request: EngineRequest, body: &Bytes) -> Result<Begun, ApiError> {
-        context::check(self.state, &self.pool, &request).await?;
+        let tokens_in = context::check(self.state, &self.pool, &request).await?;
         let task = self.state.dispatch.submit(TaskSpec {
             task_id: None,
             fingerprint: Sha256::digest(body).into(),
             owner: tasks::owner(self.caller),
+            caller: self.caller.id(None),
+            tokens_in,
             model: self.model.to_owned(),
             request,
             priority: Priority::Interactive,

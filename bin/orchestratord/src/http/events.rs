@@ -14,7 +14,7 @@ use bytes::Bytes;
 use dispatch::{QueuePlace, Task};
 use http::{HeaderMap, Uri};
 use task_log::{Entry, Follower, Position};
-use wire::event::{End, Queued, TaskMetrics, Token};
+use wire::event::{End, TaskMetrics, Token};
 use wire::{PreparationStep, TaskState};
 
 use super::error::ApiError;
@@ -67,7 +67,6 @@ struct EventStream {
     verbose: bool,
     place: QueuePlace,
     pools: tokio::sync::watch::Receiver<Arc<Vec<wire::PoolView>>>,
-    told_place: Option<Queued>,
     told_steps: Vec<PreparationStep>,
     ready: VecDeque<Bytes>,
     _open: OpenStream,
@@ -79,8 +78,8 @@ impl EventStream {
         let place = task.queue_place();
         let pools = state.pools.subscribe();
         let open = state.metrics.open_stream();
-        let (told_place, told_steps, ready) = (None, Vec::new(), VecDeque::new());
-        Self { state, task, follower, verbose, place, pools, told_place, told_steps, ready, _open: open }
+        let (told_steps, ready) = (Vec::new(), VecDeque::new());
+        Self { state, task, follower, verbose, place, pools, told_steps, ready, _open: open }
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -108,7 +107,9 @@ impl EventStream {
                     }
                     self.join_ready();
                 }
-                Some(_) = self.place.changed(), if waiting => {}
+                Some(queued) = self.place.changed(), if waiting => {
+                    self.ready.push_back(sse::frame(None, "queued", &queued));
+                }
                 Ok(()) = self.pools.changed(), if waiting => {}
                 () = tokio::time::sleep(sse::KEEPALIVE_EVERY) => return Some(sse::KEEPALIVE),
             }
@@ -116,11 +117,9 @@ impl EventStream {
     }
 
     fn tell_waiting(&mut self) {
-        let place = self.place.now();
-        if let Some(queued) = place.as_ref().filter(|_| self.told_place != place) {
-            self.ready.push_back(sse::frame(None, "queued", queued));
+        if let Some(queued) = self.place.news() {
+            self.ready.push_back(sse::frame(None, "queued", &queued));
         }
-        self.told_place = place;
         self.pools.mark_unchanged();
         let steps = tasks::preparation(&self.state, self.task.pool());
         for step in tasks::moved(&self.told_steps, &steps) {

@@ -87,9 +87,12 @@ impl Guard {
     }
 
     fn check_token(&self, headers: &HeaderMap, access: Access) -> Result<Caller, ApiError> {
-        let Some(tokens) = &self.tokens else { return Ok(Caller::local()) };
         let given = headers.get(header::AUTHORIZATION).and_then(|v| bearer(v.to_str().ok()?));
-        let Some(token) = given.or_else(|| headers.get(&API_KEY)?.to_str().ok()) else {
+        let given = given.or_else(|| headers.get(&API_KEY)?.to_str().ok());
+        let Some(tokens) = &self.tokens else {
+            return Ok(Caller::local(given.filter(|key| !key.is_empty())));
+        };
+        let Some(token) = given else {
             return Err(ErrorBody::new(ErrorCode::MissingToken, "this daemon needs a bearer token")
                 .hint("send `Authorization: Bearer <token>`")
                 .into());

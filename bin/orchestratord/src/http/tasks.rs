@@ -29,7 +29,7 @@ pub(super) async fn submit(
     let pool = resolve(&state, &request.model)?;
     let engine_request = validate::engine_request(&request, cache_prompt(&state, &pool))?;
     refuse_the_hopeless(&state, &pool)?;
-    context::check(&state, &pool, &engine_request).await?;
+    let tokens_in = context::check(&state, &pool, &engine_request).await?;
     let grace = validate::duration("detach_grace_ms", request.detach_grace_ms)?;
     let detach = match (request.priority, grace) {
         (Priority::Batch, None) => Detach::Never,
@@ -39,6 +39,8 @@ pub(super) async fn submit(
         task_id: request.task_id,
         fingerprint: Sha256::digest(&body.bytes).into(),
         owner: owner(&caller),
+        caller: caller.id(request.session_id.as_ref()),
+        tokens_in,
         model: request.model,
         request: engine_request,
         priority: request.priority,
@@ -165,15 +167,17 @@ impl From<AdmissionError> for ApiError {
             AdmissionError::UnknownModel(_) => {
                 ErrorBody::new(ErrorCode::ModelNotFound, message).param("model")
             }
-            AdmissionError::QueueFull { pool, retry_after, .. } => {
+            AdmissionError::QueueFull { pool, retry_after, .. }
+            | AdmissionError::OverShare { pool, retry_after, .. } => {
                 ErrorBody::new(ErrorCode::QueueFull, message)
                     .pool(pool)
                     .retry_after_ms(retry_after.as_millis() as u64)
             }
             AdmissionError::Conflict { .. } => ErrorBody::new(ErrorCode::Conflict, message).param("task_id"),
-            AdmissionError::DeadlineUnmet => {
-                ErrorBody::new(ErrorCode::DeadlineUnmet, message).param("deadline_ms")
-            }
+            AdmissionError::DeadlineUnmet { pool, .. } => ErrorBody::new(ErrorCode::DeadlineUnmet, message)
+                .pool(pool)
+                .param("deadline_ms")
+                .hint("give it a longer deadline_ms or fewer max_tokens, or none and watch `queued` events"),
             AdmissionError::InvalidPlacement(_) => {
                 ErrorBody::new(ErrorCode::InvalidParams, message).param("placement")
             }

@@ -116,7 +116,8 @@ impl Default for Devices {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueueConfig {
-    /// Tasks that may wait.
+    /// Tasks that may wait. While several callers come, each has an equal share of the places for
+    /// certain.
     pub capacity: u32,
     /// What happens to one more.
     pub full_policy: FullPolicy,
@@ -135,7 +136,8 @@ pub enum FullPolicy {
     /// Refuse the new task with 429.
     #[default]
     Reject,
-    /// Drop the oldest waiting batch task; refuse when there is none.
+    /// Drop a waiting batch task, the oldest of the caller with the most of them; refuse when there is
+    /// none.
     DropLru,
 }
 

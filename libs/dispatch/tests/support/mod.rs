@@ -187,6 +187,8 @@ pub(crate) fn spec(prompt: &str) -> TaskSpec {
         task_id: None,
         fingerprint: [0; 32],
         owner: owner(),
+        caller: dispatch::CallerId::key("one"),
+        tokens_in: None,
         model: "p".to_owned(),
         request: EngineRequest::Completion(CompletionRequest {
             prompt: Prompt::Text(prompt.to_owned()),

@@ -1,0 +1,40 @@
+//! What a request asks for: how long its prompt is and how much it may generate.
+
+use adapter_host::{CompletionRequest, EngineRequest, Prompt};
+use serde_json::Value;
+use wire::task::Message;
+
+use crate::estimate::Asked;
+
+impl Asked {
+    /// Of a request to a pool with `ctx` tokens of context per slot (0: unknown). `tokens_in` is
+    /// what the engine counted, where it was asked.
+    pub(crate) fn of(request: &EngineRequest, tokens_in: Option<u64>, ctx: u32) -> Self {
+        let (bytes, max_tokens) = match request {
+            EngineRequest::Completion(CompletionRequest { prompt, sampling, .. }) => {
+                let bytes = match prompt {
+                    Prompt::Text(text) => text.len(),
+                    Prompt::Messages(messages) => bytes_of(messages),
+                };
+                (bytes, sampling.max_tokens)
+            }
+            EngineRequest::Chat(chat) => {
+                let request = &chat.request;
+                (bytes_of(&request.messages), request.max_completion_tokens.or(request.max_tokens))
+            }
+        };
+        let room = (ctx > 0).then_some(ctx);
+        let at_most = max_tokens.into_iter().chain(room).min().map(u64::from);
+        Self { bytes, tokens_in, at_most }
+    }
+}
+
+fn bytes_of(messages: &[Message]) -> usize {
+    let part = |part: &Value| part["text"].as_str().map_or(0, str::len);
+    let content = |message: &Message| match &message.content {
+        Value::String(text) => text.len(),
+        Value::Array(parts) => parts.iter().map(part).sum(),
+        _ => 0,
+    };
+    messages.iter().map(content).sum()
+}

@@ -1,0 +1,331 @@
+//! What the queue promises: classes, turns, places, bounds, and that it says beforehand what it does.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const BATCH_WAIT: Duration = Duration::from_secs(30);
+
+fn queue(capacity: u32, policy: FullPolicy) -> Queue<u64> {
+    Queue::new(capacity, policy, BATCH_WAIT)
+}
+
+fn caller(n: u64) -> CallerId {
+    CallerId::key(&n.to_string())
+}
+
+fn task(of: u64, seq: u64, tokens_out: u64, now: Instant) -> Waiting<u64> {
+    let size = Size { tokens_in: 0, tokens_out };
+    Waiting { caller: caller(of), size, since: now, deadline: None, item: seq }
+}
+
+fn place(priority: Priority, seq: u64) -> Place {
+    Place { priority, seq }
+}
+
+fn add(queue: &mut Queue<u64>, priority: Priority, seq: u64) -> Result<Option<u64>, NoPlace> {
+    queue.admit(place(priority, seq), task(0, seq, 64, Instant::now()))
+}
+
+fn take(queue: &mut Queue<u64>, now: Instant) -> Option<u64> {
+    queue.take_first(now, |_| Some(())).map(|(item, ())| item)
+}
+
+fn drain(queue: &mut Queue<u64>) -> Vec<u64> {
+    std::iter::from_fn(|| take(queue, Instant::now())).collect()
+}
+
+/// ORCHD-FAIR-003
+#[test]
+fn interactive_goes_first_and_every_eighth_start_is_batch() {
+    let mut queue = queue(64, FullPolicy::Reject);
+    add(&mut queue, Priority::Batch, 0).unwrap();
+    add(&mut queue, Priority::Batch, 1).unwrap();
+    for seq in 2..20 {
+        add(&mut queue, Priority::Interactive, seq).unwrap();
+    }
+    let order = drain(&mut queue);
+    let at = |seq| order.iter().position(|taken| *taken == seq).unwrap();
+    assert_eq!((at(0), at(1)), (7, 15), "{order:?}");
+}
+
+/// ORCHD-FAIR-003
+#[test]
+fn a_batch_task_that_waited_long_goes_as_soon_as_it_is_owed_anything() {
+    let mut queue = queue(64, FullPolicy::Reject);
+    let now = Instant::now();
+    queue.admit(place(Priority::Batch, 0), task(0, 0, 1_000, now)).unwrap();
+    for seq in 1..9 {
+        queue.admit(place(Priority::Interactive, seq), task(0, seq, 64, now)).unwrap();
+    }
+    assert_eq!(take(&mut queue, now + BATCH_WAIT), Some(1));
+    assert_eq!(take(&mut queue, now + BATCH_WAIT), Some(0));
+}
+
+/// ORCHD-FAIR-001
+#[test]
+fn callers_take_turns_however_many_tasks_one_of_them_has() {
+    let mut queue = queue(64, FullPolicy::Reject);
+    for seq in 0..20 {
+        queue.admit(place(Priority::Interactive, seq), task(0, seq, 64, Instant::now())).unwrap();
+    }
+    for seq in 20..23 {
+        queue.admit(place(Priority::Interactive, seq), task(1, seq, 64, Instant::now())).unwrap();
+    }
+    let order = drain(&mut queue);
+    assert_eq!(order[..7], [0, 20, 1, 21, 2, 22, 3]);
+}
+
+/// ORCHD-FAIR-001
+#[test]
+fn turns_are_weighed_by_tokens() {
+    let mut queue = queue(200, FullPolicy::Reject);
+    for seq in 0..10 {
+        queue.admit(place(Priority::Interactive, seq), task(0, seq, 640, Instant::now())).unwrap();
+    }
+    for seq in 10..110 {
+        queue.admit(place(Priority::Interactive, seq), task(1, seq, 64, Instant::now())).unwrap();
+    }
+    let order = drain(&mut queue);
+    let large = order[..44].iter().filter(|seq| **seq < 10).count();
+    assert_eq!(large, 4, "ten small ones for each large one: {order:?}");
+}
+
+/// ORCHD-FAIR-002
+#[test]
+fn a_caller_that_was_charged_too_little_waits_for_it() {
+    let mut queue = queue(64, FullPolicy::Reject);
+    for seq in 0..6 {
+        queue.admit(place(Priority::Interactive, seq), task(seq % 2, seq, 64, Instant::now())).unwrap();
+    }
+    assert_eq!((take(&mut queue, Instant::now()), take(&mut queue, Instant::now())), (Some(0), Some(1)));
+    let (charged, real) = (Size { tokens_in: 0, tokens_out: 64 }, Size { tokens_in: 0, tokens_out: 640 });
+    queue.settle(Priority::Interactive, &caller(0), charged, real);
+    assert_eq!(drain(&mut queue), [3, 5, 2, 4]);
+}
+
+/// ORCHD-FAIR-004
+#[test]
+fn a_caller_that_is_alone_has_every_place() {
+    let mut queue = queue(4, FullPolicy::Reject);
+    for seq in 0..4 {
+        add(&mut queue, Priority::Interactive, seq).unwrap();
+    }
+    assert_eq!(add(&mut queue, Priority::Interactive, 4), Err(NoPlace::Full));
+}
+
+/// ORCHD-FAIR-004
+#[test]
+fn a_flood_leaves_the_places_of_those_that_came_lately() {
+    let mut queue = queue(8, FullPolicy::Reject);
+    let now = Instant::now();
+    let mut admit =
+        |of, seq, at| queue.admit(place(Priority::Interactive, seq), task(of, seq, 64, at)).map(|_| ());
+    admit(1, 0, now).unwrap();
+    let flood: Vec<_> = (1..9).map(|seq| admit(0, seq, now)).collect();
+    assert_eq!(flood.iter().filter(|place| place.is_ok()).count(), 4);
+    assert_eq!(flood[4], Err(NoPlace::OverShare { held: 4 }));
+    for seq in 10..13 {
+        admit(1, seq, now).unwrap();
+    }
+    assert_eq!(admit(1, 13, now), Err(NoPlace::Full));
+    let much_later = now + Duration::from_secs(61);
+    assert_eq!(take(&mut queue, now), Some(0));
+    let alone = queue.admit(place(Priority::Interactive, 14), task(0, 14, 64, much_later));
+    assert_eq!(alone, Ok(None), "who has not come for long leaves its places");
+}
+
+/// ORCHD-FAIR-005
+#[test]
+fn a_full_queue_drops_a_batch_task_of_the_caller_with_the_most_or_refuses() {
+    let mut dropping = queue(3, FullPolicy::DropLru);
+    let now = Instant::now();
+    for (of, seq) in [(7, 0), (8, 1), (8, 2)] {
+        dropping.admit(place(Priority::Batch, seq), task(of, seq, 64, now)).unwrap();
+    }
+    assert_eq!(add(&mut dropping, Priority::Interactive, 3), Ok(Some(1)));
+    assert_eq!(add(&mut dropping, Priority::Interactive, 4), Ok(Some(0)));
+    assert_eq!(add(&mut dropping, Priority::Interactive, 5), Ok(Some(2)));
+    assert_eq!(add(&mut dropping, Priority::Interactive, 6), Err(NoPlace::Full));
+    let mut refusing = queue(1, FullPolicy::Reject);
+    add(&mut refusing, Priority::Batch, 0).unwrap();
+    assert_eq!(add(&mut refusing, Priority::Interactive, 1), Err(NoPlace::Full));
+}
+
+#[test]
+fn a_task_that_cannot_run_now_does_not_hold_up_the_ones_behind_it() {
+    let mut queue = queue(16, FullPolicy::Reject);
+    for seq in 0..3 {
+        add(&mut queue, Priority::Interactive, seq).unwrap();
+    }
+    let taken = queue.take_first(Instant::now(), |seq| (*seq > 0).then_some(()));
+    assert_eq!(taken.map(|(seq, ())| seq), Some(1));
+    assert_eq!(drain(&mut queue), [0, 2]);
+}
+
+/// ORCHD-GATE-002
+#[test]
+fn a_task_put_back_goes_first_and_pays_once() {
+    let mut queue = queue(4, FullPolicy::Reject);
+    for seq in 0..4 {
+        let waiting = task(seq % 2, seq, 64, Instant::now());
+        queue.admit(place(Priority::Interactive, seq), waiting).unwrap();
+    }
+    assert_eq!(take(&mut queue, Instant::now()), Some(0));
+    queue.put_back(place(Priority::Interactive, 0), task(0, 0, 64, Instant::now())).unwrap();
+    assert_eq!(drain(&mut queue), [0, 1, 2, 3]);
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Admit { of: u64, batch: bool, tokens: u64, deadline_s: Option<u64> },
+    Take { only_even: bool },
+    PutBack,
+    Remove(u64),
+    Expire(u64),
+    Settle { of: u64, real: u64 },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let deadline = proptest::option::weighted(0.2, 0..60_u64);
+    prop_oneof![
+        6 => (0..4_u64, any::<bool>(), 1..2_000_u64, deadline)
+            .prop_map(|(of, batch, tokens, deadline_s)| Act::Admit { of, batch, tokens, deadline_s }),
+        4 => any::<bool>().prop_map(|only_even| Act::Take { only_even }),
+        1 => Just(Act::PutBack),
+        1 => (0..60_u64).prop_map(Act::Remove),
+        1 => (0..60_u64).prop_map(Act::Expire),
+        1 => (0..4_u64, 0..4_000_u64).prop_map(|(of, real)| Act::Settle { of, real }),
+    ]
+}
+
+/// A queue and everything that went in and came out of it.
+struct Play {
+    queue: Queue<u64>,
+    start: Instant,
+    places: std::collections::BTreeMap<u64, (Priority, Waiting<u64>)>,
+    taken: Vec<u64>,
+    left: Vec<u64>,
+    over: usize,
+}
+
+impl Play {
+    fn act(&mut self, seq: u64, act: &Act) -> Result<(), TestCaseError> {
+        match *act {
+            Act::Admit { of, batch, tokens, deadline_s } => {
+                let priority = if batch { Priority::Batch } else { Priority::Interactive };
+                let deadline = deadline_s.map(|s| self.start + Duration::from_secs(s));
+                let make = || Waiting { deadline, ..task(of, seq, tokens, self.start) };
+                if let Ok(dropped) = self.queue.admit(place(priority, seq), make()) {
+                    self.left.extend(dropped);
+                    self.places.insert(seq, (priority, make()));
+                }
+            }
+            Act::Take { only_even } => {
+                let expected = self.queue.order().next().map(|(seq, _)| seq);
+                let offer = |seq: &u64| (!only_even || seq.is_multiple_of(2)).then_some(());
+                let taken = self.queue.take_first(self.start, offer).map(|(seq, ())| seq);
+                if !only_even {
+                    prop_assert_eq!(taken, expected, "what goes is what was said");
+                }
+                self.taken.extend(taken);
+            }
+            Act::PutBack => {
+                if let Some((seq, (priority, waiting))) =
+                    self.taken.pop().and_then(|seq| Some((seq, self.places.get(&seq)?)))
+                {
+                    let again = Waiting { caller: waiting.caller.clone(), item: seq, ..*waiting };
+                    self.queue.put_back(place(*priority, seq), again).unwrap();
+                    self.over += 1;
+                }
+            }
+            Act::Remove(seq) => {
+                if let Some((priority, _)) = self.places.get(&seq) {
+                    self.left.extend(self.queue.remove(place(*priority, seq)));
+                }
+            }
+            Act::Expire(s) => {
+                self.left.extend(self.queue.take_expired(self.start + Duration::from_secs(s)));
+            }
+            Act::Settle { of, real } => {
+                let size = |tokens_out| Size { tokens_in: 0, tokens_out };
+                self.queue.settle(Priority::Interactive, &caller(of), size(64), size(real));
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
+
+    /// ORCHD-FAIR-006
+    #[test]
+    fn the_bound_holds_every_task_leaves_once_and_the_order_said_is_the_order_taken(
+        acts in proptest::collection::vec(act(), 0..120),
+        drop_lru: bool,
+    ) {
+        let policy = if drop_lru { FullPolicy::DropLru } else { FullPolicy::Reject };
+        let mut play = Play {
+            queue: queue(8, policy), start: Instant::now(), places: Default::default(),
+            taken: Vec::new(), left: Vec::new(), over: 0,
+        };
+        for (seq, act) in (0..).zip(&acts) {
+            play.act(seq, act)?;
+            prop_assert!(play.queue.len() <= 8 + play.over);
+            prop_assert_eq!(play.queue.len() + play.left.len() + play.taken.len(), play.places.len());
+            prop_assert_eq!(play.queue.order().count(), play.queue.len());
+        }
+        let Play { mut queue, mut left, taken, places, .. } = play;
+        left.extend(taken);
+        left.extend(queue.close());
+        left.sort_unstable();
+        prop_assert!(left.iter().eq(places.keys()));
+        prop_assert_eq!(queue.next_deadline(), None);
+        prop_assert_eq!(queue.total(), Size::default());
+    }
+
+    /// ORCHD-FAIR-003: no starvation, whatever the sizes: under a flood that never ends, of both
+    /// classes and from other callers, every task goes after a bounded amount of others' work.
+    #[test]
+    fn nobody_starves(mine in 1..4_000_u64, theirs in 1..4_000_u64, callers in 1..6_u64, batch: bool) {
+        let mut queue = queue(64, FullPolicy::Reject);
+        let now = Instant::now();
+        let priority = if batch { Priority::Batch } else { Priority::Interactive };
+        queue.admit(place(priority, 0), task(99, 0, mine, now)).unwrap();
+        let (mut seq, mut work) = (1, 0);
+        loop {
+            for of in 0..callers {
+                for priority in [Priority::Interactive, Priority::Batch] {
+                    let _either_way = queue.admit(place(priority, seq), task(of, seq, theirs, now));
+                    seq += 1;
+                }
+            }
+            match take(&mut queue, now) {
+                Some(0) => break,
+                Some(_) => work += theirs,
+                None => prop_assert!(false, "a queue with tasks gives one"),
+            }
+            // Its own turn after everybody's equal share, and for batch eight times that.
+            let turn = (mine + 16 + theirs) * (callers + 1);
+            prop_assert!(work <= turn * if batch { 9 } else { 2 } + 9 * theirs, "{} after {}", work, turn);
+        }
+    }
+
+    /// ORCHD-FAIR-006
+    #[test]
+    fn the_same_input_gives_the_same_order(acts in proptest::collection::vec(act(), 0..80)) {
+        let start = Instant::now();
+        let play = || {
+            let mut play = Play {
+                queue: queue(16, FullPolicy::Reject), start, places: Default::default(),
+                taken: Vec::new(), left: Vec::new(), over: 0,
+            };
+            for (seq, act) in (0..).zip(&acts) {
+                play.act(seq, act)?;
+            }
+            Ok::<_, TestCaseError>((play.taken, play.queue.close()))
+        };
+        prop_assert_eq!(play()?, play()?);
+    }
+}
