@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::PoolList;
-use wire::{ErrorBody, ErrorEnvelope, PoolId, PoolView};
+use wire::{ErrorBody, ErrorEnvelope, OperationId, OperationKind, OperationView, PoolId, PoolView};
 
 /// The views are refreshed this often: progress that a person watches moves about once a second.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -50,7 +53,7 @@ pub(crate) struct PoolManagerClient {
 
 /// pool-managerd did not take an order.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PreloadError {
+pub(crate) enum OrderError {
     /// It does not answer, or not as pool-managerd does.
     #[error("pool-managerd at {url} does not answer")]
     Unreachable {
@@ -71,16 +74,41 @@ impl PoolManagerClient {
     }
 
     /// Asks for a pool to run: one that failed or was stopped tries again, one that runs goes on.
-    pub(crate) async fn preload(&self, pool: &PoolId) -> Result<PoolView, PreloadError> {
-        let unreachable = |source| PreloadError::Unreachable { url: self.endpoint.url.clone(), source };
-        let request = self.http.post(format!("{}/v2/pools/{pool}/preload", self.endpoint.url));
+    pub(crate) async fn preload(&self, pool: &PoolId) -> Result<PoolView, OrderError> {
+        self.ask(self.post(pool, "preload")).await
+    }
+
+    /// Begins an operation on a pool. What is asked for in detail depends on its kind.
+    pub(crate) async fn begin(
+        &self,
+        pool: &PoolId,
+        kind: OperationKind,
+        details: &impl Serialize,
+    ) -> Result<OperationAccepted, OrderError> {
+        self.ask(self.post(pool, kind.as_str()).json(details)).await
+    }
+
+    pub(crate) async fn operations(&self) -> Result<OperationList, OrderError> {
+        self.ask(self.http.get(format!("{}/v2/operations", self.endpoint.url))).await
+    }
+
+    pub(crate) async fn operation(&self, id: &OperationId) -> Result<OperationView, OrderError> {
+        self.ask(self.http.get(format!("{}/v2/operations/{id}", self.endpoint.url))).await
+    }
+
+    fn post(&self, pool: &PoolId, what: &str) -> reqwest::RequestBuilder {
+        self.http.post(format!("{}/v2/pools/{pool}/{what}", self.endpoint.url))
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, OrderError> {
+        let unreachable = |source| OrderError::Unreachable { url: self.endpoint.url.clone(), source };
         let request = request.bearer_auth(&self.endpoint.token).timeout(TIMEOUT);
         let answer = request.send().await.map_err(unreachable)?;
         if answer.status().is_success() {
             return answer.json().await.map_err(unreachable);
         }
         let refusal: ErrorEnvelope = answer.json().await.map_err(unreachable)?;
-        Err(PreloadError::Refused(Box::new(refusal.error)))
+        Err(OrderError::Refused(Box::new(refusal.error)))
     }
 }
 

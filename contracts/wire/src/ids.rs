@@ -105,6 +105,10 @@ id!(
     SessionId, "session id", is_token, TOKEN_RULE
 );
 id!(
+    /// An operation on a pool; a UUIDv7.
+    OperationId, "operation id", is_token, TOKEN_RULE
+);
+id!(
     /// The value of `X-Correlation-Id`.
     CorrelationId, "correlation id", is_correlation, CORRELATION_RULE
 );
@@ -137,6 +141,14 @@ impl ReplicaId {
     #[must_use]
     pub fn nth(n: u32) -> Self {
         Self(format!("r{n}"))
+    }
+}
+
+impl OperationId {
+    /// A new time-ordered id (UUIDv7).
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(uuid::Uuid::now_v7().to_string())
     }
 }
 

@@ -17,6 +17,9 @@ pub struct PoolView {
     /// The staged model, once it is staged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelRecord>,
+    /// What it is wanted to do.
+    #[serde(default)]
+    pub wanted: Wanted,
     /// Provisioning, in order; empty before it began.
     pub steps: Vec<PreparationStep>,
     /// Its replicas.
@@ -70,6 +73,19 @@ pub struct ReplicaError {
     pub remedy: Option<String>,
     /// The engine's last lines.
     pub log_tail: Vec<String>,
+}
+
+/// What a pool is wanted to do. Its replicas' phases follow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Wanted {
+    /// To serve.
+    #[default]
+    Running,
+    /// To take nothing new, and to be stopped when what ran has ended.
+    Drained,
+    /// To be stopped.
+    Stopped,
 }
 
 /// Where a replica stands.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use wire::Seed;
 use wire::event::{End, FinishReason, Receipt, StreamError};
-use wire::{EngineChunk, ErrorCode, TaskState};
+use wire::{EngineChunk, ErrorCode, ReplicaKey, TaskState};
 
 /// How a task ends.
 #[derive(Debug)]
@@ -97,6 +97,13 @@ impl Failure {
 
     pub(crate) fn engine_lost(reason: &str) -> Self {
         Self::new(ErrorCode::EngineLost, format!("the engine was lost: {reason}; submit the task again"))
+    }
+
+    pub(crate) fn draining(replica: &ReplicaKey) -> Self {
+        Self::new(
+            ErrorCode::PoolDraining,
+            format!("{replica} was drained and its deadline passed before the task ended; submit it again"),
+        )
     }
 
     pub(crate) fn dropped(retry_after: Duration) -> Self {

@@ -41,6 +41,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     let generation = lease.generation();
     count_placement(&core, decision.outcome);
     let verdict = attempt(&shared, &core, &lease, decision.words).await;
+    let drains = lease.drains();
     drop(lease);
     let distrust = || core.pool.suspect(&key, generation, Instant::now() + shared.limits.suspect_for);
     match verdict {
@@ -49,6 +50,11 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
         Verdict::NotBegun => {
             distrust();
             again(&shared, &core);
+        }
+        Verdict::Lost { reason, .. } if drains => {
+            tracing::info!(task = %core.id, replica = %key, %reason, "the drain of its replica cut a task off");
+            let failure = Failure::draining(&key);
+            after_loss(&shared, &core, "its replica was drained", failure);
         }
         Verdict::Lost { reason, failure } => {
             distrust();

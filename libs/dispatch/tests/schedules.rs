@@ -115,6 +115,14 @@ async fn finish(
         engine.script.lock().unwrap().clear();
         lives[n as usize] += 1;
         world.up(n, lives[n as usize], SLOTS, engine);
+        // A life that drained keeps what hangs on it, until its engine is gone as well.
+        for before in 1..lives[n as usize] {
+            world.registry.apply(registry::Event::Down {
+                key: key(n),
+                generation: before,
+                reason: "its engine ended".to_owned(),
+            });
+        }
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     for task in tasks {

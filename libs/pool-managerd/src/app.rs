@@ -1,6 +1,5 @@
 //! The composition: lock, reconcile, listen, one task per replica, and an orderly end.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -15,15 +14,12 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wire::config::PoolConfig;
-use wire::{ReplicaId, ReplicaKey};
 
-use crate::board::{Board, Seat};
 use crate::http::{Api, router, serve};
+use crate::manager::Manager;
 use crate::metrics::Metrics;
-use crate::orders::Commander;
 use crate::reconcile::{Leftovers, reconcile};
 use crate::record::RunDir;
-use crate::replica::Replica;
 use crate::shared::Shared;
 use crate::{InheritedEnv, Prepare, Timings, Token, durable};
 
@@ -64,7 +60,8 @@ pub struct App;
 pub struct Running {
     addr: SocketAddr,
     token: Token,
-    replicas: TaskTracker,
+    /// Replicas and operations.
+    tasks: TaskTracker,
     api: TaskTracker,
     shutdown: CancellationToken,
     hurry: CancellationToken,
@@ -167,11 +164,13 @@ impl App {
             metrics: Metrics::new(),
         });
         let shutdown = CancellationToken::new();
-        let board = Arc::new(Board::new(&pools));
-        let (commanders, replicas) = supervise(&pools, &shared, &board, &shutdown, leftovers);
         let hurry = shared.hurry.clone();
-        let routes =
-            router(Api { board, commanders: Arc::new(commanders), shared, token: config.token.clone() });
+        let manager = Manager::new(shared, shutdown.clone());
+        for pool in &pools {
+            manager.add(pool, &mut leftovers.survivors);
+        }
+        let tasks = manager.tasks().clone();
+        let routes = router(Api { manager, token: config.token.clone() });
         let api = TaskTracker::new();
         api.spawn(serve(listener, routes, shutdown.clone()));
         api.close();
@@ -179,7 +178,7 @@ impl App {
         Ok(Running {
             addr,
             token: config.token,
-            replicas,
+            tasks,
             api,
             shutdown,
             hurry,
@@ -206,7 +205,8 @@ impl Running {
     /// and a little.
     pub async fn shutdown(self) {
         self.shutdown.cancel();
-        self.replicas.wait().await;
+        self.tasks.close();
+        self.tasks.wait().await;
         self.api.wait().await;
     }
 
@@ -227,31 +227,6 @@ impl Running {
         }
         ended.await;
     }
-}
-
-fn supervise(
-    pools: &[Arc<PoolConfig>],
-    shared: &Arc<Shared>,
-    board: &Arc<Board>,
-    shutdown: &CancellationToken,
-    mut leftovers: Leftovers,
-) -> (HashMap<String, Commander>, TaskTracker) {
-    let tasks = TaskTracker::new();
-    let mut commanders = HashMap::new();
-    for pool in pools {
-        let commander = Commander::new();
-        for id in (0..pool.replicas).map(ReplicaId::nth) {
-            let key = ReplicaKey { pool: pool.id.clone(), replica: id.clone() };
-            let seat = Seat::new(Arc::clone(board), pool.id.clone(), id);
-            let orders = commander.subscribe(shutdown.clone());
-            let survivor = leftovers.survivors.remove(&key);
-            let replica = Replica::new(Arc::clone(shared), Arc::clone(pool), key, seat, orders);
-            tasks.spawn(replica.supervise(survivor));
-        }
-        commanders.insert(pool.id.to_string(), commander);
-    }
-    tasks.close();
-    (commanders, tasks)
 }
 
 fn ground(runtime_dir: &Path, who: Option<&str>, pools: &[Arc<PoolConfig>]) -> Result<Ground, StartError> {

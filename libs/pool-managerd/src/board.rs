@@ -3,27 +3,33 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::config::PoolConfig;
 use wire::pool::{PoolList, ReplicaError};
 use wire::{
     ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaView, StepKind, StepStatus,
+    Wanted,
 };
 
 /// All pools, in the order of the config.
 #[derive(Debug)]
 pub(crate) struct Board {
-    pools: Vec<PoolEntry>,
+    pools: Mutex<Vec<Arc<PoolEntry>>>,
+    /// Counts changes, for those who wait for one.
+    changed: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct PoolEntry {
-    config: Arc<PoolConfig>,
+    id: PoolId,
     state: Mutex<PoolState>,
 }
 
 #[derive(Debug)]
 struct PoolState {
+    config: Arc<PoolConfig>,
+    wanted: Wanted,
     steps: Vec<PreparationStep>,
     model: Option<ModelRecord>,
     replicas: Vec<ReplicaState>,
@@ -32,7 +38,7 @@ struct PoolState {
 /// One replica, as its task last said.
 #[derive(Debug)]
 pub(crate) struct ReplicaState {
-    pub(crate) id: ReplicaId,
+    id: ReplicaId,
     phase: Phase,
     since: Instant,
     pub(crate) engine_version: Option<String>,
@@ -43,6 +49,10 @@ pub(crate) struct ReplicaState {
     pub(crate) failures: u32,
     pub(crate) next_attempt: Option<Instant>,
     pub(crate) last_error: Option<ReplicaError>,
+    /// The last request to run that it has followed.
+    pub(crate) request: u64,
+    /// Generations that the end of its last drain cut off.
+    pub(crate) cut_off: u32,
 }
 
 impl ReplicaState {
@@ -59,7 +69,13 @@ impl ReplicaState {
             failures: 0,
             next_attempt: None,
             last_error: None,
+            request: 0,
+            cut_off: 0,
         }
+    }
+
+    pub(crate) fn stands(&self) -> Phase {
+        self.phase
     }
 
     pub(crate) fn phase(&mut self, phase: Phase) {
@@ -95,28 +111,64 @@ impl ReplicaState {
 }
 
 impl Board {
-    pub(crate) fn new(pools: &[Arc<PoolConfig>]) -> Self {
-        let entry = |config: &Arc<PoolConfig>| PoolEntry {
+    pub(crate) fn new() -> Self {
+        Self { pools: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+
+    /// Adds a pool, with the replicas of its configuration.
+    pub(crate) fn add(&self, config: &Arc<PoolConfig>) {
+        let state = PoolState {
             config: Arc::clone(config),
-            state: Mutex::new(PoolState {
-                steps: Vec::new(),
-                model: None,
-                replicas: (0..config.replicas).map(ReplicaId::nth).map(ReplicaState::new).collect(),
-            }),
+            wanted: Wanted::Running,
+            steps: Vec::new(),
+            model: None,
+            replicas: (0..config.replicas).map(ReplicaId::nth).map(ReplicaState::new).collect(),
         };
-        Self { pools: pools.iter().map(entry).collect() }
+        self.lock().push(Arc::new(PoolEntry { id: config.id.clone(), state: Mutex::new(state) }));
+        self.wake();
+    }
+
+    /// A replica's place on the board; `None` where there is none.
+    pub(crate) fn seat(self: &Arc<Self>, pool: &PoolId, replica: &ReplicaId) -> Option<Seat> {
+        let entry = self.pool(pool)?;
+        Some(Seat { board: Arc::clone(self), pool: entry, replica: replica.clone() })
     }
 
     pub(crate) fn list(&self) -> PoolList {
-        PoolList { pools: self.pools.iter().map(PoolEntry::view).collect() }
+        PoolList { pools: self.lock().iter().map(|pool| pool.view()).collect() }
     }
 
-    pub(crate) fn view(&self, id: &str) -> Option<PoolView> {
-        self.pools.iter().find(|p| p.config.id.as_str() == id).map(PoolEntry::view)
+    pub(crate) fn view(&self, id: &PoolId) -> Option<PoolView> {
+        self.pool(id).map(|pool| pool.view())
     }
 
-    fn pool(&self, id: &PoolId) -> Option<&PoolEntry> {
-        self.pools.iter().find(|p| p.config.id == *id)
+    pub(crate) fn wanted(&self, id: &PoolId, wanted: Wanted) {
+        if let Some(pool) = self.pool(id) {
+            pool.lock().wanted = wanted;
+            self.wake();
+        }
+    }
+
+    /// Looks at every replica of a pool; none where there is no such pool.
+    pub(crate) fn replicas<T>(&self, id: &PoolId, look: impl Fn(&ReplicaState) -> T) -> Vec<T> {
+        self.pool(id).map_or_else(Vec::new, |pool| pool.lock().replicas.iter().map(look).collect())
+    }
+
+    /// Wakes on every change. The number only grows; it means nothing else.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn wake(&self) {
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    fn pool(&self, id: &PoolId) -> Option<Arc<PoolEntry>> {
+        self.lock().iter().find(|pool| pool.id == *id).map(Arc::clone)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<PoolEntry>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,10 +181,11 @@ impl PoolEntry {
         let state = self.lock();
         let now = Instant::now();
         PoolView {
-            id: self.config.id.clone(),
-            aliases: self.config.aliases.clone(),
-            model_ref: self.config.model.clone(),
+            id: self.id.clone(),
+            aliases: state.config.aliases.clone(),
+            model_ref: state.config.model.clone(),
             model: state.model.clone(),
+            wanted: state.wanted,
             steps: state.steps.clone(),
             replicas: state.replicas.iter().map(|r| r.view(now)).collect(),
         }
@@ -143,28 +196,20 @@ impl PoolEntry {
 #[derive(Debug, Clone)]
 pub(crate) struct Seat {
     board: Arc<Board>,
-    pool: PoolId,
+    pool: Arc<PoolEntry>,
     replica: ReplicaId,
 }
 
 impl Seat {
-    pub(crate) fn new(board: Arc<Board>, pool: PoolId, replica: ReplicaId) -> Self {
-        Self { board, pool, replica }
-    }
-
     /// Changes the replica's state.
     pub(crate) fn update(&self, change: impl FnOnce(&mut ReplicaState)) {
-        if let Some(pool) = self.board.pool(&self.pool)
-            && let Some(replica) = pool.lock().replicas.iter_mut().find(|r| r.id == self.replica)
-        {
-            change(replica);
-        }
+        self.pool.lock().replicas.iter_mut().find(|r| r.id == self.replica).map(change).unwrap_or_default();
+        self.board.wake();
     }
 
     /// Adds a step, or replaces the one with the same id.
     pub(crate) fn step(&self, step: PreparationStep) {
-        let Some(pool) = self.board.pool(&self.pool) else { return };
-        let steps = &mut pool.lock().steps;
+        let steps = &mut self.pool.lock().steps;
         match steps.iter_mut().find(|s| s.id == step.id) {
             Some(known) => *known = step,
             None => steps.push(step),
@@ -187,7 +232,7 @@ impl Seat {
     fn warmup_id(&self) -> String {
         let first = self.replica == ReplicaId::nth(0);
         let suffix = if first { String::new() } else { format!("-{}", self.replica) };
-        format!("{}/warmup{suffix}", self.pool)
+        format!("{}/warmup{suffix}", self.pool.id)
     }
 
     /// Ends the start-up step as failed, if there is one.
@@ -218,8 +263,7 @@ impl Seat {
         status: StepStatus,
         description: Option<&str>,
     ) {
-        let Some(pool) = self.board.pool(&self.pool) else { return };
-        for step in pool.lock().steps.iter_mut().filter(|step| which(step)) {
+        for step in self.pool.lock().steps.iter_mut().filter(|step| which(step)) {
             step.status = status;
             if let Some(description) = description {
                 description.clone_into(&mut step.description);
@@ -228,12 +272,12 @@ impl Seat {
     }
 
     pub(crate) fn set_model(&self, model: Option<ModelRecord>) {
-        if let (Some(pool), Some(model)) = (self.board.pool(&self.pool), model) {
-            pool.lock().model = Some(model);
+        if let Some(model) = model {
+            self.pool.lock().model = Some(model);
         }
     }
 
     pub(crate) fn model(&self) -> Option<ModelRecord> {
-        self.board.pool(&self.pool)?.lock().model.clone()
+        self.pool.lock().model.clone()
     }
 }

@@ -69,6 +69,17 @@ impl EngineClient {
         Ok(Props { slots: answer.total_slots, ctx })
     }
 
+    /// Slots that generate now.
+    pub(crate) async fn busy_slots(&self, limit: Duration) -> Result<u32, String> {
+        #[derive(Deserialize)]
+        struct Slot {
+            is_processing: bool,
+        }
+        let slots: Vec<Slot> = understood(self.ask(Method::GET, "/slots", Bytes::new(), limit).await?)?;
+        let busy = slots.iter().filter(|slot| slot.is_processing).count();
+        Ok(u32::try_from(busy).unwrap_or(u32::MAX))
+    }
+
     /// One real token. The text is not looked at: a model may begin with anything.
     pub(crate) async fn complete_one_token(&self, limit: Duration) -> Result<(), String> {
         #[derive(Deserialize)]

@@ -1,65 +1,138 @@
-//! What a pool is wanted to do. Desired state is data; the replicas' tasks follow it.
+//! What a replica is wanted to do. Desired state is data; the replica's task follows it and decides
+//! itself how.
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The desired state of one pool.
+/// What a replica is wanted to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Desired {
-    run: bool,
-    /// Counts requests to run, so that a failed replica notices a new one.
-    request: u64,
+pub(crate) enum Want {
+    Run,
+    /// Take nothing new, finish what runs, then stop; what runs at this time is cut off.
+    Drain(Instant),
+    Stop,
 }
 
-/// Gives orders to all replicas of a pool.
-#[derive(Debug)]
+/// Why a replica that runs is to run no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    Drain(Instant),
+    Stop,
+    /// The manager shuts down.
+    Leave,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Desired {
+    want: Want,
+    /// Counts requests to run, so that a failed replica notices a new one.
+    request: u64,
+    /// Counts requests to forget earlier losses.
+    resets: u64,
+}
+
+/// Gives orders to one replica.
+#[derive(Debug, Clone)]
 pub(crate) struct Commander(watch::Sender<Desired>);
 
-/// Receives them in one replica.
+/// Receives them in the replica.
 #[derive(Debug, Clone)]
 pub(crate) struct Orders {
     desired: watch::Receiver<Desired>,
+    resets_seen: u64,
     shutdown: CancellationToken,
 }
 
 impl Commander {
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Desired { run: true, request: 0 }))
+        Self(watch::Sender::new(Desired { want: Want::Run, request: 0, resets: 0 }))
     }
 
-    pub(crate) fn run(&self) {
-        self.0.send_modify(|d| *d = Desired { run: true, request: d.request + 1 });
+    /// Returns the number of this request: what the replica shows with a lower one came before.
+    pub(crate) fn run(&self) -> u64 {
+        self.0.send_modify(|d| {
+            d.want = Want::Run;
+            d.request += 1;
+        });
+        self.0.borrow().request
     }
 
     pub(crate) fn stop(&self) {
-        self.0.send_modify(|d| d.run = false);
+        self.0.send_modify(|d| d.want = Want::Stop);
+    }
+
+    pub(crate) fn drain(&self, until: Instant) {
+        self.0.send_modify(|d| d.want = Want::Drain(until));
+    }
+
+    /// Forgets earlier losses, and asks anew.
+    pub(crate) fn reset(&self) {
+        self.0.send_modify(|d| {
+            d.resets += 1;
+            d.request += 1;
+        });
     }
 
     pub(crate) fn subscribe(&self, shutdown: CancellationToken) -> Orders {
-        Orders { desired: self.0.subscribe(), shutdown }
+        Orders { desired: self.0.subscribe(), resets_seen: 0, shutdown }
     }
 }
 
 impl Orders {
-    /// Waits until the pool shall run; `false` at shutdown.
+    /// Waits until the replica shall run; `false` at shutdown.
     pub(crate) async fn wanted(&mut self) -> bool {
-        self.wait_for(|d| d.run).await
+        self.wait_for(|d| d.want == Want::Run).await
     }
 
-    /// Waits until the pool shall not run, or the manager shuts down.
+    /// Waits until the replica shall not run, or the manager shuts down.
     pub(crate) async fn unwanted(&mut self) {
-        self.wait_for(|d| !d.run).await;
+        self.wait_for(|d| d.want != Want::Run).await;
     }
 
-    /// Waits until somebody asks anew for the pool to run, or to stop, or the manager shuts down.
+    /// As [`unwanted`](Self::unwanted), and says how it is to end.
+    pub(crate) async fn turned(&mut self) -> Turn {
+        self.unwanted().await;
+        match self.desired.borrow().want {
+            _ if self.shutting_down() => Turn::Leave,
+            Want::Drain(until) => Turn::Drain(until),
+            // A closed channel leaves the last order in place; nobody gives orders any more.
+            Want::Stop | Want::Run => Turn::Stop,
+        }
+    }
+
+    /// Waits until the replica shall do anything but drain, or the manager shuts down.
+    pub(crate) async fn not_to_drain(&mut self) {
+        self.wait_for(|d| !matches!(d.want, Want::Drain(_))).await;
+    }
+
+    /// Waits until somebody asks anew for the replica to run, or to stop, or the manager shuts down.
     pub(crate) async fn asked_anew(&mut self) {
         let before = *self.desired.borrow_and_update();
-        self.wait_for(|d| d.request != before.request || !d.run).await;
+        self.wait_for(|d| d.request != before.request || d.want != Want::Run).await;
     }
 
-    /// Whether the pool shall run now.
+    /// Waits until earlier losses are to be forgotten, or the replica shall not run. Whoever hears of
+    /// it asks with [`take_reset`](Self::take_reset).
+    pub(crate) async fn reset(&mut self) {
+        let seen = self.resets_seen;
+        self.wait_for(|d| d.resets != seen || d.want != Want::Run).await;
+    }
+
+    /// Whether earlier losses are to be forgotten; says so once.
+    pub(crate) fn take_reset(&mut self) -> bool {
+        let resets = self.desired.borrow().resets;
+        std::mem::replace(&mut self.resets_seen, resets) != resets
+    }
+
+    /// The number of the last request to run.
+    pub(crate) fn request(&self) -> u64 {
+        self.desired.borrow().request
+    }
+
+    /// Whether the replica shall run now.
     pub(crate) fn are_to_run(&self) -> bool {
-        self.desired.borrow().run && !self.shutting_down()
+        self.desired.borrow().want == Want::Run && !self.shutting_down()
     }
 
     pub(crate) fn shutting_down(&self) -> bool {
@@ -92,15 +165,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stopped_pool_waits_and_a_shutdown_ends_the_wait() {
+    async fn a_stopped_replica_waits_and_a_shutdown_ends_the_wait() {
         let commander = Commander::new();
         let shutdown = CancellationToken::new();
         let mut orders = commander.subscribe(shutdown.clone());
         commander.stop();
-        orders.unwanted().await;
+        assert_eq!(orders.turned().await, Turn::Stop);
         let mut waiting = Box::pin(orders.wanted());
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
         shutdown.cancel();
         assert!(!waiting.await);
+        assert_eq!(orders.turned().await, Turn::Leave);
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_heard_once_even_when_it_came_before_anybody_listened() {
+        let commander = Commander::new();
+        let mut orders = commander.subscribe(CancellationToken::new());
+        commander.reset();
+        orders.reset().await;
+        assert!(orders.take_reset());
+        assert!(!orders.take_reset());
+        let mut waiting = Box::pin(orders.reset());
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     }
 }

@@ -56,9 +56,13 @@ impl Serving {
         }
     }
 
-    /// Probes, publishes and watches. `loading` is given back when the engine has loaded.
+    /// Probes, publishes and watches. `loading` is given back when the engine has loaded. Once it has
+    /// been published, another call only watches.
     pub(crate) async fn run(&mut self, life: &mut Life, loading: Option<SemaphorePermit<'_>>) -> Fault {
         let client = EngineClient::new(life.record.port, life.api_key.clone());
+        if self.ready.is_some() {
+            return self.watch(life, &client).await;
+        }
         let (version, pid, url) =
             (life.record.prepared.engine_version.clone(), life.engine.pid(), life.url());
         let generation = life.record.generation;
@@ -373,9 +377,10 @@ mod tests {
     async fn a_publication_that_was_given_up_is_over_before_the_claim_is_withdrawn() {
         let dir = tempfile::tempdir().unwrap();
         let pool = Arc::new(PoolConfig::haiku());
-        let board = Arc::new(Board::new(std::slice::from_ref(&pool)));
+        let board = Arc::new(Board::new());
+        board.add(&pool);
         let key = ReplicaKey { pool: pool.id.clone(), replica: ReplicaId::nth(0) };
-        let seat = Seat::new(Arc::clone(&board), pool.id.clone(), ReplicaId::nth(0));
+        let seat = board.seat(&pool.id, &ReplicaId::nth(0)).unwrap();
         let mut life = life(&pool, dir.path());
         let mut serving = Serving::new(shared(dir.path()), seat, key.clone(), pool.kind);
         life.record.handoff = Some(serving.claim(&life, Props { slots: None, ctx: None }));

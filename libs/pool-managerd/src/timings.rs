@@ -22,6 +22,11 @@ pub struct Timings {
     pub liveness_timeout: Duration,
     /// So many failed probes in a row make an engine hung.
     pub liveness_fall: u32,
+    /// A draining engine must have no busy slot for this long before it ends: longer than anybody
+    /// needs to see that its handoff says `draining`.
+    pub drain_settle: Duration,
+    /// Between two looks at a draining engine's slots.
+    pub drain_poll: Duration,
     /// Between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
     /// Between two tries to write what must be on disk (a full disk recovers by itself).
@@ -57,6 +62,8 @@ impl Default for Timings {
             liveness_period: Duration::from_secs(1),
             liveness_timeout: Duration::from_secs(1),
             liveness_fall: 3,
+            drain_settle: Duration::from_millis(500),
+            drain_poll: Duration::from_millis(100),
             stop_grace: Duration::from_secs(5),
             disk_retry: Duration::from_secs(1),
             provisioning_pauses: [5, 10, 20, 40, 80, 160, 300].map(Duration::from_secs).into(),

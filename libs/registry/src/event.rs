@@ -8,7 +8,8 @@ pub enum Event {
     /// It passed a probe and takes work, or its properties changed. After a [`Event::Down`] the
     /// same generation may come up again (it was only mute); its slots are then all free.
     Up(Up),
-    /// It finishes what it has. Means nothing for a generation other than the current one.
+    /// It finishes what it has; its leases hold, even when a new generation comes up meanwhile, until
+    /// it goes down. Means nothing for a generation other than the current one.
     Draining {
         /// Which replica.
         key: ReplicaKey,
@@ -17,6 +18,15 @@ pub enum Event {
     },
     /// It is lost or stopped. Every lease of this life hears of it.
     Down {
+        /// Which replica.
+        key: ReplicaKey,
+        /// Which life.
+        generation: u64,
+        /// Why, in one sentence.
+        reason: String,
+    },
+    /// As [`Event::Down`], and nobody expects it back: it is not shown any more.
+    Gone {
         /// Which replica.
         key: ReplicaKey,
         /// Which life.

@@ -8,20 +8,34 @@ use wire::ReplicaKey;
 
 use crate::{Event, Replica, Snapshot, Up};
 
-/// Says why a life ended, once it has.
-pub(crate) type DownWatch = watch::Receiver<Option<Arc<str>>>;
+/// How the life that a slot belongs to goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Serves,
+    /// It finishes what it has.
+    Drains,
+    Over {
+        reason: Arc<str>,
+        /// It was draining when it ended.
+        drained: bool,
+    },
+}
+
+pub(crate) type StandingWatch = watch::Receiver<Standing>;
 
 /// A slot that was taken.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) life: u64,
-    pub(crate) down: DownWatch,
+    pub(crate) standing: StandingWatch,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Fold {
     shown: Arc<Snapshot>,
     lives: BTreeMap<ReplicaKey, Life>,
+    /// Lives that were draining when a new one took their place: their leases hold until they end.
+    retired: Vec<Retired>,
     next_life: u64,
 }
 
@@ -31,7 +45,25 @@ pub(crate) struct Fold {
 struct Life {
     id: u64,
     in_use: u32,
-    down: watch::Sender<Option<Arc<str>>>,
+    standing: watch::Sender<Standing>,
+}
+
+#[derive(Debug)]
+struct Retired {
+    key: ReplicaKey,
+    generation: u64,
+    life: Life,
+}
+
+impl Life {
+    fn drains(&self) -> bool {
+        matches!(*self.standing.borrow(), Standing::Drains)
+    }
+
+    fn end(self, reason: &str) {
+        let drained = self.drains();
+        self.standing.send_replace(Standing::Over { reason: reason.into(), drained });
+    }
 }
 
 impl Fold {
@@ -45,6 +77,7 @@ impl Fold {
             Event::Up(up) => self.up(up),
             Event::Draining { key, generation } => self.draining(&key, generation),
             Event::Down { key, generation, reason } => self.down(&key, generation, &reason),
+            Event::Gone { key, generation, reason } => self.gone(&key, generation, &reason),
         }
     }
 
@@ -55,19 +88,33 @@ impl Fold {
         }
         let life = self.lives.get_mut(key)?;
         life.in_use += 1;
-        let held = Held { life: life.id, down: life.down.subscribe() };
+        let held = Held { life: life.id, standing: life.standing.subscribe() };
         self.recount(key);
         Some(held)
     }
 
     /// Returns whether the slot belonged to the life that is up now.
     pub(crate) fn free_slot(&mut self, key: &ReplicaKey, life: u64) -> bool {
+        if let Some(at) = self.retired.iter().position(|retired| retired.life.id == life) {
+            self.retired[at].life.in_use = self.retired[at].life.in_use.saturating_sub(1);
+            if self.retired[at].life.in_use == 0 {
+                self.retired.swap_remove(at);
+            }
+            return false;
+        }
         let Some(current) = self.lives.get_mut(key).filter(|current| current.id == life) else {
             return false;
         };
         current.in_use = current.in_use.saturating_sub(1);
         self.recount(key);
         true
+    }
+
+    /// Whether anybody holds a slot of this life.
+    pub(crate) fn is_held(&self, key: &ReplicaKey, generation: u64) -> bool {
+        let current = self.shown.replicas.get(key).filter(|replica| replica.generation == generation);
+        let in_use = current.and_then(|_| self.lives.get(key)).is_some_and(|life| life.in_use > 0);
+        in_use || self.retired.iter().any(|retired| retired.key == *key && retired.generation == generation)
     }
 
     fn up(&mut self, up: Up) -> bool {
@@ -77,14 +124,15 @@ impl Fold {
             return false;
         }
         let last_down_reason = known.and_then(|replica| replica.last_down_reason.clone());
-        if known_generation != Some(up.generation) {
-            self.end_life(&up.key, "a new life of the replica took its place");
+        if let Some(known) = known_generation.filter(|known| *known != up.generation) {
+            self.replace_life(&up.key, known);
         }
         let next_life = &mut self.next_life;
         let life = self.lives.entry(up.key.clone()).or_insert_with(|| {
             *next_life += 1;
-            Life { id: *next_life, in_use: 0, down: watch::Sender::new(None) }
+            Life { id: *next_life, in_use: 0, standing: watch::Sender::new(Standing::Serves) }
         });
+        life.standing.send_replace(if up.draining { Standing::Drains } else { Standing::Serves });
         let replica = Replica {
             generation: up.generation,
             slots_total: up.slots,
@@ -110,10 +158,14 @@ impl Fold {
             return false;
         }
         self.change(key, |replica| replica.draining = true);
+        if let Some(life) = self.lives.get(key) {
+            life.standing.send_replace(Standing::Drains);
+        }
         true
     }
 
     fn down(&mut self, key: &ReplicaKey, generation: u64, reason: &str) -> bool {
+        self.end_retired(key, generation, reason);
         let Some(replica) = self.shown.replicas.get(key) else { return false };
         if replica.generation > generation || (replica.generation == generation && !replica.ready) {
             return false;
@@ -129,9 +181,36 @@ impl Fold {
         true
     }
 
+    /// As down, and nothing of it is shown any more.
+    fn gone(&mut self, key: &ReplicaKey, generation: u64, reason: &str) -> bool {
+        let went_down = self.down(key, generation, reason);
+        if self.shown.replicas.get(key).is_none_or(|replica| replica.generation != generation) {
+            return went_down;
+        }
+        Arc::make_mut(&mut self.shown).replicas.remove(key);
+        true
+    }
+
     fn end_life(&mut self, key: &ReplicaKey, reason: &str) {
         if let Some(life) = self.lives.remove(key) {
-            life.down.send_replace(Some(reason.into()));
+            life.end(reason);
+        }
+    }
+
+    /// A life that was draining keeps what runs on it; another one is over.
+    fn replace_life(&mut self, key: &ReplicaKey, generation: u64) {
+        let Some(life) = self.lives.remove(key) else { return };
+        if !life.drains() {
+            life.end("a new life of the replica took its place");
+        } else if life.in_use > 0 {
+            self.retired.push(Retired { key: key.clone(), generation, life });
+        }
+    }
+
+    fn end_retired(&mut self, key: &ReplicaKey, generation: u64, reason: &str) {
+        let is_it = |retired: &mut Retired| retired.key == *key && retired.generation == generation;
+        for retired in self.retired.extract_if(.., is_it) {
+            retired.life.end(reason);
         }
     }
 

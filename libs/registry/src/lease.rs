@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wire::ReplicaKey;
 
 use crate::Inner;
-use crate::fold::{DownWatch, Held};
+use crate::fold::{Held, Standing, StandingWatch};
 
 /// One slot of one life of a replica. Dropping it frees the slot and wakes whoever waits for one.
 /// A lease that outlived its replica frees nothing.
@@ -37,22 +37,28 @@ impl SlotLease {
     /// Whether this life is over.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.held.down.borrow().is_some()
+        matches!(*self.held.standing.borrow(), Standing::Over { .. })
+    }
+
+    /// Whether this life drains, or drained when it ended: then its end was asked for.
+    #[must_use]
+    pub fn drains(&self) -> bool {
+        matches!(*self.held.standing.borrow(), Standing::Drains | Standing::Over { drained: true, .. })
     }
 
     /// Resolves with the reason when this life is over; at once when it is over already. Does not
     /// borrow the lease, so that it can be pinned once and polled beside a stream.
     pub fn lost(&self) -> impl Future<Output = Arc<str>> + Send + 'static {
-        went_down(self.held.down.clone())
+        went_down(self.held.standing.clone())
     }
 }
 
-async fn went_down(mut down: DownWatch) -> Arc<str> {
-    match down.wait_for(Option::is_some).await {
-        Ok(reason) => reason.as_ref().map_or_else(|| "gone".into(), Arc::clone),
-        // The registry sends a reason before it lets go of a life, so only a registry that is
-        // being torn down gets here.
-        Err(_) => "the registry is gone".into(),
+async fn went_down(mut standing: StandingWatch) -> Arc<str> {
+    match standing.wait_for(|standing| matches!(standing, Standing::Over { .. })).await.as_deref() {
+        Ok(Standing::Over { reason, .. }) => Arc::clone(reason),
+        // The registry says so before it lets go of a life, so only a registry that is being torn
+        // down gets here.
+        Ok(Standing::Serves | Standing::Drains) | Err(_) => "the registry is gone".into(),
     }
 }
 

@@ -65,6 +65,12 @@ impl Registry {
         Some(SlotLease::new(Arc::clone(&self.inner), key.clone(), generation, held))
     }
 
+    /// Whether anybody holds a slot of this life of the replica.
+    #[must_use]
+    pub fn is_held(&self, key: &ReplicaKey, generation: u64) -> bool {
+        self.inner.lock().is_held(key, generation)
+    }
+
     /// Wakes on every change, a freed slot included. The number only grows; it means nothing else.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {

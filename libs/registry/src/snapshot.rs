@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wire::{PoolId, ReplicaKey};
 
-/// Every replica that was ever up, as it was at one moment.
+/// Every replica that is up or expected back, as it was at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// By key, in order.

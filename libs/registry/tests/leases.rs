@@ -118,6 +118,45 @@ fn a_draining_replica_keeps_its_leases_and_gives_no_new_ones() {
     assert!(registry.try_lease(&key(0), 1).is_none());
 }
 
+/// ORCHD-DRAIN-002
+#[test]
+fn a_draining_life_keeps_its_leases_when_a_new_one_takes_its_place() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 2));
+    let old = registry.try_lease(&key(0), 1).unwrap();
+    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(up(0, 2, 1));
+    assert!(!old.is_lost() && old.drains());
+    assert!(registry.is_held(&key(0), 1));
+    let new = registry.try_lease(&key(0), 2).unwrap();
+    assert!(!new.drains());
+    assert_eq!(free(&registry, 0), 0, "each life has its own slots");
+    registry.apply(down(0, 1));
+    assert!(old.is_lost() && old.drains(), "its end was asked for");
+    assert!(!new.is_lost());
+    drop((old, new));
+    assert_eq!(free(&registry, 0), 1);
+    assert!(!registry.is_held(&key(0), 1));
+}
+
+/// ORCHD-AUTOBIND-003
+#[test]
+fn a_replica_that_is_gone_is_not_shown_and_may_come_again() {
+    let registry = Registry::default();
+    let gone = |generation| Event::Gone { key: key(0), generation, reason: "withdrawn".to_owned() };
+    registry.apply(up(0, 1, 1));
+    let lease = registry.try_lease(&key(0), 1).unwrap();
+    registry.apply(gone(1));
+    assert!(lease.is_lost() && !lease.drains());
+    assert!(registry.snapshot().replicas.is_empty());
+    registry.apply(up(0, 2, 1));
+    registry.apply(gone(1));
+    assert_eq!(free(&registry, 0), 1, "an older life takes nothing with it");
+    registry.apply(down(0, 2));
+    registry.apply(gone(2));
+    assert!(registry.snapshot().replicas.is_empty(), "also one that was down before");
+}
+
 #[test]
 fn a_snapshot_does_not_change() {
     let registry = Registry::default();
@@ -140,6 +179,9 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => (who.clone(), 0..4_u32).prop_map(|((n, g), slots)| Act::Apply(up(n, g, slots))),
         1 => who.clone().prop_map(|(n, g)| Act::Apply(down(n, g))),
+        1 => who.clone().prop_map(|(n, generation)| {
+            Act::Apply(Event::Gone { key: key(n), generation, reason: "withdrawn".to_owned() })
+        }),
         1 => who.clone().prop_map(|(n, generation)| Act::Apply(Event::Draining { key: key(n), generation })),
         4 => who.prop_map(|(n, g)| Act::Lease(n, g)),
         3 => (0..8_usize).prop_map(Act::Drop),
@@ -149,7 +191,8 @@ fn act() -> impl Strategy<Value = Act> {
 // Unlost leases of a replica are exactly its taken slots.
 fn check(registry: &Registry, held: &[SlotLease]) -> Result<(), TestCaseError> {
     for (key, replica) in &registry.snapshot().replicas {
-        let live = held.iter().filter(|lease| lease.key() == key && !lease.is_lost()).count();
+        let of_it = |lease: &&SlotLease| lease.key() == key && lease.generation() == replica.generation;
+        let live = held.iter().filter(of_it).filter(|lease| !lease.is_lost()).count();
         let live = u32::try_from(live).unwrap();
         let expected = if replica.ready { replica.slots_total.saturating_sub(live) } else { 0 };
         prop_assert_eq!(replica.slots_free, expected);

@@ -18,6 +18,9 @@ pub struct Faults {
     pub port_steal: bool,
     /// `ignore-term`: SIGTERM has no effect.
     pub ignore_term: bool,
+    /// `linger`: on SIGTERM the port is closed and every answer stops, but the process stays, as the
+    /// real server does while a client holds a request open.
+    pub linger: bool,
     /// `grandchild`: leave a sleeping child process behind.
     pub grandchild: bool,
     /// `token-ms`: time before each token.
@@ -63,6 +66,7 @@ impl Faults {
             "no-bind" => self.no_bind = on(value)?,
             "port-steal" => self.port_steal = on(value)?,
             "ignore-term" => self.ignore_term = on(value)?,
+            "linger" => self.linger = on(value)?,
             "grandchild" => self.grandchild = on(value)?,
             "token-ms" => self.token = millis(value)?,
             "prefill-ms" => self.prefill = millis(value)?,

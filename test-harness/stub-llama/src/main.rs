@@ -86,9 +86,11 @@ async fn run(config: StubConfig) -> io::Result<()> {
     // Nobody is there to hear it only when the process is going down.
     let on_loaded = || loaded.send(()).unwrap_or_default();
     tokio::select! {
-        served = serve(listener, config, Role::Process, on_loaded) => served,
-        ended = terminated(is_loaded, faults.ignore_term) => ended,
+        served = serve(listener, config, Role::Process, on_loaded) => return served,
+        ended = terminated(is_loaded, faults.ignore_term) => ended?,
     }
+    // The listener went with the future that served.
+    if faults.linger { pending().await } else { Ok(()) }
 }
 
 /// As in the real server, there is no handler until the model is loaded: SIGTERM kills until then.

@@ -25,6 +25,10 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::PoolHealth>();
     generator.subschema_for::<wire::pool::PoolList>();
     generator.subschema_for::<wire::PoolView>();
+    generator.subschema_for::<wire::OperationView>();
+    generator.subschema_for::<wire::operation::OperationAccepted>();
+    generator.subschema_for::<wire::operation::OperationList>();
+    generator.subschema_for::<wire::operation::DrainRequest>();
     generator.subschema_for::<wire::TaskRequest>();
     generator.subschema_for::<wire::TaskView>();
     generator.subschema_for::<wire::task::Accepted>();

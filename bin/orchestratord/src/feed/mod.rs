@@ -77,12 +77,23 @@ pub(crate) struct Feed {
     /// Counts bindings. Handoffs written by hand all have generation 0; this number never repeats.
     lives: u64,
     tasks: TaskTracker,
+    /// Ends every life, also those that another one has replaced.
+    ended: CancellationToken,
 }
 
 /// A replica with a task of its own.
 struct Followed {
     claim: channel::Sender<Claim>,
-    stop: CancellationToken,
+    end: End,
+}
+
+/// How a life's task is told that its claim is no more.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    /// It was withdrawn, or the feed ends.
+    pub(super) withdrawn: CancellationToken,
+    /// Another life of the replica claims its place.
+    pub(super) replaced: CancellationToken,
 }
 
 impl Feed {
@@ -94,6 +105,7 @@ impl Feed {
             replicas: HashMap::new(),
             lives: 0,
             tasks: TaskTracker::new(),
+            ended: CancellationToken::new(),
         }
     }
 
@@ -118,9 +130,7 @@ impl Feed {
                 () = tokio::time::sleep(self.parts.timings.rescan) => {}
             }
         }
-        for replica in self.replicas.values() {
-            replica.stop.cancel();
-        }
+        self.ended.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -162,7 +172,9 @@ impl Feed {
                 return;
             }
         }
-        self.unfollow(&key);
+        if let Some(before) = self.replicas.remove(&key) {
+            before.end.replaced.cancel();
+        }
         self.lives += 1;
         let adapter = match (self.parts.connect)(&claim) {
             Ok(adapter) => adapter,
@@ -172,15 +184,15 @@ impl Feed {
             }
         };
         let (sender, receiver) = channel::channel(claim);
-        let stop = CancellationToken::new();
+        let end = End { withdrawn: self.ended.child_token(), replaced: CancellationToken::new() };
         let life = replica::Life::new(self.parts.clone(), key.clone(), self.lives, adapter, receiver);
-        self.tasks.spawn(life.run(stop.clone()));
-        self.replicas.insert(key, Followed { claim: sender, stop });
+        self.tasks.spawn(life.run(end.clone()));
+        self.replicas.insert(key, Followed { claim: sender, end });
     }
 
     fn unfollow(&mut self, key: &ReplicaKey) {
         if let Some(followed) = self.replicas.remove(key) {
-            followed.stop.cancel();
+            followed.end.withdrawn.cancel();
         }
     }
 }

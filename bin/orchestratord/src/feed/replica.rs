@@ -1,5 +1,6 @@
 //! One life of one replica, as orchestratord sees it: unproven → up → down, by our own probes.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,10 +8,9 @@ use adapter_host::{Binding, ProbeError, Probed, WorkerAdapter};
 use handoff::Claim;
 use registry::{Event, Up};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use wire::{HandoffState, ReplicaKey};
 
-use super::FeedParts;
+use super::{End, FeedParts};
 
 /// The engine behind one claim. Its task owns it; where `run` stands is its state.
 pub(super) struct Life {
@@ -32,18 +32,45 @@ impl Life {
         Self { parts, key, number, adapter, claim }
     }
 
-    /// Probes until stopped. A replica that fell may rise again: its engine was only unreachable.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Probes until its claim is no more. A replica that fell may rise again: its engine was only
+    /// unreachable.
+    pub(super) async fn run(self, end: End) {
         let reason = tokio::select! {
-            () = stop.cancelled() => "its handoff was withdrawn".to_owned(),
+            // Being replaced is known before the claim's channel closes because of it.
+            biased;
+            () = end.withdrawn.cancelled() => "its handoff was withdrawn".to_owned(),
+            () = end.replaced.cancelled() => tokio::select! {
+                () = end.withdrawn.cancelled() => "the feed ended".to_owned(),
+                reason = self.finish() => reason,
+            },
             () = self.probe_for_ever() => "its probe ended".to_owned(),
         };
-        self.down(reason);
+        let (key, generation) = (self.key.clone(), self.number);
+        self.parts.registry.apply(Event::Gone { key, generation, reason });
         self.parts.host.unbind(&self.key, self.number);
         self.parts.view.forget(&self.key, self.number);
     }
 
-    async fn probe_for_ever(&mut self) {
+    /// Another life takes its place: it gets nothing new, and what runs on it goes on until that has
+    /// ended or its engine is gone.
+    async fn finish(&self) -> String {
+        let (key, generation) = (self.key.clone(), self.number);
+        self.parts.registry.apply(Event::Draining { key, generation });
+        let mut changed = self.parts.registry.changed();
+        let unused = async {
+            while self.parts.registry.is_held(&self.key, self.number) {
+                // The registry cannot go away while we hold it.
+                let _ = changed.changed().await;
+            }
+            "a new life of the replica took its place".to_owned()
+        };
+        tokio::select! {
+            reason = unused => reason,
+            reason = self.until_mute() => reason,
+        }
+    }
+
+    async fn probe_for_ever(&self) {
         loop {
             let probed = self.until_up().await;
             self.up(&probed);
@@ -53,7 +80,7 @@ impl Life {
         }
     }
 
-    async fn until_up(&mut self) -> Probed {
+    async fn until_up(&self) -> Probed {
         loop {
             match self.probe().await {
                 Ok(probed) => return probed,
@@ -63,13 +90,14 @@ impl Life {
         }
     }
 
-    async fn until_down(&mut self, probed: &Probed) -> String {
-        let mut misses = 0;
+    async fn until_down(&self, probed: &Probed) -> String {
+        let mut claim = self.claim.clone();
         let mut draining = self.is_draining();
+        let mut mute = pin!(self.until_mute());
         loop {
             tokio::select! {
-                () = tokio::time::sleep(self.parts.timings.probe_period) => {}
-                changed = self.claim.changed() => {
+                reason = &mut mute => return reason,
+                changed = claim.changed() => {
                     if changed.is_err() {
                         return "its feed ended".to_owned();
                     }
@@ -77,9 +105,16 @@ impl Life {
                         draining = !draining;
                         self.up(probed);
                     }
-                    continue;
                 }
             }
+        }
+    }
+
+    /// Until so many probes in a row have failed; why the last one did.
+    async fn until_mute(&self) -> String {
+        let mut misses = 0;
+        loop {
+            tokio::time::sleep(self.parts.timings.probe_period).await;
             match self.probe().await {
                 Ok(_) => {
                     misses = 0;

@@ -51,6 +51,20 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     }
 }
 
+/// A JSON body that may be absent: then every field has its default.
+pub(crate) struct OptionalBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<AppState> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let limit = state.bodies.bytes(request.extensions().get());
+        let bytes = read(request, limit, state.bodies.timeout).await?;
+        let absent = bytes.trim_ascii().is_empty();
+        if absent { Ok(Self(T::default())) } else { parse(&bytes).map(Self) }
+    }
+}
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     // serde would take a list for a struct, field by field.
     if bytes.trim_ascii_start().first() != Some(&b'{') {

@@ -9,6 +9,7 @@ mod extract;
 mod guard;
 mod meta;
 mod openai;
+mod operations;
 mod pools;
 mod progress;
 mod query;

@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use wire::pool::PoolList;
-use wire::{ErrorBody, ErrorCode, Phase, PoolHealth, PoolId, PoolView, ReplicaView};
+use wire::{ErrorBody, ErrorCode, Phase, PoolHealth, PoolId, PoolView, ReplicaView, Wanted};
 
 use super::AppState;
 use super::error::ApiError;
 use crate::feed::FeedView;
-use crate::pool_manager::PreloadError;
+use crate::pool_manager::{OrderError, PoolManagerClient};
 
 pub(super) async fn list(State(state): State<AppState>) -> Json<PoolList> {
     Json(PoolList { pools: state.pools() })
@@ -49,24 +49,32 @@ pub(super) async fn preload(
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<PoolView>), ApiError> {
     let pool = find(&state, &id)?.id;
-    let Some(manager) = &state.pool_manager else {
-        let message = format!("pool {pool} is run by someone else: this orchestratord has no pool-managerd");
-        return Err(ErrorBody::new(ErrorCode::NotFound, message).pool(pool).into());
-    };
-    match manager.preload(&pool).await {
-        Ok(view) => Ok((StatusCode::ACCEPTED, Json(view))),
-        Err(PreloadError::Refused(body)) => Err(ApiError(body)),
-        Err(error @ PreloadError::Unreachable { .. }) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "an order did not reach pool-managerd");
-            Err(ErrorBody::new(ErrorCode::PoolUnready, error.to_string())
-                .pool(pool)
-                .retry_after_ms(2_000)
-                .into())
-        }
-    }
+    let view = manager(&state, &pool)?.preload(&pool).await.map_err(|error| not_taken(error, Some(&pool)))?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
-fn find(state: &AppState, id: &str) -> Result<PoolView, ApiError> {
+/// Who runs a pool.
+pub(super) fn manager<'a>(state: &'a AppState, pool: &PoolId) -> Result<&'a PoolManagerClient, ApiError> {
+    state.pool_manager.as_ref().ok_or_else(|| {
+        let message = format!("pool {pool} is run by someone else: this orchestratord has no pool-managerd");
+        ErrorBody::new(ErrorCode::NotFound, message).pool(pool.clone()).into()
+    })
+}
+
+/// Why an order about a pool (or about all) came to nothing.
+pub(super) fn not_taken(error: OrderError, pool: Option<&PoolId>) -> ApiError {
+    let mut body = match error {
+        OrderError::Refused(body) => *body,
+        OrderError::Unreachable { .. } => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an order did not reach pool-managerd");
+            ErrorBody::new(ErrorCode::PoolUnready, error.to_string()).retry_after_ms(2_000)
+        }
+    };
+    body.pool_id = body.pool_id.or_else(|| pool.cloned());
+    body.into()
+}
+
+pub(super) fn find(state: &AppState, id: &str) -> Result<PoolView, ApiError> {
     let known = || state.dispatch.pool_ids().iter().map(PoolId::to_string).collect::<Vec<_>>().join(", ");
     PoolId::try_new(id).ok().and_then(|id| state.pool(&id)).ok_or_else(|| {
         ErrorBody::new(ErrorCode::NotFound, format!("no pool is called {id:?}"))
@@ -83,6 +91,7 @@ pub(super) fn from_handoffs(id: &PoolId, feed: &FeedView) -> PoolView {
         aliases: Vec::new(),
         model_ref: handoffs.first().map(|handoff| handoff.model.id.clone()).unwrap_or_default(),
         model: None,
+        wanted: Wanted::Running,
         steps: Vec::new(),
         replicas: handoffs
             .into_iter()

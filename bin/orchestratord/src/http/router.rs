@@ -9,7 +9,7 @@ use wire::operations::Access;
 use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
-use super::{AppState, access, events, guard, meta, openai, pools, tasks};
+use super::{AppState, access, events, guard, meta, openai, operations, pools, tasks};
 
 /// The whole HTTP surface of orchestratord.
 pub fn router(state: AppState) -> Router {
@@ -33,6 +33,11 @@ pub fn router(state: AppState) -> Router {
     let control = Router::new()
         .route("/control/pools/{id}/health", get(pools::health))
         .route("/v2/pools/{id}/preload", post(pools::preload))
+        .route("/v2/pools/{id}/drain", post(operations::drain))
+        .route("/v2/pools/{id}/undrain", post(operations::undrain))
+        .route("/v2/pools/{id}/reset", post(operations::reset))
+        .route("/v2/operations", get(operations::list))
+        .route("/v2/operations/{id}", get(operations::show))
         .route("/metrics", get(meta::metrics));
     let authorised = |routes: Router<AppState>, access: Access| {
         routes.route_layer(from_fn_with_state((state.guard.clone(), access), guard::authorise))

@@ -9,7 +9,7 @@ use dispatch::{AdmissionError, Detach, Owner, Task, TaskFilter, TaskSpec};
 use http::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use wire::task::{Accepted, Preparation, Priority, Streams, TaskList};
-use wire::{ErrorBody, ErrorCode, Phase, PoolId, StepStatus, TaskId, TaskRequest, TaskView};
+use wire::{ErrorBody, ErrorCode, Phase, PoolId, StepStatus, TaskId, TaskRequest, TaskView, Wanted};
 
 use super::error::ApiError;
 use super::extract::JsonBody;
@@ -84,8 +84,9 @@ pub(super) fn refuse_the_hopeless(state: &AppState, pool: &PoolId) -> Result<(),
     let (code, what) = match () {
         () if all(Phase::Failed) => (ErrorCode::PoolUnready, "cannot run until its configuration changes"),
         () if all(Phase::BreakerOpen) => (ErrorCode::BreakerOpen, "was lost too often; its breaker is open"),
+        // Whoever drained it brings it back; one that drains for a reload comes back by itself.
+        () if view.wanted == Wanted::Drained => (ErrorCode::PoolDraining, "is drained"),
         () if all(Phase::Stopped) => (ErrorCode::PoolUnready, "is stopped"),
-        () if all(Phase::Draining) => (ErrorCode::PoolDraining, "is draining"),
         () => return Ok(()),
     };
     let why = last.map(|error| format!(": {}", error.message)).unwrap_or_default();

@@ -2,6 +2,7 @@
 //! what it does with handoffs, clients and time.
 
 mod autobind;
+mod draining;
 mod edge;
 mod limits;
 mod openai;
@@ -121,8 +122,12 @@ impl Orchestrator {
     }
 
     fn publish(&self, stub: &RunningStub, pool: &str, generation: u64) {
+        self.publish_as(stub, pool, generation, "ready");
+    }
+
+    fn publish_as(&self, stub: &RunningStub, pool: &str, generation: u64, state: &str) {
         let handoff = json!({
-            "url": stub.url(), "pool_id": pool, "generation": generation, "engine_version": "stub-1",
+            "url": stub.url(), "pool_id": pool, "generation": generation, "engine_version": "stub-1", "state": state,
             "slots_total": 1, "model": {"id": "stub-model", "path": "", "digest": "abc"},
         });
         let handoff: Handoff = serde_json::from_value(handoff).unwrap();

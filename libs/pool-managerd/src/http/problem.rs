@@ -17,6 +17,10 @@ impl Problem {
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self(Box::new(self.0.hint(hint)))
     }
+
+    pub(crate) fn param(self, param: &str) -> Self {
+        Self(Box::new(self.0.param(param)))
+    }
 }
 
 impl IntoResponse for Problem {

@@ -14,6 +14,10 @@ use crate::loss::Loss;
 use crate::pause::Pause;
 use crate::shared::Shared;
 
+/// So many looks in a row must find the port of an engine that is ending closed.
+const CLOSED_LOOKS: u32 = 3;
+const CLOSED_PERIOD: Duration = Duration::from_millis(150);
+
 impl Replica {
     /// Never dropped half-way: a process that was started must not be forgotten.
     pub(super) async fn launch(&mut self, prepared: PreparedEngine) -> Result<Life, After> {
@@ -60,6 +64,7 @@ impl Replica {
         tokio::select! {
             biased;
             () = self.shared.hurry.cancelled() => life.engine.terminate(Duration::ZERO).await,
+            () = deaf(life), if !grace.is_zero() => life.engine.terminate(Duration::ZERO).await,
             exit = life.engine.terminate(grace) => exit,
         };
         self.blocking(|shared, key| {
@@ -74,6 +79,23 @@ impl Replica {
         let (shared, key) = (Arc::clone(&self.shared), self.key.clone());
         let _panicked_and_logged = tokio::task::spawn_blocking(move || work(&shared, key)).await;
     }
+}
+
+/// Resolves when an engine that was ready has closed its port for some time and is still there. On
+/// TERM llama-server stops computing and closes its port, but then waits for every client that still
+/// holds a request open; none of them will get another byte, so there is nothing left to wait for.
+async fn deaf(life: &Life) {
+    if life.record.handoff.is_none() {
+        return std::future::pending().await;
+    }
+    let (pid, port) = (life.engine.pid(), life.record.port);
+    let mut closed = 0;
+    while closed < CLOSED_LOOKS {
+        tokio::time::sleep(CLOSED_PERIOD).await;
+        let open = tokio::task::spawn_blocking(move || child::listens_on(pid, port)).await;
+        closed = if matches!(open, Ok(Ok(false))) { closed + 1 } else { 0 };
+    }
+    tracing::info!(pid, "the engine has closed its port and waits for its clients; it is ended now");
 }
 
 /// An error and its causes in one line, for people.

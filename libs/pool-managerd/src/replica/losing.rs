@@ -15,11 +15,7 @@ const PORT_TRIES: u32 = 5;
 
 impl Replica {
     pub(super) async fn lost(&mut self, life: &Life, fault: Fault, served: Option<Duration>) -> After {
-        let log = life.log.clone();
-        let path = log.path().to_owned();
-        let tail =
-            tokio::task::spawn_blocking(move || log.tail(crate::loss::LOG_LINES)).await.unwrap_or_default();
-        let loss = Loss::explain(&fault, served.is_some(), &path, tail);
+        let loss = self.explain(life, &fault, served.is_some()).await;
         if served.is_some() {
             self.ports_taken = 0;
             self.prepared_anew = false;
@@ -31,6 +27,15 @@ impl Replica {
         }
         self.ports_taken = 0;
         self.count(loss, served.unwrap_or_default())
+    }
+
+    /// With what the engine wrote last.
+    pub(super) async fn explain(&self, life: &Life, fault: &Fault, served: bool) -> Loss {
+        let log = life.log.clone();
+        let path = log.path().to_owned();
+        let tail =
+            tokio::task::spawn_blocking(move || log.tail(crate::loss::LOG_LINES)).await.unwrap_or_default();
+        Loss::explain(fault, served, &path, tail)
     }
 
     pub(super) fn loss_without_life(&mut self, message: String) -> After {

@@ -1,6 +1,7 @@
 //! One task owns one replica. Its life is control flow: prepare → launch → probe → publish → watch
 //! → withdraw → pause → again; where the code stands is the state.
 
+mod draining;
 mod launching;
 mod losing;
 mod preparing;
@@ -8,6 +9,7 @@ mod preparing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use wire::config::{OnExit, PoolConfig};
 use wire::pool::ReplicaError;
@@ -15,7 +17,8 @@ use wire::{Phase, PreparedEngine, ReplicaKey, StepStatus};
 
 use crate::board::Seat;
 use crate::launch::Life;
-use crate::orders::Orders;
+use crate::loss::Fault;
+use crate::orders::{Orders, Turn};
 use crate::pause::{Pause, first_line};
 use crate::record::pool_digest;
 use crate::schedule::RestartSchedule;
@@ -23,6 +26,8 @@ use crate::serving::Serving;
 use crate::shared::Shared;
 
 pub(crate) use launching::with_causes;
+
+use draining::Drained;
 
 /// One replica and its task's state.
 pub(crate) struct Replica {
@@ -76,6 +81,7 @@ impl Replica {
     /// Runs until shutdown. `survivor` is an engine that outlived an earlier manager.
     pub(crate) async fn supervise(mut self, mut survivor: Option<Life>) {
         while self.orders.wanted().await {
+            self.heed();
             match self.attempt(&mut survivor).await {
                 After::Stopped => self.stopped(),
                 After::Pause(pause) => self.pause(pause).await,
@@ -83,6 +89,21 @@ impl Replica {
             }
         }
         self.stopped();
+    }
+
+    /// Shows that the last request is followed, at once with the phase that shows it.
+    fn heed(&mut self) {
+        if self.orders.take_reset() {
+            self.schedule.reset();
+            self.shared.metrics.breaker(&self.key, false);
+            self.seat.update(|r| r.failures = 0);
+        }
+        let (request, prepared) = (self.orders.request(), self.prepared.is_some());
+        self.seat.update(|r| {
+            r.request = request;
+            r.cut_off = 0;
+            r.phase(if prepared { Phase::Starting } else { Phase::Provisioning });
+        });
     }
 
     fn stopped(&mut self) {
@@ -114,7 +135,7 @@ impl Replica {
         } else {
             tokio::select! {
                 () = over => {}
-                () = self.orders.unwanted() => {}
+                () = self.orders.reset() => {}
             }
         }
         self.rest_if_unwanted();
@@ -173,26 +194,60 @@ impl Replica {
     }
 
     /// One life, from a started (or adopted) process to its end.
-    async fn live(&mut self, mut life: Life, loading: Option<tokio::sync::SemaphorePermit<'_>>) -> After {
+    async fn live(&mut self, mut life: Life, mut loading: Option<SemaphorePermit<'_>>) -> After {
         let mut serving =
             Serving::new(Arc::clone(&self.shared), self.seat.clone(), self.key.clone(), self.pool.kind);
-        let fault = tokio::select! {
-            fault = serving.run(&mut life, loading) => Some(fault),
-            () = self.orders.unwanted() => None,
+        let fault = loop {
+            let turn = tokio::select! {
+                fault = serving.run(&mut life, loading.take()) => break fault,
+                turn = self.orders.turned() => turn,
+            };
+            serving.settled().await;
+            match turn {
+                Turn::Leave => return self.leave(&life).await,
+                Turn::Drain(until) if serving.served().is_some() => {
+                    match self.drain(&mut life, &mut serving, until).await {
+                        Drained::CalledOff => {}
+                        Drained::Lost(fault) => return self.lost_while_draining(&life, &fault).await,
+                        Drained::Over { .. } if self.orders.shutting_down() => {
+                            return self.leave(&life).await;
+                        }
+                        Drained::Over { cut_off } => return self.end(&life, cut_off).await,
+                    }
+                }
+                Turn::Drain(_) | Turn::Stop => return self.end(&life, 0).await,
+            }
         };
         serving.settled().await;
-        let Some(fault) = fault else {
-            let keep = self.pool.on_exit == OnExit::Keep && self.orders.shutting_down();
-            if keep && life.record.handoff.is_some() {
-                tracing::info!(replica = %self.key, pid = life.engine.pid(), "the engine is left running");
-            } else {
-                self.finish(&life, self.shared.timings.stop_grace).await;
-                self.seat.warmup(StepStatus::Pending, "stopped");
-            }
-            return After::Stopped;
-        };
         // Whatever is wrong with it, it will not end by itself politely, and nobody waits for it.
         self.finish(&life, Duration::ZERO).await;
         self.lost(&life, fault, serving.served()).await
+    }
+
+    /// Ends it as was asked.
+    async fn end(&mut self, life: &Life, cut_off: u32) -> After {
+        self.finish(life, self.shared.timings.stop_grace).await;
+        self.seat.warmup(StepStatus::Pending, "stopped");
+        self.seat.update(|r| r.cut_off = cut_off);
+        After::Stopped
+    }
+
+    /// Ends it because the manager does, or leaves it for the next one.
+    async fn leave(&mut self, life: &Life) -> After {
+        if self.pool.on_exit == OnExit::Keep && life.record.handoff.is_some() {
+            tracing::info!(replica = %self.key, pid = life.engine.pid(), "the engine is left running");
+            return After::Stopped;
+        }
+        self.end(life, 0).await
+    }
+
+    /// It was about to end anyway, and is not started again; why it ended is shown.
+    async fn lost_while_draining(&mut self, life: &Life, fault: &Fault) -> After {
+        self.finish(life, Duration::ZERO).await;
+        let loss = self.explain(life, fault, true).await;
+        tracing::warn!(replica = %self.key, cause = loss.cause.as_str(), "lost while draining: {}", first_line(&loss.message));
+        self.seat.update(|r| r.last_error = Some(loss.into_wire()));
+        self.seat.warmup(StepStatus::Pending, "stopped");
+        After::Stopped
     }
 }

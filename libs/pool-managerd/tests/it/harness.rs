@@ -12,8 +12,12 @@ use pool_managerd::{
     StartError, Timings, Token,
 };
 use wire::config::PoolConfig;
+use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::ReplicaError;
-use wire::{Handoff, Phase, PoolId, PoolView, PreparedEngine, ReplicaId, ReplicaView, StepStatus};
+use wire::{
+    Handoff, OperationId, OperationState, OperationView, Phase, PoolId, PoolView, PreparedEngine, ReplicaId,
+    ReplicaView, StepStatus,
+};
 
 /// For things that must happen some time; what must happen soon has its own limit.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -111,6 +115,8 @@ pub(crate) fn setup() -> Setup {
         liveness_period: ms(50),
         liveness_timeout: ms(1000),
         liveness_fall: 3,
+        drain_settle: ms(100),
+        drain_poll: ms(10),
         stop_grace: ms(300),
         disk_retry: ms(50),
         provisioning_pauses: vec![ms(20), ms(300_000)],
@@ -224,8 +230,50 @@ impl Manager {
         self.view("POST", "/v2/pools/p/preload").await
     }
 
-    pub(crate) async fn stop(&self) -> PoolView {
-        self.view("POST", "/v2/pools/p/stop").await
+    pub(crate) async fn stop(&self) -> OperationId {
+        self.begin("stop", "").await
+    }
+
+    /// Begins an operation on the pool.
+    pub(crate) async fn begin(&self, what: &str, body: &str) -> OperationId {
+        let (status, answer) = self.ask(what, body).await;
+        assert_eq!(status, 202, "{what}: {answer}");
+        serde_json::from_value::<OperationAccepted>(answer).unwrap().operation_id
+    }
+
+    /// Asks for an operation on the pool: the status and the answer, whatever it is.
+    pub(crate) async fn ask(&self, what: &str, body: &str) -> (u16, serde_json::Value) {
+        let request = self.request("POST", &format!("/v2/pools/p/{what}"));
+        let request = request.bearer_auth(self.running.token()).body(body.to_owned());
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Waits until no operation runs.
+    pub(crate) async fn idle(&self) {
+        let request = || self.request("GET", "/v2/operations").bearer_auth(self.running.token()).send();
+        let list: OperationList = request().await.unwrap().json().await.unwrap();
+        for operation in list.operations {
+            self.ended(&operation.id).await;
+        }
+    }
+
+    pub(crate) async fn operation(&self, id: &OperationId) -> OperationView {
+        let request = self.request("GET", &format!("/v2/operations/{id}"));
+        request.bearer_auth(self.running.token()).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Waits until an operation has ended, however it did.
+    pub(crate) async fn ended(&self, id: &OperationId) -> OperationView {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let view = self.operation(id).await;
+            if view.state != OperationState::Running {
+                return view;
+            }
+            assert!(Instant::now() < end, "never ended: {view:#?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) async fn metrics(&self) -> String {
@@ -282,4 +330,39 @@ pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
 pub(crate) fn engines_of(runtime: &Path) -> Vec<u32> {
     let run = std::fs::canonicalize(runtime.join("run")).unwrap();
     child::processes_with("LLORCH_RUN_DIR", run.to_str().unwrap()).iter().map(child::Adopted::pid).collect()
+}
+
+/// A generation that runs on an engine, read to its end by a task.
+pub(crate) struct Generation {
+    text: tokio::task::JoinHandle<String>,
+}
+
+impl Generation {
+    /// Returns when its first token is there.
+    pub(crate) async fn begin(handoff: &Handoff, tokens: u32) -> Self {
+        let body = serde_json::json!({"prompt": "x", "n_predict": tokens, "stream": true});
+        let request = client().post(format!("{}/completion", handoff.url)).json(&body);
+        let request = request.bearer_auth(handoff.api_key.as_ref().unwrap());
+        let mut answer = request.send().await.unwrap().error_for_status().unwrap();
+        let mut text = String::new();
+        while !text.contains("data:") {
+            text.push_str(&String::from_utf8_lossy(&answer.chunk().await.unwrap().unwrap()));
+        }
+        let text = tokio::spawn(async move {
+            while let Ok(Some(bytes)) = answer.chunk().await {
+                text.push_str(&String::from_utf8_lossy(&bytes));
+            }
+            text
+        });
+        Self { text }
+    }
+
+    pub(crate) fn runs(&self) -> bool {
+        !self.text.is_finished()
+    }
+
+    /// Whether the engine ended it in order, once it has ended.
+    pub(crate) async fn was_whole(self) -> bool {
+        tokio::time::timeout(DEADLINE, self.text).await.unwrap().unwrap().contains("\"stop\":true")
+    }
 }

@@ -8,6 +8,7 @@
 
 mod api;
 mod daemon;
+mod drain;
 mod harness;
 mod life;
 mod loss;

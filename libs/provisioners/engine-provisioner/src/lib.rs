@@ -10,7 +10,6 @@
 mod argv;
 mod build;
 mod check;
-mod cuda;
 mod engine;
 mod error;
 mod flags;

@@ -1,0 +1,49 @@
+//! Pools as they are now, and the wish that one runs.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use wire::pool::PoolList;
+use wire::{ErrorCode, PoolId, PoolView};
+
+use super::Api;
+use super::problem::Problem;
+use crate::manager::NotTaken;
+
+pub(super) async fn list(State(api): State<Api>) -> Json<PoolList> {
+    Json(api.manager.board().list())
+}
+
+pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<PoolView>, Problem> {
+    let view = PoolId::try_new(id.as_str()).ok().and_then(|id| api.manager.board().view(&id));
+    view.map(Json).ok_or_else(|| unknown(&api, &id))
+}
+
+pub(super) async fn preload(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<PoolView>), Problem> {
+    let view = ordered(&api, &id, |pool| api.manager.preload(pool))?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
+}
+
+/// Gives an order about the pool that a path names.
+pub(super) fn ordered<T>(
+    api: &Api,
+    id: &str,
+    give: impl FnOnce(&PoolId) -> Result<T, NotTaken>,
+) -> Result<T, Problem> {
+    let pool = PoolId::try_new(id).map_err(|_| unknown(api, id))?;
+    give(&pool).map_err(|error| match error {
+        NotTaken::Unknown(_) => unknown(api, id),
+        NotTaken::Busy(busy) => Problem::new(ErrorCode::Conflict, busy.to_string())
+            .hint(format!("GET /v2/operations/{} shows when it is over", busy.id)),
+    })
+}
+
+fn unknown(api: &Api, id: &str) -> Problem {
+    let known: Vec<String> = api.manager.board().list().pools.iter().map(|p| p.id.to_string()).collect();
+    let shown: String = id.chars().take(64).collect();
+    Problem::new(ErrorCode::NotFound, format!("there is no pool {shown:?}"))
+        .hint(format!("configured pools: {}", known.join(", ")))
+}

@@ -1,0 +1,174 @@
+//! The pools of this manager and what can be asked of them. Gives orders and watches the board for
+//! what becomes of them; how a replica follows is its own task's business.
+
+mod conduct;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::config::PoolConfig;
+use wire::{OperationId, OperationKind, PoolId, PoolView, ReplicaId, ReplicaKey, Wanted};
+
+use crate::board::Board;
+use crate::launch::Life;
+use crate::operations::{Busy, Operation, Operations};
+use crate::orders::Commander;
+use crate::replica::Replica;
+use crate::shared::Shared;
+
+/// All pools. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(crate) struct Manager(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    board: Arc<Board>,
+    operations: Operations,
+    pools: Mutex<BTreeMap<PoolId, Vec<Commander>>>,
+    /// Replicas and conductors of operations.
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+/// Why an order was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotTaken {
+    #[error("there is no pool {0}")]
+    Unknown(PoolId),
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+impl Manager {
+    pub(crate) fn new(shared: Arc<Shared>, shutdown: CancellationToken) -> Self {
+        Self(Arc::new(Inner {
+            shared,
+            board: Arc::new(Board::new()),
+            operations: Operations::default(),
+            pools: Mutex::default(),
+            tasks: TaskTracker::new(),
+            shutdown,
+        }))
+    }
+
+    /// Starts a pool's replicas. Those that have an engine among the `survivors` go on with it.
+    pub(crate) fn add(&self, pool: &Arc<PoolConfig>, survivors: &mut HashMap<ReplicaKey, Life>) {
+        let inner = &self.0;
+        inner.board.add(pool);
+        let mut commanders = Vec::new();
+        for id in (0..pool.replicas).map(ReplicaId::nth) {
+            let Some(seat) = inner.board.seat(&pool.id, &id) else { continue };
+            let key = ReplicaKey { pool: pool.id.clone(), replica: id };
+            let commander = Commander::new();
+            let orders = commander.subscribe(inner.shutdown.clone());
+            let survivor = survivors.remove(&key);
+            let replica = Replica::new(Arc::clone(&inner.shared), Arc::clone(pool), key, seat, orders);
+            inner.tasks.spawn(replica.supervise(survivor));
+            commanders.push(commander);
+        }
+        inner.lock().insert(pool.id.clone(), commanders);
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        &self.0.board
+    }
+
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.0.operations
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    /// Asks a pool to run: what failed or was stopped tries again, what runs goes on.
+    pub(crate) fn preload(&self, pool: &PoolId) -> Result<PoolView, NotTaken> {
+        let commanders = self.0.commanders(pool)?;
+        if let Some(busy) = self.0.operations.running(pool) {
+            return Err(busy.into());
+        }
+        self.0.board.wanted(pool, Wanted::Running);
+        for commander in commanders {
+            let _whoever_follows_it = commander.run();
+        }
+        self.0.board.view(pool).ok_or_else(|| NotTaken::Unknown(pool.clone()))
+    }
+
+    pub(crate) fn drain(&self, pool: &PoolId, deadline: Duration) -> Result<OperationId, NotTaken> {
+        let (operation, commanders) = self.begin(OperationKind::Drain, pool)?;
+        let until = Instant::now() + deadline;
+        self.0.board.wanted(pool, Wanted::Drained);
+        commanders.iter().for_each(|commander| commander.drain(until));
+        Ok(self.conduct(operation, |operation| conduct::drain(self.watcher(pool), operation)))
+    }
+
+    pub(crate) fn undrain(&self, pool: &PoolId) -> Result<OperationId, NotTaken> {
+        let (operation, commanders) = self.begin(OperationKind::Undrain, pool)?;
+        self.0.board.wanted(pool, Wanted::Running);
+        let requests = commanders.iter().map(Commander::run).collect();
+        Ok(self.conduct(operation, |operation| conduct::start(self.watcher(pool), operation, requests)))
+    }
+
+    pub(crate) fn stop(&self, pool: &PoolId) -> Result<OperationId, NotTaken> {
+        let (operation, commanders) = self.begin(OperationKind::Stop, pool)?;
+        self.0.board.wanted(pool, Wanted::Stopped);
+        commanders.iter().for_each(Commander::stop);
+        Ok(self.conduct(operation, |operation| conduct::stop(self.watcher(pool), operation)))
+    }
+
+    /// Closes the breakers; what waits for its time or for somebody to ask starts at once.
+    pub(crate) fn reset(&self, pool: &PoolId) -> Result<OperationId, NotTaken> {
+        let (operation, commanders) = self.begin(OperationKind::Reset, pool)?;
+        commanders.iter().for_each(Commander::reset);
+        let id = operation.id().clone();
+        operation.succeeded(format!(
+            "earlier losses of {} are forgotten; what was not running starts now",
+            match commanders.len() {
+                1 => "the replica".to_owned(),
+                n => format!("{n} replicas"),
+            }
+        ));
+        Ok(id)
+    }
+
+    fn begin(&self, kind: OperationKind, pool: &PoolId) -> Result<(Operation, Vec<Commander>), NotTaken> {
+        let commanders = self.0.commanders(pool)?;
+        let replicas = u32::try_from(commanders.len()).unwrap_or(u32::MAX);
+        Ok((self.0.operations.begin(kind, pool, replicas)?, commanders))
+    }
+
+    fn conduct<F>(&self, operation: Operation, conductor: impl FnOnce(Operation) -> F) -> OperationId
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let id = operation.id().clone();
+        let shutdown = self.0.shutdown.clone();
+        let conductor = conductor(operation);
+        self.0.tasks.spawn(async move {
+            let _cut_short_at_shutdown = shutdown.run_until_cancelled(conductor).await;
+        });
+        id
+    }
+
+    fn watcher(&self, pool: &PoolId) -> conduct::Watcher {
+        conduct::Watcher::new(Arc::clone(&self.0.board), pool.clone())
+    }
+}
+
+impl Inner {
+    fn commanders(&self, pool: &PoolId) -> Result<Vec<Commander>, NotTaken> {
+        self.lock().get(pool).cloned().ok_or_else(|| NotTaken::Unknown(pool.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PoolId, Vec<Commander>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
