@@ -14,6 +14,7 @@ pub use api::{ApiConfig, LogConfig, LogFormat, PoolManagerdConfig, TlsConfig, To
 pub use pool::{Auto, Devices, EngineKind, FullPolicy, OnExit, PoolConfig, PoolKind, QueueConfig};
 pub use provisioning::{
     ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, ProvisioningConfig, SdistSource,
+    ToolkitPolicy,
 };
 
 /// The whole file. Unknown keys are errors.

@@ -13,6 +13,8 @@ use super::ConfigProblem;
 pub struct ProvisioningConfig {
     /// Whether CUDA is wanted.
     pub gpu: GpuPolicy,
+    /// Which CUDA toolkit builds, where one is needed.
+    pub toolkit: ToolkitPolicy,
     /// Permits pacman, apt or dnf to install missing tools.
     pub allow_package_installs: bool,
     /// Tried in order; the first that works is used and recorded.
@@ -25,6 +27,7 @@ impl Default for ProvisioningConfig {
     fn default() -> Self {
         Self {
             gpu: GpuPolicy::Auto,
+            toolkit: ToolkitPolicy::Auto,
             allow_package_installs: false,
             sources: vec![EngineSource::Sdist(SdistSource::pinned())],
             cmake_flags: Vec::new(),
@@ -43,6 +46,19 @@ pub enum GpuPolicy {
     Auto,
     /// CPU, by consent.
     Off,
+}
+
+/// Which CUDA toolkit builds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolkitPolicy {
+    /// The machine's where it has one, else the managed one.
+    #[default]
+    Auto,
+    /// The machine's: `CUDA_PATH`, or `nvcc` on the path.
+    System,
+    /// A pinned one from the Python package index, in the cache.
+    Managed,
 }
 
 /// One place an engine can come from, written as a map with one key.

@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use provisioners_model_provisioner::Cancel;
 
+use crate::cuda::fit;
 use crate::error::{EnsureError, FailureKind, SourceFailure};
 use crate::gpu::Target;
 use crate::helper::{self, Helper, HelperError, Tool};
 use crate::host::Host;
+use crate::key::Cuda;
 use crate::observer::Step;
 use crate::tools::Tools;
 
@@ -22,6 +25,8 @@ pub(crate) struct Build<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) definitions: &'a BTreeMap<String, String>,
     pub(crate) target: &'a Target,
+    /// For a CUDA build: which compiler nvcc uses.
+    pub(crate) cuda: Option<&'a Cuda>,
     pub(crate) step: &'a Step<'a>,
     pub(crate) cancel: &'a Cancel,
 }
@@ -35,10 +40,14 @@ impl Build<'_> {
         self.cmake("configure.log").args(self.configure_args(&objects)).run(&mut |_| ()).map_err(failed)?;
         let jobs = self.host.jobs();
         self.step.doing(format!("building llama-server with {jobs} jobs"));
+        let began = Instant::now();
         let mut on_line = |line: &str| {
             if let Some((done, total)) = ninja_progress(line) {
                 let percent = done * 100 / total;
-                let text = || format!("building llama-server: {percent} % ({done} of {total})");
+                let minutes = began.elapsed().as_secs() / 60;
+                let text = || {
+                    format!("building llama-server: {percent} % ({done} of {total}), {minutes} min so far")
+                };
                 self.step.progress(text, done, total);
             }
         };
@@ -62,6 +71,18 @@ impl Build<'_> {
         args.push(format!("-DCMAKE_MAKE_PROGRAM={}", self.tools.ninja.display()).into());
         if let Target::Cuda { nvcc, .. } = self.target {
             args.push(format!("-DCMAKE_CUDA_COMPILER={}", nvcc.display()).into());
+        }
+        if let Some((name, path)) = self.cuda.and_then(|cuda| fit::definition(&cuda.host_compiler)) {
+            args.push(format!("-D{name}={}", path.display()).into());
+        }
+        // Not part of the digest: what comes out is the same.
+        if let Some(ccache) = self.host.find("ccache") {
+            let languages: &[&str] = match self.target {
+                Target::Cpu => &["C", "CXX"],
+                Target::Cuda { .. } => &["C", "CXX", "CUDA"],
+            };
+            let launcher = |language| format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", ccache.display());
+            args.extend(languages.iter().map(|language| launcher(language).into()));
         }
         args.extend(self.definitions.iter().map(|(name, value)| format!("-D{name}={value}").into()));
         args

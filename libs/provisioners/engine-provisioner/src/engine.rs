@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use provisioners_model_provisioner::{Cancel, DigestError, FileMemory, sha256_file};
+use provisioners_model_provisioner::{Cancel, DigestError, sha256_file};
 use wire::PoolId;
 use wire::config::{EngineSource, ProvisioningConfig};
 
 use crate::build::Build;
+use crate::cuda::managed;
 use crate::error::{Attempt, EnsureError, SourceFailure};
 use crate::gpu::Target;
 use crate::helper::{Helper, HelperError, Tool};
 use crate::host::Host;
-use crate::key::{self, Inputs};
+use crate::key::{self, Compilers, Inputs};
 use crate::manifest::{self, Manifest};
 use crate::observer::Step;
+use crate::preflight::Needs;
 use crate::store::Store;
 use crate::survey::Survey;
 use crate::tools::{self, ToolsError};
@@ -123,19 +125,18 @@ impl Search<'_> {
     }
 
     /// What the digest of this source's engine is computed from.
-    pub(crate) fn inputs(&self, source: &EngineSource, compilers: &[String]) -> Result<Inputs, EnsureError> {
+    pub(crate) fn inputs(&self, source: &EngineSource, compilers: &Compilers) -> Result<Inputs, EnsureError> {
         let definitions = recipe::definitions(&source::pin(source), self.target, &self.config.cmake_flags)
             .map_err(|problem| EnsureError::Config { pool: self.pool.clone(), problem })?;
-        Ok(Inputs::new(source::identity(source), definitions, compilers.to_vec(), self.host))
+        Ok(Inputs::new(source::identity(source), definitions, compilers.lines.clone(), self.host))
     }
 
-    pub(crate) fn compilers(&self) -> Result<Vec<String>, EnsureError> {
+    pub(crate) fn compilers(&self) -> Result<Compilers, EnsureError> {
         if self.config.sources.iter().all(|source| matches!(source, EngineSource::Path(_))) {
-            return Ok(Vec::new());
+            return Ok(Compilers { lines: Vec::new(), cuda: None });
         }
         // Only a request to stop gets through; a compiler that does not answer is preflight's finding.
-        let known = FileMemory::new(self.cache.join("engines/compilers"));
-        key::compilers(self.host, self.target, &known, self.cancel).map_err(|_| EnsureError::Cancelled)
+        key::compilers(self.host, self.target, self.cache, self.cancel).map_err(|_| EnsureError::Cancelled)
     }
 
     pub(crate) fn preflight(&self) -> Result<(), EnsureError> {
@@ -158,16 +159,19 @@ impl Search<'_> {
         }
     }
 
-    fn missing(&self) -> Result<Vec<preflight::Missing>, EnsureError> {
-        let found = preflight::look(self.host, self.cache, &self.config.sources, self.cancel);
+    pub(crate) fn missing(&self) -> Result<Vec<preflight::Missing>, EnsureError> {
+        let compilers = self.compilers()?;
+        let needs = Needs { config: self.config, target: self.target, cuda: compilers.cuda.as_ref() };
+        let found = preflight::look(self.host, self.cache, &needs, self.cancel);
         if self.cancel.is_cancelled() {
             return Err(EnsureError::Cancelled);
         }
-        Ok(preflight::missing(&found, self.config, self.host.distro(), self.cache))
+        Ok(preflight::missing(&found, &needs, self.host.distro(), self.cache))
     }
 
     fn make(&self, source: &EngineSource, attempts: &[Attempt]) -> Result<Engine, SourceFailure> {
-        let inputs = self.inputs(source, &self.compilers()?)?;
+        let compilers = self.compilers()?;
+        let inputs = self.inputs(source, &compilers)?;
         let digest = inputs.digest();
         let store = Store::new(self.cache);
         let on_wait = || self.step.doing("waiting for another process that builds the same engine");
@@ -180,16 +184,7 @@ impl Search<'_> {
         let fetch =
             source::Fetch { host: self.host, cache: self.cache, step: self.step, cancel: self.cancel };
         let tree = source::fetch(source, &fetch)?;
-        let tools = tools::ensure(self.host, self.cache, self.step, self.offline, self.cancel).map_err(
-            |error| match error {
-                ToolsError::Ensure(error) => SourceFailure::Stop(error),
-                ToolsError::Helper(error) => source::helper_failed(error),
-                ToolsError::Offline => SourceFailure::fetch(
-                    "offline: CMake and Ninja are neither on the PATH nor in the cache; install them, or run once with a \
-                     network",
-                ),
-            },
-        )?;
+        let tools = self.tools()?;
         let dir = store.build_dir(&digest);
         std::fs::create_dir_all(&dir).map_err(SourceFailure::cache("create", &dir))?;
         let binary = Build {
@@ -199,6 +194,7 @@ impl Search<'_> {
             dir: &dir,
             definitions: &inputs.definitions,
             target: self.target,
+            cuda: compilers.cuda.as_ref(),
             step: self.step,
             cancel: self.cancel,
         }
@@ -216,6 +212,27 @@ impl Search<'_> {
         let issued = self.issue(manifest, false);
         drop(lock);
         issued
+    }
+
+    /// CMake, Ninja and, for a card without a toolkit of this machine, the managed one.
+    fn tools(&self) -> Result<tools::Tools, SourceFailure> {
+        let failed = |what: &str| {
+            let offline =
+                format!("offline: {what} neither on this machine nor in the cache; run once with a network");
+            move |error| match error {
+                ToolsError::Ensure(error) => SourceFailure::Stop(error),
+                ToolsError::Helper(error) => source::helper_failed(error),
+                ToolsError::Offline => SourceFailure::fetch(offline),
+            }
+        };
+        if let Target::Cuda { nvcc, .. } = self.target
+            && managed::is_managed(self.cache, nvcc)
+        {
+            managed::ensure(self.host, self.cache, self.step, self.offline, self.cancel)
+                .map_err(failed("the CUDA toolkit is"))?;
+        }
+        tools::ensure(self.host, self.cache, self.step, self.offline, self.cancel)
+            .map_err(failed("CMake and Ninja are"))
     }
 
     fn manifest(

@@ -110,8 +110,8 @@ pub(crate) struct Refusal {
     pub(crate) remedy: String,
 }
 
-const TOOLKIT: &str = "install the CUDA toolkit so that nvcc is on the PATH (or set CUDA_PATH), or consent to a CPU \
-                       build with `provisioning.gpu: off`";
+const TOOLKIT: &str = "set `provisioning.toolkit: managed` (driver 580 or newer), install the CUDA toolkit so that nvcc is \
+                       on the PATH (or set CUDA_PATH), or consent to a CPU build with `provisioning.gpu: off`";
 
 /// Decides for one pool. Pure.
 pub(crate) fn decide(

@@ -2,7 +2,7 @@
 //! process group, with a cleared environment, output to a log file, killed as a group on cancel.
 //!
 //! An engine can never be started from here: [`Tool`]'s entry for its binary is only made with
-//! `--version` and `--help`, with which it prints and ends.
+//! `--version`, `--help` and `--list-devices`, with which it prints and ends.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -109,6 +109,13 @@ impl<'a> Helper<'a> {
     pub(crate) fn engine_help(host: &Host, binary: &Path, cancel: &'a Cancel) -> Self {
         let mut helper = Self::new(host, Tool::EngineText, binary, cancel);
         helper.args = vec!["--help".into()];
+        helper
+    }
+
+    /// The engine's binary, for the devices it can compute on and nothing else.
+    pub(crate) fn engine_devices(host: &Host, binary: &Path, cancel: &'a Cancel) -> Self {
+        let mut helper = Self::new(host, Tool::EngineText, binary, cancel);
+        helper.args = vec!["--list-devices".into()];
         helper
     }
 

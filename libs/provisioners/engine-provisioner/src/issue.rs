@@ -8,6 +8,7 @@ use wire::config::{EngineSource, PathSource};
 
 use crate::engine::{Engine, Search};
 use crate::error::{Attempt, EnsureError, FailureKind, SourceFailure};
+use crate::gpu::Target;
 use crate::manifest::{self, Manifest};
 use crate::source;
 use crate::store::Store;
@@ -26,7 +27,9 @@ impl Search<'_> {
                 manifest.binary_sha256
             )));
         }
-        let survey = match manifest.survey.take() {
+        // An engine that was surveyed for the CPU has not shown that it sees a card.
+        let enough = |survey: &Survey| self.device_mask().is_none() || !survey.cuda_devices.is_empty();
+        let survey = match manifest.survey.take().filter(enough) {
             Some(survey) => survey,
             None => {
                 let survey = self.survey(&binary)?;
@@ -45,10 +48,18 @@ impl Search<'_> {
     /// The smoke gate.
     pub(crate) fn survey(&self, binary: &Path) -> Result<Survey, SourceFailure> {
         let scratch = tempfile::tempdir().map_err(SourceFailure::cache("create", std::env::temp_dir()))?;
-        Survey::take(self.host, binary, scratch.path(), self.cancel).map_err(|error| match error {
+        let mask = self.device_mask();
+        Survey::take(self.host, binary, scratch.path(), mask, self.cancel).map_err(|error| match error {
             SurveyError::Cancelled => SourceFailure::Stop(EnsureError::Cancelled),
             SurveyError::Failed(reason) => SourceFailure::Next(FailureKind::Build, reason),
         })
+    }
+
+    fn device_mask(&self) -> Option<&str> {
+        match self.target {
+            Target::Cpu => None,
+            Target::Cuda { device_mask, .. } => Some(device_mask),
+        }
     }
 
     fn binary_digest(&self, binary: &Path) -> Result<String, SourceFailure> {

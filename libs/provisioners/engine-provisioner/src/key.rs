@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::cuda::fit::{self, HostCompiler};
+use crate::cuda::managed;
 use crate::gpu::Target;
 use crate::helper::{Helper, HelperError, Tool};
 use crate::host::Host;
@@ -57,21 +59,46 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 pub(crate) fn compilers(
     host: &Host,
     target: &Target,
-    known: &FileMemory,
+    cache: &Path,
     cancel: &Cancel,
-) -> Result<Vec<String>, HelperError> {
-    let mut programs = vec![
-        (Tool::Compiler, host.find_or("CC", &["cc", "gcc", "clang"])),
-        (Tool::Compiler, host.find_or("CXX", &["c++", "g++", "clang++"])),
-    ];
-    if let Target::Cuda { nvcc, .. } = target {
-        programs.push((Tool::Nvcc, Some(nvcc.clone())));
-    }
-    let version = |(tool, program): (Tool, Option<PathBuf>)| match program {
+) -> Result<Compilers, HelperError> {
+    let known = FileMemory::new(cache.join("engines/compilers"));
+    let version = |tool: Tool, program: Option<PathBuf>| match program {
         None => Ok(String::new()),
-        Some(program) => known_version_line(host, tool, program, known, cancel),
+        Some(program) => known_version_line(host, tool, program, &known, cancel),
     };
-    programs.into_iter().map(version).collect()
+    let mut lines = vec![
+        version(Tool::Compiler, host.find_or("CC", &["cc", "gcc", "clang"]))?,
+        version(Tool::Compiler, host.find_or("CXX", &["c++", "g++", "clang++"]))?,
+    ];
+    let Target::Cuda { nvcc, .. } = target else { return Ok(Compilers { lines, cuda: None }) };
+    let says = match managed::is_managed(cache, nvcc) {
+        true => managed::version_line(),
+        false => version(Tool::Nvcc, Some(nvcc.clone()))?,
+    };
+    let toolkit = fit::toolkit_version(&says);
+    let host_compiler = fit::host_compiler(host, toolkit, &lines[1]);
+    lines.push(says);
+    if let HostCompiler::Other(path) = &host_compiler {
+        lines.push(version(Tool::Compiler, Some(path.clone()))?);
+    }
+    Ok(Compilers { lines, cuda: Some(Cuda { toolkit, host_compiler }) })
+}
+
+/// Who compiles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Compilers {
+    /// What each says about itself.
+    pub(crate) lines: Vec<String>,
+    /// For a CUDA build.
+    pub(crate) cuda: Option<Cuda>,
+}
+
+/// What follows from the CUDA compiler's version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cuda {
+    pub(crate) toolkit: Option<fit::Version>,
+    pub(crate) host_compiler: HostCompiler,
 }
 
 /// A compiler's version line is remembered with the state of its file: two compilers that say who

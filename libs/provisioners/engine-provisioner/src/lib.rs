@@ -10,6 +10,7 @@
 mod argv;
 mod build;
 mod check;
+mod cuda;
 mod engine;
 mod error;
 mod flags;

@@ -8,13 +8,14 @@ use provisioners_model_provisioner::{Cancel, ModelRef};
 use wire::config::{EngineSource, PoolConfig};
 use wire::{PoolId, PreparationStep, StepKind};
 
+use crate::cuda::managed;
 use crate::engine::Search;
 use crate::error::EnsureError;
 use crate::gpu::Target;
 use crate::observer::{Observer, Step};
 use crate::provisioner::EngineProvisioner;
 use crate::store::Store;
-use crate::{argv, flags, packages, preflight, source, tools};
+use crate::{argv, flags, packages, source, tools};
 
 /// The plan of one pool: `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,8 +116,8 @@ impl EngineProvisioner {
             return Ok(());
         }
         plan.steps.push(tools_line(tools::on_path(host), tools::installed(cache)).to_owned());
-        let found = preflight::look(host, cache, &config.sources, cancel);
-        let mut missing = preflight::missing(&found, config, host.distro(), cache);
+        plan.steps.extend(toolkit_line(target, cache));
+        let mut missing = search.missing()?;
         if config.allow_package_installs
             && let Some(command) = packages::command(host, &missing, packages::is_root())
         {
@@ -153,6 +154,19 @@ fn model_line(reference: &ModelRef, staged: Option<PathBuf>) -> String {
             || format!("model {reference}: fetch it into the cache and check its SHA-256"),
             |path| format!("model {reference}: fetched before, use {}", path.display()),
         ),
+    }
+}
+
+fn toolkit_line(target: &Target, cache: &Path) -> Option<String> {
+    let Target::Cuda { nvcc, .. } = target else { return None };
+    let version = managed::VERSION;
+    match (managed::is_managed(cache, nvcc), managed::installed(cache)) {
+        (false, _) => None,
+        (true, true) => Some(format!("CUDA toolkit {version}: the one in the cache")),
+        (true, false) => Some(format!(
+            "CUDA toolkit {version}: none on this machine, install it into the cache with pip ({} MiB to fetch)",
+            managed::DOWNLOAD_MIB
+        )),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::EnsureError;
 use crate::gpu::{self, Decision, GpuInventory, GpuProbe, NvidiaSmi, Target};
 use crate::host::Host;
 use crate::observer::{Observer, Step};
-use crate::{argv, flags};
+use crate::{argv, cuda, flags};
 
 /// Prepares engines with one cache directory on one machine.
 pub struct EngineProvisioner {
@@ -113,17 +113,12 @@ impl EngineProvisioner {
         if cancel.is_cancelled() {
             return Err(EnsureError::Cancelled);
         }
-        let nvcc = self.nvcc();
+        let nvcc = cuda::nvcc(pool.provisioning.toolkit, &self.host, &self.cache);
         gpu::decide(policy, &pool.devices, &inventory, nvcc).map_err(|refusal| EnsureError::Gpu {
             pool: pool.id.clone(),
             problem: refusal.problem,
             remedy: refusal.remedy,
         })
-    }
-
-    fn nvcc(&self) -> Option<PathBuf> {
-        let installed = self.host.var("CUDA_PATH").map(|root| PathBuf::from(root).join("bin/nvcc"));
-        installed.filter(|nvcc| nvcc.is_file()).or_else(|| self.host.find("nvcc"))
     }
 
     fn stage(

@@ -1,6 +1,6 @@
 //! The smoke gate: a binary must say its version and its flags before anybody is told that it is an
 //! engine. What it says is kept, so that a pool's `flags` are checked against the build they are for.
-//! It runs to completion twice, with nothing but `--version` and `--help`: no engine is started.
+//! It runs to completion with nothing but `--version`, `--help` and `--list-devices`: no engine is started.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +18,9 @@ pub(crate) struct Survey {
     pub(crate) version: String,
     /// Every spelling of every flag in `--help`, sorted.
     pub(crate) flags: Vec<String>,
+    /// The CUDA devices of `--list-devices`; asked only of an engine that is to have some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cuda_devices: Vec<String>,
 }
 
 /// Why a binary is no engine.
@@ -33,11 +36,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 const EXPECTED: [&str; 4] = ["--model", "--ctx-size", "--port", "--host"];
 
 impl Survey {
-    /// Asks `binary`. `scratch` exists and is empty: it stands for home and configuration.
+    /// Asks `binary`. `scratch` exists and is empty: it stands for home and configuration. An engine for
+    /// the cards of `device_mask` must see one of them: what the build was told proves nothing.
     pub(crate) fn take(
         host: &Host,
         binary: &Path,
         scratch: &Path,
+        device_mask: Option<&str>,
         cancel: &Cancel,
     ) -> Result<Self, SurveyError> {
         let ask = |helper: Helper<'_>, on_line: &mut dyn FnMut(&str)| {
@@ -63,8 +68,19 @@ impl Survey {
         if let Some(absent) = EXPECTED.iter().find(|name| !knows(name)) {
             return Err(SurveyError::Failed(format!("its --help knows no {absent}: it is no llama-server")));
         }
+        let mut cuda_devices = Vec::new();
+        if let Some(mask) = device_mask {
+            let helper = Helper::engine_devices(host, binary, cancel).env("CUDA_VISIBLE_DEVICES", mask);
+            ask(helper, &mut |line| {
+                cuda_devices.extend(line.trim().starts_with("CUDA").then(|| line.trim().to_owned()));
+            })?;
+            if cuda_devices.is_empty() {
+                let problem = "it came out without CUDA, or cannot use the card: its --list-devices names no CUDA device";
+                return Err(SurveyError::Failed(problem.to_owned()));
+            }
+        }
         let version = version.unwrap_or_else(|| "unknown".to_owned());
-        Ok(Self { version, flags })
+        Ok(Self { version, flags, cuda_devices })
     }
 
     /// The first flag of a planned command line that this build does not know, with the nearest it does.
@@ -116,10 +132,11 @@ mod tests {
         assert_eq!(at("----- common params -----"), "");
     }
 
-    #[test] // EPROV-016
+    /// EPROV-016
+    #[test]
     fn a_flag_this_build_does_not_know_is_named_with_the_nearest_it_does() {
         let flags = ["--seed", "--threads", "-t"].map(str::to_owned).to_vec();
-        let survey = Survey { version: "1".into(), flags };
+        let survey = Survey { version: "1".into(), flags, cuda_devices: Vec::new() };
         let unknown =
             |items: &[&str]| survey.unknown(&items.iter().map(|i| (*i).to_owned()).collect::<Vec<_>>());
         assert_eq!(unknown(&["--threads", "4", "--seed", "-1"]), None);

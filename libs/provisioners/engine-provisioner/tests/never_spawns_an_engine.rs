@@ -50,12 +50,13 @@ fn the_list_of_helpers_is_closed_and_an_engine_is_only_asked_for_its_texts() {
     assert_eq!(tools, expected);
     assert_eq!(text.matches("Command::new").count(), 1);
     // The engine's own binary is only asked for its texts; the fixed arguments are all it is given.
-    assert_eq!(text.matches("Tool::EngineText,").count(), 2);
-    for fixed in ["--version", "--help"] {
+    assert_eq!(text.matches("Tool::EngineText,").count(), 3);
+    for fixed in ["--version", "--help", "--list-devices"] {
         let made =
             format!("Tool::EngineText, binary, cancel);\n        helper.args = vec![\"{fixed}\".into()];");
         assert!(text.contains(&made), "{fixed}");
     }
-    let users: Vec<_> = ["engine_version(", "engine_help("].iter().map(|name| uses(name)).collect();
-    assert_eq!(users, ["survey.rs", "survey.rs"], "only the smoke gate asks it");
+    let users: Vec<_> =
+        ["engine_version(", "engine_help(", "engine_devices("].iter().map(|name| uses(name)).collect();
+    assert_eq!(users, ["survey.rs"; 3], "only the smoke gate asks it");
 }

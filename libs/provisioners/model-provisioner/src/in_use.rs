@@ -58,7 +58,8 @@ fn named_by(process: &Path) -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    #[test] // MPROV-014
+    /// MPROV-014
+    #[test]
     fn a_file_that_a_running_process_names_is_in_use_until_it_ends() {
         let dir = tempfile::tempdir().unwrap();
         let (named, other) = (dir.path().join("a/model.gguf"), dir.path().join("a/model2.gguf"));

@@ -54,12 +54,14 @@ case "$*" in
     echo "-m,    --model FNAME      path"; echo "-c,    --ctx-size N       size"
     for flag in --host --port --parallel --no-cont-batching --no-webui --metrics --offline --fit \
         --n-gpu-layers --threads --seed; do echo "$flag X       text"; done ;;
+--list-devices) echo "Available devices:"; echo "  CUDA0: Fake ($CUDA_VISIBLE_DEVICES)" ;;
 *) echo "asked to run: $*"; exit 64 ;;
 esac
 "#;
 
 const PYTHON: &str = r#"
 case "$*" in
+*find_spec*) echo pip venv ensurepip ;;
 *"pip download"*)
     [ -e "$d/no-index" ] && { echo "ERROR: No matching distribution found"; exit 1; }
     [ -n "$PYTHONPATH" ] || exit 9

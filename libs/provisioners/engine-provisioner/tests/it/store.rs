@@ -31,7 +31,8 @@ fn damage(path: &Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
-#[test] // EPROV-012
+/// EPROV-012
+#[test]
 fn the_manifest_says_everything_about_a_build_and_the_bill_of_materials_lies_beside_it() {
     let machine = Machine::new();
     let built = machine.ensure(vec![machine.missing(), machine.archive("a.tar.gz")]).unwrap();
@@ -51,7 +52,8 @@ fn the_manifest_says_everything_about_a_build_and_the_bill_of_materials_lies_bes
     assert_eq!(hash, &text["binary_sha256"]);
 }
 
-#[test] // EPROV-013
+/// EPROV-013
+#[test]
 fn a_binary_that_is_not_the_recorded_one_is_not_handed_out_but_built_again() {
     let machine = Machine::new();
     let sources = || vec![machine.archive("a.tar.gz")];
@@ -66,7 +68,8 @@ fn a_binary_that_is_not_the_recorded_one_is_not_handed_out_but_built_again() {
     assert_eq!(EngineStore::new(&machine.cache()).verify(&Cancel::new()).unwrap()[0].problem, None);
 }
 
-#[test] // EPROV-013
+/// EPROV-013
+#[test]
 fn an_engine_of_the_first_version_is_asked_for_its_flags_when_it_is_next_used() {
     let machine = Machine::new();
     let first = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap();
@@ -80,7 +83,8 @@ fn an_engine_of_the_first_version_is_asked_for_its_flags_when_it_is_next_used() 
     assert_eq!(manifest(&first)["schema_version"], 2);
 }
 
-#[test] // EPROV-016
+/// EPROV-016
+#[test]
 fn a_build_that_cannot_say_what_it_is_is_no_engine() {
     let machine = Machine::new();
     machine.executable(&machine.bin().join("engine"), "#!/bin/sh\necho illegal instruction; exit 132\n");
@@ -93,7 +97,8 @@ fn a_build_that_cannot_say_what_it_is_is_no_engine() {
     assert!(machine.ensure(vec![source]).unwrap_err().to_string().contains("no llama-server"));
 }
 
-#[test] // EPROV-016
+/// EPROV-016
+#[test]
 fn a_flag_that_this_build_does_not_know_is_refused_although_the_list_allows_it() {
     let machine = Machine::new();
     let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
@@ -110,7 +115,8 @@ fn a_flag_that_this_build_does_not_know_is_refused_although_the_list_allows_it()
     assert!(ensure(&pool).is_ok());
 }
 
-#[test] // EPROV-014
+/// EPROV-014
+#[test]
 fn gc_keeps_the_last_used_and_what_runs_and_what_was_just_handed_out() {
     let machine = Machine::new();
     let (oldest, running, fresh, newest) = (
@@ -146,7 +152,8 @@ fn gc_keeps_the_last_used_and_what_runs_and_what_was_just_handed_out() {
     assert_eq!(store.gc(2).iter().filter(|removal| removal.removed).count(), 1, "it no longer runs");
 }
 
-#[test] // EPROV-015
+/// EPROV-015
+#[test]
 fn offline_uses_what_is_here_and_names_what_is_not() {
     let machine = Machine::new();
     let sdist = || vec![EngineSource::Sdist(SdistSource::pinned())];
