@@ -5,6 +5,7 @@
 //! `contracts/` are generated from these types (`cargo xtask regen-schema`, `regen-openapi`).
 #![forbid(unsafe_code)]
 
+pub mod anthropic;
 pub mod config;
 pub mod error;
 pub mod event;

@@ -85,6 +85,99 @@ pub struct ChatCompletionRequest {
     pub chat_template_kwargs: Option<Value>,
 }
 
+/// `POST /v1/completions`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+pub struct TextCompletionRequest {
+    /// Pool id, alias or model name.
+    pub model: String,
+    /// A text, or a list with one text.
+    pub prompt: Value,
+    /// Server-sent events instead of one body.
+    #[serde(default)]
+    pub stream: bool,
+    /// `{"include_usage": true}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_options: Option<StreamOptions>,
+    /// Tokens to generate at most; 16 where none is said, as OpenAI documents it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// Choices; only 1 is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u32>,
+    /// Candidates; only 1 is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_of: Option<u32>,
+    /// The prompt before the text; only false is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub echo: Option<bool>,
+    /// Text after the completion; not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suffix: Option<String>,
+    /// Log probabilities; not served here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<u32>,
+    /// 0 is greedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Nucleus sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// Keep the k likeliest (llama.cpp's extension).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<u32>,
+    /// Minimum relative probability (llama.cpp's extension).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f64>,
+    /// llama.cpp's extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat_penalty: Option<f64>,
+    /// Penalty for presence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f64>,
+    /// Penalty for frequency.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f64>,
+    /// Sampling seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+    /// A string or up to 16 strings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Value>,
+    /// Biases per token id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_bias: Option<Value>,
+}
+
+/// The answer to a `/v1/completions` request that does not stream.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TextCompletion {
+    /// `cmpl-<task id>`.
+    pub id: String,
+    /// `text_completion`.
+    pub object: String,
+    /// Seconds since the epoch.
+    pub created: u64,
+    /// The name the client asked for.
+    pub model: String,
+    /// One choice.
+    pub choices: Vec<TextChoice>,
+    /// Token counts, from the engine.
+    pub usage: Usage,
+}
+
+/// A choice of a text completion, or a piece of one.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct TextChoice {
+    /// Always 0.
+    pub index: u32,
+    /// The text.
+    pub text: String,
+    /// Always null.
+    pub logprobs: Option<Value>,
+    /// `stop` or `length`; null until the last piece.
+    pub finish_reason: Option<String>,
+}
+
 /// Options of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StreamOptions {

@@ -37,6 +37,10 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::openai::ChatCompletionRequest>();
     generator.subschema_for::<wire::openai::ChatCompletion>();
     generator.subschema_for::<wire::openai::ModelList>();
+    generator.subschema_for::<wire::openai::TextCompletionRequest>();
+    generator.subschema_for::<wire::openai::TextCompletion>();
+    generator.subschema_for::<wire::anthropic::MessagesRequest>();
+    generator.subschema_for::<wire::anthropic::MessagesAnswer>();
     generator.take_definitions(true)
 }
 

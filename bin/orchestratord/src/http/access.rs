@@ -19,6 +19,8 @@ use super::trace::TraceParent;
 use crate::tokens::Caller;
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
+/// The same as Anthropic's SDKs know it.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Asked every second by whoever watches: worth a line only to those who look for it.
 const POLLED: [&str; 5] = ["/health", "/livez", "/ready", "/readyz", "/metrics"];
@@ -37,7 +39,8 @@ pub(super) async fn correlate(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
         response.headers_mut().insert(CORRELATION_ID, value.clone());
-        response.headers_mut().insert(REQUEST_ID, value);
+        response.headers_mut().insert(REQUEST_ID, value.clone());
+        response.headers_mut().insert(ANTHROPIC_REQUEST_ID, value);
     }
     let caller = response.extensions_mut().remove::<Caller>();
     let status = response.status().as_u16();

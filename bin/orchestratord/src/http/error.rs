@@ -46,7 +46,9 @@ impl IntoResponse for ApiError {
         let status = StatusCode::from_u16(body.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after_ms = body.retry_after_ms;
         let retriable = body.retriable;
-        let mut response = (status, Json(ErrorEnvelope { error: body })).into_response();
+        let mut response = (status, Json(ErrorEnvelope { error: body.clone() })).into_response();
+        // For those whose clients expect it in another shape.
+        response.extensions_mut().insert(Box::new(body));
         let headers = response.headers_mut();
         if let Some(ms) = retry_after_ms {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));

@@ -1,6 +1,7 @@
 //! The HTTP edge: parses, checks, asks `dispatch`, renders. Knows no engine.
 
 mod access;
+mod anthropic;
 mod context;
 mod door;
 mod error;

@@ -9,7 +9,7 @@ use wire::operations::Access;
 use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
-use super::{AppState, access, events, guard, meta, openai, operations, pools, tasks};
+use super::{AppState, access, anthropic, events, guard, meta, openai, operations, pools, tasks};
 
 /// The whole HTTP surface of orchestratord.
 pub fn router(state: AppState) -> Router {
@@ -29,7 +29,9 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/pools/{id}/health", get(pools::health))
         .route("/v2/meta/version", get(meta::version))
         .route("/v1/models", get(openai::models))
-        .route("/v1/chat/completions", post(openai::chat));
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/messages", post(anthropic::messages));
     let control = Router::new()
         .route("/control/pools/{id}/health", get(pools::health))
         .route("/v2/pools/{id}/preload", post(pools::preload))
@@ -47,6 +49,7 @@ pub fn router(state: AppState) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.guard.clone(), guard::same_origin))
+        .layer(from_fn(anthropic::reshape))
         .layer(from_fn(access::correlate))
         .with_state(state)
 }

@@ -26,6 +26,12 @@ pub(crate) struct Completion<'a> {
     min_p: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repeat_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presence_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frequency_penalty: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logit_bias: Option<&'a Value>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     stop: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,6 +50,9 @@ impl<'a> Completion<'a> {
             top_k,
             min_p,
             repeat_penalty,
+            presence_penalty,
+            frequency_penalty,
+            logit_bias,
             stop,
             grammar,
             json_schema,
@@ -60,6 +69,9 @@ impl<'a> Completion<'a> {
             top_k: *top_k,
             min_p: *min_p,
             repeat_penalty: *repeat_penalty,
+            presence_penalty: *presence_penalty,
+            frequency_penalty: *frequency_penalty,
+            logit_bias: logit_bias.as_ref(),
             stop,
             grammar: grammar.as_deref(),
             json_schema: json_schema.as_ref(),

@@ -2,9 +2,12 @@
 
 mod chat;
 mod collect;
+mod completions;
 mod models;
 mod params;
 mod render;
 
-pub(super) use chat::chat;
+pub(super) use chat::{chat, check};
+pub(super) use collect::Joined;
+pub(super) use completions::completions;
 pub(super) use models::models;

@@ -1,0 +1,10 @@
+//! Anthropic's Messages API over the same chat as OpenAI's: one request is turned into the other's,
+//! and the engine's chunks into Anthropic's events and blocks.
+
+mod convert;
+mod messages;
+mod render;
+mod reshape;
+
+pub(super) use messages::messages;
+pub(super) use reshape::reshape;

@@ -1,0 +1,164 @@
+//! The other `/v1` routes: text completions and Anthropic's messages.
+
+use super::*;
+
+async fn ready() -> (Orchestrator, RunningStub) {
+    let orchestrator = Orchestrator::start().await;
+    let stub = stub();
+    orchestrator.publish(&stub, "p", 1);
+    orchestrator.until_ready("p", true).await;
+    (orchestrator, stub)
+}
+
+async fn streamed(orchestrator: &Orchestrator, path: &str, mut body: Value) -> String {
+    body["stream"] = json!(true);
+    let request = orchestrator.http.post(orchestrator.url(path)).json(&body);
+    request.send().await.unwrap().text().await.unwrap()
+}
+
+fn data(text: &str) -> Vec<Value> {
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    data.filter_map(|data| serde_json::from_str(data).ok()).collect()
+}
+
+/// ORCHD-COMPLETIONS-001
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_completion_is_the_same_streamed_and_whole() {
+    let (orchestrator, stub) = ready().await;
+    let body = json!({"model": "p", "prompt": ["once upon"], "max_tokens": 12, "presence_penalty": 0.5,
+        "stream_options": {"include_usage": true}});
+    let (status, whole) = orchestrator.post("/v1/completions", body.clone()).await;
+    assert_eq!(status, 200, "{whole}");
+    assert_eq!(
+        (&whole["object"], &whole["choices"][0]["finish_reason"]),
+        (&json!("text_completion"), &json!("length"))
+    );
+    let text = streamed(&orchestrator, "/v1/completions", body).await;
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    let chunks = data(&text);
+    let joined: String = chunks.iter().filter_map(|c| c["choices"][0]["text"].as_str()).collect();
+    assert_eq!(whole["choices"][0]["text"], joined);
+    assert_eq!(chunks.last().unwrap()["usage"], whole["usage"]);
+    assert_eq!(whole["usage"]["completion_tokens"], 12);
+    assert!(
+        chunks
+            .iter()
+            .all(|c| c["object"] == "text_completion" && c["id"].as_str().unwrap().starts_with("cmpl-"))
+    );
+    let seen = stub.requests().into_iter().find(|seen| seen.path == "/completion").unwrap();
+    assert_eq!((&seen.body["prompt"], &seen.body["presence_penalty"]), (&json!("once upon"), &json!(0.5)));
+    // OpenAI's own default.
+    let (_, short) = orchestrator.post("/v1/completions", json!({"model": "p", "prompt": "x"})).await;
+    assert_eq!(short["usage"]["completion_tokens"], 16);
+    for (more, param) in [
+        (json!({"prompt": ["a", "b"]}), "prompt"),
+        (json!({"prompt": "a", "n": 2}), "n"),
+        (json!({"prompt": "a", "echo": true}), "echo"),
+        (json!({"prompt": "a", "suffix": "z"}), "suffix"),
+        (json!({"prompt": "a", "logprobs": 3}), "logprobs"),
+        (json!({"prompt": "a", "max_tokens": 0}), "max_tokens"),
+    ] {
+        let mut body = more.clone();
+        body["model"] = json!("p");
+        let (status, answer) = orchestrator.post("/v1/completions", body).await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{more}: {answer}");
+    }
+    orchestrator.stop().await;
+}
+
+fn turn(text: &str) -> Value {
+    json!({"model": "p", "max_tokens": 12, "messages": [{"role": "user", "content": text}]})
+}
+
+/// ORCHD-MESSAGES-001
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_the_same_streamed_and_whole() {
+    let (orchestrator, _stub) = ready().await;
+    let (status, whole) = orchestrator.post("/v1/messages", turn("hello")).await;
+    assert_eq!(status, 200, "{whole}");
+    assert_eq!((&whole["type"], &whole["stop_reason"]), (&json!("message"), &json!("max_tokens")), "{whole}");
+    let text = streamed(&orchestrator, "/v1/messages", turn("hello")).await;
+    let events: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let deltas = events.iter().filter(|name| **name == "content_block_delta").count();
+    assert!(deltas > 1, "{text}");
+    let frame: Vec<&str> = events.iter().copied().filter(|name| *name != "content_block_delta").collect();
+    assert_eq!(
+        frame,
+        ["message_start", "content_block_start", "content_block_stop", "message_delta", "message_stop"]
+    );
+    let data = data(&text);
+    assert!(data.iter().zip(&events).all(|(data, name)| data["type"] == *name), "{text}");
+    let joined: String = data.iter().filter_map(|event| event["delta"]["text"].as_str()).collect();
+    assert_eq!(whole["content"], json!([{"type": "text", "text": joined}]));
+    let last = data.iter().find(|event| event["type"] == "message_delta").unwrap();
+    assert_eq!((&last["usage"], &last["delta"]["stop_reason"]), (&whole["usage"], &whole["stop_reason"]));
+    orchestrator.stop().await;
+}
+
+/// ORCHD-MESSAGES-002
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_messages_are_in_their_own_shape_wherever_they_come_from() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(keys.path(), "data aaaaaaaaaaaaaaaa\n").unwrap();
+    let path = keys.path().to_owned();
+    let orchestrator = Orchestrator::start_with(|config| config.api.tokens_file = Some(path.into())).await;
+    let stub = stub();
+    orchestrator.publish(&stub, "p", 1);
+    let ask = async |key: &str, body: Value| {
+        let request = orchestrator.http.post(orchestrator.url("/v1/messages")).header("x-api-key", key);
+        let answer = request.json(&body).send().await.unwrap();
+        assert!(answer.headers().contains_key("request-id"));
+        let (status, length) = (answer.status().as_u16(), answer.content_length());
+        let text = answer.text().await.unwrap();
+        assert_eq!(length, Some(text.len() as u64));
+        (status, serde_json::from_str::<Value>(&text).unwrap())
+    };
+    let mut wrong = turn("x");
+    wrong["model"] = json!("pp");
+    let huge = turn(&"x".repeat(super::super::http::MAX_BODY_BYTES));
+    for (key, body, status, kind) in [
+        ("bbbbbbbbbbbbbbbb", turn("x"), 401, "authentication_error"),
+        ("aaaaaaaaaaaaaaaa", wrong, 404, "not_found_error"),
+        ("aaaaaaaaaaaaaaaa", json!({"model": "p"}), 400, "invalid_request_error"),
+        ("aaaaaaaaaaaaaaaa", huge, 413, "request_too_large"),
+    ] {
+        let (got, answer) = ask(key, body).await;
+        assert_eq!((got, &answer["type"], &answer["error"]["type"]), (status, &json!("error"), &json!(kind)));
+        assert!(answer["error"]["message"].is_string(), "{answer}");
+    }
+    // In the middle of a stream too.
+    stub.set_faults(|faults| faults.error_after = Some(3));
+    let mut body = turn("x");
+    body["stream"] = json!(true);
+    let request = orchestrator.http.post(orchestrator.url("/v1/messages")).bearer_auth("aaaaaaaaaaaaaaaa");
+    let text = request.json(&body).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("event: error\ndata: {\"type\":\"error\""), "{text}");
+    assert!(!text.contains("message_stop"), "{text}");
+    orchestrator.stop().await;
+}
+
+/// ORCHD-OPENAI-002
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_any_route_that_hangs_up_cancels_its_generation() {
+    let (orchestrator, stub) = ready().await;
+    stub.set_faults(|faults| faults.token = Duration::from_millis(5));
+    let completion = json!({"model": "p", "prompt": "x", "max_tokens": 1_000_000, "stream": true});
+    let mut message = turn("x");
+    (message["stream"], message["max_tokens"]) = (json!(true), json!(1_000_000));
+    for (path, mut body) in [("/v1/completions", completion), ("/v1/messages", message)] {
+        for stream in [true, false] {
+            body["stream"] = json!(stream);
+            let request = orchestrator.http.post(orchestrator.url(path)).json(&body);
+            let asking = tokio::spawn(async move {
+                let mut answer = request.send().await.unwrap();
+                answer.chunk().await.unwrap();
+                std::future::pending::<()>().await;
+            });
+            stub.wait_for(|stats| stats.busy == 1 && stats.tokens > 0).await.unwrap();
+            asking.abort();
+            stub.wait_for(|stats| stats.busy == 0).await.unwrap();
+        }
+    }
+    assert_eq!(stub.stats().cancelled, 4);
+    orchestrator.stop().await;
+}
