@@ -1,11 +1,14 @@
 //! What an engine is asked to do, typed: client headers and unknown fields never get this far.
+//!
+//! Its JSON is what the journal keeps of a task that waits or runs.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::openai::ChatCompletionRequest;
 
 /// A generation.
 #[expect(clippy::large_enum_variant, reason = "there is one per task, and both live on its heap")]
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum EngineRequest {
     /// Text completion; carries token ids in its chunks.
     Completion(CompletionRequest),
@@ -14,7 +17,7 @@ pub enum EngineRequest {
 }
 
 /// Text completion.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CompletionRequest {
     /// What to continue.
     pub prompt: Prompt,
@@ -25,7 +28,7 @@ pub struct CompletionRequest {
 }
 
 /// What to continue.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Prompt {
     /// Text as it is.
     Text(String),
@@ -34,7 +37,7 @@ pub enum Prompt {
 }
 
 /// How to sample; `None` leaves the engine's default.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each field is documented on wire::TaskRequest")]
 pub struct Sampling {
     pub max_tokens: Option<u32>,
@@ -53,7 +56,7 @@ pub struct Sampling {
 }
 
 /// OpenAI chat.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ChatRequest {
     /// The checked client request; the adapter sends its typed fields only.
     pub request: ChatCompletionRequest,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use task_log::journal::Unrecorded;
 use wire::{PoolId, TaskId};
 
 use crate::InvalidPlacement;
@@ -61,6 +62,9 @@ pub enum AdmissionError {
     /// The placement contradicts itself or the model.
     #[error(transparent)]
     InvalidPlacement(#[from] InvalidPlacement),
+    /// The journal cannot be written, and a task that is not on disk is not accepted.
+    #[error("{Unrecorded}")]
+    Unrecorded,
     /// This orchestratord is going down.
     #[error("orchestratord is shutting down and admits nothing new")]
     ShuttingDown,
@@ -76,6 +80,7 @@ impl AdmissionError {
             Self::OverShare { .. } => "over_share",
             Self::DeadlineUnmet { .. } => "deadline_unmet",
             Self::InvalidPlacement(_) => "invalid_placement",
+            Self::Unrecorded => "unrecorded",
             Self::ShuttingDown => "shutting_down",
         }
     }

@@ -33,6 +33,11 @@ impl CallerId {
         Self(format!("peer {address}").into())
     }
 
+    /// As [`CallerId`]'s `Display` wrote it.
+    pub(crate) fn written(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// The name of the key's owner; `None` for a caller without a key.
     #[must_use]
     pub fn key_name(&self) -> Option<&str> {

@@ -4,14 +4,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use adapter_host::EngineRequest;
+use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling};
 use task_log::{Entry, Full, LogWriter, TaskLog};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::event::{FinishReason, Resumed, Started};
 use wire::task::TaskView;
 use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState};
 
+use crate::durable::Recorded;
 use crate::ending::{Ending, Ran, Tokens, Used, millis};
 use crate::estimate::Asked;
 use crate::metrics::ClassMetrics;
@@ -43,13 +45,20 @@ pub(crate) struct TaskCore {
     pub(crate) log: TaskLog,
     /// Cancelled when the task has ended, whoever ended it.
     pub(crate) ended: CancellationToken,
+    /// Whether it is in the journal; until that is settled nobody may know of it.
+    pub(crate) recorded: watch::Sender<Recorded>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 enum State {
     Live(Box<Live>),
-    Ended { state: TaskState, history: History },
+    Ended {
+        state: TaskState,
+        history: History,
+    },
+    /// It had ended before this process began; what was shown of it then.
+    Past(Box<TaskView>),
 }
 
 #[derive(Debug)]
@@ -165,16 +174,30 @@ pub(crate) struct NewTask {
     pub(crate) place: Place,
     pub(crate) wish: Wish,
     pub(crate) detach: Detach,
+    pub(crate) admitted: Instant,
     pub(crate) deadline: Option<Duration>,
     pub(crate) asked: Asked,
     pub(crate) size: Size,
     pub(crate) request: EngineRequest,
+    pub(crate) recorded: Recorded,
 }
 
 impl TaskCore {
-    pub(crate) fn new(task: NewTask, log_bytes: usize, retries: u32) -> Self {
-        let (log, writer) = TaskLog::new(log_bytes);
-        let admitted = Instant::now();
+    pub(crate) fn new(mut task: NewTask, log: (TaskLog, LogWriter), retries: u32) -> Self {
+        let (log, writer) = log;
+        let request = std::mem::replace(&mut task.request, nothing());
+        Self::with(task, log, State::live(writer, request, retries))
+    }
+
+    /// A task that had ended before this process began.
+    pub(crate) fn past(task: NewTask, log: TaskLog, view: TaskView) -> Self {
+        let core = Self::with(task, log, State::Past(Box::new(view)));
+        core.ended.cancel();
+        core
+    }
+
+    fn with(task: NewTask, log: TaskLog, state: State) -> Self {
+        let admitted = task.admitted;
         Self {
             id: task.id,
             owner: task.owner,
@@ -187,14 +210,60 @@ impl TaskCore {
             detach: task.detach,
             admitted,
             // A deadline beyond the clock's range is none.
-            deadline: task.deadline.and_then(|life| admitted.checked_add(life)),
+            deadline: task.deadline.and_then(|life| Instant::now().checked_add(life)),
             asked: task.asked,
             size: task.size,
             predicted: OnceLock::new(),
             log,
             ended: CancellationToken::new(),
-            state: Mutex::new(State::live(writer, task.request, retries)),
+            recorded: watch::Sender::new(task.recorded),
+            state: Mutex::new(state),
         }
+    }
+
+    /// Goes on behind what an earlier process wrote of it.
+    pub(crate) fn take_up(&self, past: &[Entry], reason: &str) {
+        let mut state = self.lock();
+        let State::Live(live) = &mut *state else { return };
+        for entry in past {
+            match entry {
+                Entry::Started(started) => {
+                    live.history.queue = Some(Duration::from_millis(started.queue_ms));
+                    live.lost = Some(reason.to_owned());
+                }
+                Entry::Chunk { chunk, .. } => live.tokens.see(chunk),
+                Entry::Resumed(_) | Entry::End(_) | Entry::Error(_) => {}
+            }
+        }
+    }
+
+    /// A task that got no place: nobody knows of it, and nothing is said in its log.
+    pub(crate) fn discard(&self) {
+        let ended = State::Ended { state: TaskState::Interrupted, history: History::default() };
+        if let State::Live(live) = std::mem::replace(&mut *self.lock(), ended) {
+            live.writer.discard();
+        }
+    }
+
+    /// Whether a reader may have heard anything that was generated.
+    pub(crate) fn has_spoken(&self) -> bool {
+        matches!(&*self.lock(), State::Live(live) if live.tokens.spoken)
+    }
+
+    /// Its record is on disk, or cannot be.
+    pub(crate) fn settle(&self, recorded: Recorded) {
+        self.recorded.send_replace(recorded);
+    }
+
+    /// Whether the journal keeps it.
+    pub(crate) fn is_durable(&self) -> bool {
+        *self.recorded.borrow() != Recorded::NotNeeded
+    }
+
+    /// Whether it may wait for the next process: it is in the journal and no engine has it.
+    pub(crate) fn may_stay(&self) -> bool {
+        let waits = matches!(&*self.lock(), State::Live(live) if !live.running);
+        waits && *self.recorded.borrow() == Recorded::Yes
     }
 
     pub(crate) fn metrics(&self) -> &ClassMetrics {
@@ -279,7 +348,7 @@ impl TaskCore {
         let ended = State::Ended { state: shown, history: History::default() };
         let live = match std::mem::replace(&mut *state, ended) {
             State::Live(live) => *live,
-            before @ State::Ended { .. } => {
+            before @ (State::Ended { .. } | State::Past(_)) => {
                 *state = before;
                 return None;
             }
@@ -294,7 +363,7 @@ impl TaskCore {
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(&*self.lock(), State::Ended { .. })
+        !matches!(&*self.lock(), State::Live(_))
     }
 
     /// What is shown of it, but for its place in the queue.
@@ -304,6 +373,11 @@ impl TaskCore {
             State::Live(live) if live.running => (TaskState::Running, &live.history, true),
             State::Live(live) => (TaskState::Queued, &live.history, false),
             State::Ended { state, history } => (*state, history, true),
+            State::Past(view) => {
+                let mut view = TaskView::clone(view);
+                self.add_outcome(&mut view);
+                return view;
+            }
         };
         let run = history.run.as_ref().filter(|_| words);
         let mut view = TaskView {
@@ -348,6 +422,15 @@ impl TaskCore {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// In the place of a request that is not needed any more.
+pub(crate) fn nothing() -> EngineRequest {
+    EngineRequest::Completion(CompletionRequest {
+        prompt: Prompt::Text(String::new()),
+        sampling: Sampling::default(),
+        cache_prompt: false,
+    })
 }
 
 fn ran(past: &History, request: &EngineRequest) -> Ran {

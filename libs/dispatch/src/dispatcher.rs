@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use adapter_host::AdapterHost;
 use registry::Registry;
+use task_log::Journal;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::task::TaskView;
 use wire::{PoolId, TaskId};
 
 use crate::core::{NewTask, TaskCore};
+use crate::durable::{Entrusted, Recorded};
 use crate::ending::{Ending, Failure};
 use crate::estimate::Asked;
 use crate::foresight::Late;
@@ -31,7 +34,7 @@ use crate::{
 /// Dispatch. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Dispatch {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// What every part of dispatch shares. Locks are taken in the order store, queue, registry; a
@@ -42,11 +45,13 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Cancelled when running tasks must end now.
     pub(crate) drained: CancellationToken,
-    metrics: Metrics,
+    pub(crate) metrics: Metrics,
     pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
     names: RwLock<Names>,
     store: Mutex<Store>,
-    next_seq: AtomicU64,
+    pub(crate) next_seq: AtomicU64,
+    /// Set once, before anything is submitted; absent: nothing outlives this process.
+    pub(crate) journal: OnceLock<Journal>,
     pub(crate) shutdown: CancellationToken,
     /// Every task this crate spawns, for its owner.
     pub(crate) tracker: TaskTracker,
@@ -77,6 +82,7 @@ impl Dispatch {
             names,
             store: Mutex::default(),
             next_seq: AtomicU64::new(0),
+            journal: OnceLock::new(),
             shutdown,
             tracker,
             running: TaskTracker::new(),
@@ -87,20 +93,29 @@ impl Dispatch {
         Self { shared }
     }
 
-    /// Admits a task. Never waits for an engine; the task is queued when this returns.
+    /// Admits a task that lives as long as this process. Never waits for an engine; the task is
+    /// queued when this returns.
     pub fn submit(&self, spec: TaskSpec) -> Result<Task, AdmissionError> {
+        self.take(spec, false)
+    }
+
+    pub(crate) fn take(&self, spec: TaskSpec, durable: bool) -> Result<Task, AdmissionError> {
         let shared = &self.shared;
         let pool = shared.resolve(&spec.model).inspect_err(|_| {
             shared.metrics.rejected(None, "unknown_model");
         })?;
         let id = pool.spec.id.clone();
-        shared.admit(&pool, spec).inspect_err(|error| shared.metrics.rejected(Some(&id), error.reason()))
+        let admitted = shared.admit(&pool, spec, durable);
+        admitted.inspect_err(|error| shared.metrics.rejected(Some(&id), error.reason()))
     }
 
     /// The task of this id that `owner` may know of; for the control scope the newest one.
     #[must_use]
     pub fn task(&self, id: &TaskId, owner: &Owner) -> Option<Task> {
         let core = self.shared.lock_store().get(id, owner).map(Arc::clone)?;
+        if !core.recorded.borrow().is_settled() {
+            return None;
+        }
         Some(self.shared.task(core, false))
     }
 
@@ -111,7 +126,7 @@ impl Dispatch {
             .shared
             .lock_store()
             .newest_first()
-            .filter(|core| filter.owner.sees(&core.owner))
+            .filter(|core| filter.owner.sees(&core.owner) && core.recorded.borrow().is_settled())
             .map(Arc::clone)
             .collect();
         let views = cores.iter().map(|core| self.shared.view(core));
@@ -157,9 +172,9 @@ impl Dispatch {
         self.shared.drained.cancelled().await;
     }
 
-    /// Ends every task that waits or runs with INTERRUPTED, for a process that goes down without
-    /// waiting any longer. Every log is terminal when this returns, and nothing is admitted any
-    /// more. To be called before replicas are withdrawn: what still ran would end as lost with them.
+    /// Ends every task that runs, or waits and is in no journal, with INTERRUPTED, for a process that
+    /// goes down without waiting any longer. Their logs are terminal when this returns, and nothing is
+    /// admitted any more. To be called before replicas are withdrawn: what still ran would end as lost with them.
     pub fn interrupt_now(&self) {
         let shared = &self.shared;
         let pools: Vec<_> =
@@ -169,7 +184,7 @@ impl Dispatch {
         pools.iter().for_each(|pool| drop(pool.close()));
         let cores: Vec<_> = shared.lock_store().newest_first().map(Arc::clone).collect();
         // Oldest first, and those that have ended stay as they are.
-        for core in cores.iter().rev() {
+        for core in cores.iter().rev().filter(|core| !core.may_stay()) {
             shared.end(core, Ending::Failed(Failure::interrupted()));
         }
         shared.drained.cancel();
@@ -191,12 +206,12 @@ impl Dispatch {
 }
 
 impl Shared {
-    fn pool(&self, id: &PoolId) -> Option<Arc<Pool>> {
+    pub(crate) fn pool(&self, id: &PoolId) -> Option<Arc<Pool>> {
         self.pools.read().unwrap_or_else(PoisonError::into_inner).get(id).map(Arc::clone)
     }
 
     /// Adds a pool and starts its loop, unless there is one of this name.
-    fn add_pool(self: &Arc<Self>, spec: PoolSpec) {
+    pub(crate) fn add_pool(self: &Arc<Self>, spec: PoolSpec) {
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         if pools.contains_key(&spec.id) {
             return;
@@ -213,7 +228,12 @@ impl Shared {
         self.pool(&id).ok_or_else(unknown)
     }
 
-    fn admit(self: &Arc<Self>, pool: &Arc<Pool>, spec: TaskSpec) -> Result<Task, AdmissionError> {
+    fn admit(
+        self: &Arc<Self>,
+        pool: &Arc<Pool>,
+        spec: TaskSpec,
+        durable: bool,
+    ) -> Result<Task, AdmissionError> {
         if self.shutdown.is_cancelled() || self.drained.is_cancelled() {
             return Err(AdmissionError::ShuttingDown);
         }
@@ -224,12 +244,21 @@ impl Shared {
         if let Some(known) = spec.task_id.as_ref().and_then(|id| store.own(id, &spec.owner)) {
             return self.repeated(Arc::clone(known), &spec);
         }
-        let core = Arc::new(self.new_task(pool, spec, wish));
-        let dropped = pool
-            .admit(&core, &self.registry.snapshot())
-            .map_err(|not_queued| self.refusal(pool, deadline, not_queued))?;
+        self.check_journal(durable)?;
+        let id = spec.task_id.clone().unwrap_or_else(TaskId::generate);
+        let durable = durable && self.journal.get().is_some();
+        let entrusted = if durable { Some(Entrusted::new(&id, &pool.spec.id, &spec)?) } else { None };
+        let recorded = if durable { Recorded::Pending } else { Recorded::NotNeeded };
+        let core = Arc::new(self.new_task(pool, spec, wish, id, recorded));
+        let dropped = pool.admit(&core, &self.registry.snapshot()).map_err(|not_queued| {
+            core.discard();
+            self.refusal(pool, deadline, not_queued)
+        })?;
         store.insert(Arc::clone(&core));
         drop(store);
+        if let Some(entrusted) = entrusted {
+            self.entrust(&core, entrusted);
+        }
         core.metrics().enqueued.inc();
         if let Some(dropped) = dropped {
             let retry_after = pool.retry_after(&self.registry.snapshot(), &self.limits);
@@ -250,11 +279,31 @@ impl Shared {
         }
     }
 
-    fn new_task(&self, pool: &Arc<Pool>, spec: TaskSpec, wish: Wish) -> TaskCore {
+    fn new_task(
+        &self,
+        pool: &Arc<Pool>,
+        spec: TaskSpec,
+        wish: Wish,
+        id: TaskId,
+        recorded: Recorded,
+    ) -> TaskCore {
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
+        let log = self.new_log(seq, recorded);
+        let task = self.describe(pool, spec, wish, (id, seq, recorded));
+        TaskCore::new(task, log, self.limits.retries)
+    }
+
+    /// What a task is made of; its id and its number are given.
+    pub(crate) fn describe(
+        &self,
+        pool: &Arc<Pool>,
+        spec: TaskSpec,
+        wish: Wish,
+        (id, seq, recorded): (TaskId, u64, Recorded),
+    ) -> NewTask {
         let asked = Asked::of(&spec.request, spec.tokens_in, pool.spec.ctx);
-        let task = NewTask {
-            id: spec.task_id.unwrap_or_else(TaskId::generate),
+        NewTask {
+            id,
             owner: spec.owner,
             caller: spec.caller,
             fingerprint: spec.fingerprint,
@@ -263,12 +312,13 @@ impl Shared {
             place: Place { priority: spec.priority, seq },
             wish,
             detach: spec.detach,
+            admitted: Instant::now(),
             deadline: spec.deadline,
             asked,
             size: pool.lock_estimator().expect(&asked),
             request: spec.request,
-        };
-        TaskCore::new(task, self.limits.task_log_bytes, self.limits.retries)
+            recorded,
+        }
     }
 
     fn refusal(&self, pool: &Pool, deadline: Duration, not_queued: NotQueued) -> AdmissionError {
@@ -305,7 +355,9 @@ impl Shared {
             Ending::Cancelled(reason) => core.pool.metrics.canceled(reason.as_str()),
             Ending::Failed(failure) => core.pool.metrics.failed(failure.code.as_str()),
         }
-        self.lock_store().has_ended(core, &self.limits);
+        self.record_end(core);
+        let forgotten = self.lock_store().has_ended(core, &self.limits);
+        self.forget(forgotten);
     }
 
     fn task(self: &Arc<Self>, core: Arc<TaskCore>, created_now: bool) -> Task {

@@ -95,6 +95,20 @@ impl Failure {
         )
     }
 
+    pub(crate) fn cut_off() -> Self {
+        Self::new(
+            ErrorCode::Interrupted,
+            "orchestratord was restarted in the middle of the answer; submit the task again",
+        )
+    }
+
+    pub(crate) fn unreadable() -> Self {
+        Self::new(
+            ErrorCode::Interrupted,
+            "orchestratord was restarted and could not read the task's prompt back; submit the task again",
+        )
+    }
+
     pub(crate) fn engine_lost(reason: &str) -> Self {
         Self::new(ErrorCode::EngineLost, format!("the engine was lost: {reason}; submit the task again"))
     }

@@ -5,6 +5,9 @@
 //! generation pumps the engine's stream into the task's log. Readers follow the log; nobody here
 //! ever waits for one.
 //!
+//! A task that is submitted durably is in the journal before it is acknowledged, and an earlier
+//! process's tasks are taken back from there.
+//!
 //! Knows no HTTP and no files, and starts no engines. What a task's owner may see or do is decided
 //! by [`Owner`]; who the owner is, by the edge.
 #![forbid(unsafe_code)]
@@ -14,6 +17,7 @@ mod asked;
 mod caller;
 mod core;
 mod dispatcher;
+mod durable;
 mod ending;
 mod estimate;
 mod foresight;
@@ -24,6 +28,8 @@ mod names;
 mod place;
 mod pool;
 mod queue;
+mod record;
+mod restore;
 mod run;
 mod size;
 mod spec;
@@ -37,5 +43,6 @@ pub use dispatcher::Dispatch;
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use place::{Decision, Insist, InvalidPlacement, PlacementOutcome, Wish, place};
+pub use restore::TakenBack;
 pub use spec::{Detach, Owner, PoolSpec, TaskFilter, TaskSpec};
 pub use task::{QueuePlace, Task};

@@ -29,7 +29,8 @@ pub(crate) async fn pool_loop(shared: Arc<Shared>, pool: Arc<Pool>) {
             () = tokio::time::sleep_until(look_again) => {}
         }
     }
-    for core in pool.close() {
+    // What is in the journal waits for the next process.
+    for core in pool.close().into_iter().filter(|core| !core.may_stay()) {
         shared.end(&core, Ending::Failed(Failure::interrupted()));
     }
 }
@@ -53,7 +54,10 @@ pub(crate) async fn keeper(shared: Arc<Shared>) {
     while !shared.shutdown.is_cancelled() {
         tokio::select! {
             () = shared.shutdown.cancelled() => {}
-            () = tokio::time::sleep(SWEEP_EVERY) => shared.lock_store().sweep(&shared.limits),
+            () = tokio::time::sleep(SWEEP_EVERY) => {
+                let forgotten = shared.lock_store().sweep(&shared.limits);
+                shared.forget(forgotten);
+            }
         }
     }
     shared.running.close();

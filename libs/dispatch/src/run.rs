@@ -79,6 +79,9 @@ fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure: Fail
 
 fn again(shared: &Shared, core: &Arc<TaskCore>) {
     if core.pool.put_back(core).is_err() {
+        if core.may_stay() {
+            return;
+        }
         shared.end(core, Ending::Failed(Failure::interrupted()));
     } else if core.has_ended() {
         // It ended before it was back: it must not take up a place.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use wire::TaskId;
@@ -48,30 +49,46 @@ impl Store {
         self.by_id.entry(core.id.clone()).or_default().push(core);
     }
 
-    /// Counts a task among the ended ones, and lets go of the oldest that are too many.
-    pub(crate) fn has_ended(&mut self, core: &TaskCore, limits: &Limits) {
-        let bytes = core.log.bytes();
-        self.ended_bytes += bytes;
-        self.ended.push_back(Ended { at: Instant::now(), bytes, seq: core.place.seq });
-        self.sweep(limits);
+    /// Counts a task among the ended ones, and lets go of the oldest that are too many; says which.
+    pub(crate) fn has_ended(&mut self, core: &TaskCore, limits: &Limits) -> Vec<u64> {
+        self.ended_ago(core, Duration::ZERO);
+        self.sweep(limits)
     }
 
-    /// Lets go of what is too much or too old.
-    pub(crate) fn sweep(&mut self, limits: &Limits) {
+    /// Counts a task that ended so long ago; to be called in the order in which they ended.
+    pub(crate) fn ended_ago(&mut self, core: &TaskCore, age: Duration) {
+        let bytes = core.log.bytes();
+        self.ended_bytes += bytes;
+        let now = Instant::now();
+        let at = now.checked_sub(age).unwrap_or(now);
+        self.ended.push_back(Ended { at, bytes, seq: core.place.seq });
+    }
+
+    /// Lets go of what is too much or too old; says which of them the journal keeps.
+    pub(crate) fn sweep(&mut self, limits: &Limits) -> Vec<u64> {
+        let mut recorded = Vec::new();
         let now = Instant::now();
         while let Some(oldest) = self.ended.front() {
             let too_many = self.ended.len() > limits.kept_tasks || self.ended_bytes > limits.kept_bytes;
             let too_old = now.saturating_duration_since(oldest.at) >= limits.kept_for;
             if !too_many && !too_old {
-                return;
+                break;
             }
             self.ended_bytes = self.ended_bytes.saturating_sub(oldest.bytes);
-            let core = self.by_seq.remove(&oldest.seq);
-            if let Some(core) = core {
+            let seq = oldest.seq;
+            if let Some(core) = self.by_seq.remove(&seq) {
                 self.forget(&core);
+                recorded.extend(core.is_durable().then_some(seq));
             }
             self.ended.pop_front();
         }
+        recorded
+    }
+
+    /// Lets go of a task that was never told of.
+    pub(crate) fn remove(&mut self, core: &TaskCore) {
+        self.by_seq.remove(&core.place.seq);
+        self.forget(core);
     }
 
     fn forget(&mut self, core: &TaskCore) {

@@ -76,7 +76,11 @@ impl TaskLog {
         let ended = store.terminal.get().is_some();
         let log = Self { store: Arc::clone(&store) };
         let writer = LogWriter::new(store, limit_bytes, appender).at(len, indices as u64);
-        (log, if ended { writer.retire() } else { Some(writer) })
+        if ended {
+            writer.discard();
+            return (log, None);
+        }
+        (log, Some(writer))
     }
 
     /// A reader of everything after `after`, or of everything. It counts as attached until it is

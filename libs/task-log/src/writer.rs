@@ -42,10 +42,9 @@ impl LogWriter {
         self
     }
 
-    /// The writer of a log that has ended already: none.
-    pub(crate) fn retire(mut self) -> Option<Self> {
+    /// Lets go of a log that nobody reads and that has nothing to say.
+    pub fn discard(mut self) {
         self.ended = true;
-        None
     }
 
     /// Appends `started`.

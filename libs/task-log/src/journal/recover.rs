@@ -91,9 +91,13 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Opened, JournalError>
     let next_seq = rows.admitted.keys().next_back().copied().unwrap_or(0).max(events.last_seq) + 1;
     let prompts = prompts(&layout.prompts, &options, &rows, &events.of)
         .map_err(|source| io_error("read the prompts in", &layout.prompts, source))?;
+    // Ends of tasks whose admission failed at the last moment.
+    let orphans: Vec<u64> =
+        rows.ended.keys().filter(|seq| !rows.admitted.contains_key(seq)).copied().collect();
     let tasks = tasks(&layout, rows, events.of);
     let journal = start(&layout, options, table, prompts, events.ledger, events.last_file + 1)
         .map_err(|source| io_error("write in", &layout.events, source))?;
+    journal.inner.inbox.after_sync(|work| work.forgotten.extend(orphans));
     for task in tasks.iter().filter(|task| task.end.as_ref().is_some_and(|end| end.summary.is_none())) {
         let ended = Ended {
             seq: task.seq,
@@ -183,6 +187,9 @@ pub(crate) fn missing(
     let found =
         |seq: &u64| events.get(seq).map_or(0, |of| (0..).take_while(|at| of.contains_key(at)).count());
     let short = |(seq, end): (&u64, &super::table::EndedRow)| {
+        if !rows.admitted.contains_key(seq) {
+            return None;
+        }
         let found = found(seq) as u64;
         (found < end.events).then_some((*seq, end.events, found))
     };

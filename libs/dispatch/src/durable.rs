@@ -1,0 +1,125 @@
+//! Tasks that outlive this process: recorded before they are acknowledged, and when they have ended.
+//!
+//! A task waits in its queue while it is recorded and may even begin, but nobody can see it: a task
+//! that cannot be recorded has never been.
+
+use std::sync::Arc;
+
+use serde_json::value::{RawValue, to_raw_value};
+use task_log::journal::{Admission, Unrecorded};
+use task_log::{LogWriter, TaskLog};
+use wire::{PoolId, TaskId};
+
+use crate::core::TaskCore;
+use crate::dispatcher::Shared;
+use crate::ending::{Ending, Failure};
+use crate::{AdmissionError, Dispatch, Task, TaskSpec, record};
+
+/// Whether a task is in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// It need not be: it is its client's connection.
+    NotNeeded,
+    /// Not yet.
+    Pending,
+    /// It is.
+    Yes,
+    /// It could not be.
+    Refused,
+}
+
+impl Recorded {
+    /// Whether anybody may know of the task.
+    pub(crate) fn is_settled(self) -> bool {
+        matches!(self, Self::NotNeeded | Self::Yes)
+    }
+}
+
+/// What is recorded of a task when it is admitted.
+pub(crate) struct Entrusted {
+    record: Box<RawValue>,
+    prompt: Vec<u8>,
+}
+
+impl Entrusted {
+    pub(crate) fn new(id: &TaskId, pool: &PoolId, spec: &TaskSpec) -> Result<Self, AdmissionError> {
+        // Both are made of numbers and texts; a float that is no number was refused at the edge.
+        let unrecorded = |error: serde_json::Error| {
+            tracing::error!(task = %id, %error, "a task cannot be written as JSON");
+            AdmissionError::Unrecorded
+        };
+        let prompt = serde_json::to_vec(&spec.request).map_err(unrecorded)?;
+        Ok(Self { record: record::write(id, pool, spec).map_err(unrecorded)?, prompt })
+    }
+}
+
+impl Dispatch {
+    /// Admits a task that outlives this process: it is on disk when this returns. Without a journal
+    /// it is as [`Dispatch::submit`].
+    pub async fn submit_durably(&self, spec: TaskSpec) -> Result<Task, AdmissionError> {
+        let task = self.take(spec, true)?;
+        let mut recorded = task.core.recorded.subscribe();
+        // The sender lives as long as the task that we hold.
+        let settled = recorded.wait_for(|recorded| *recorded != Recorded::Pending).await;
+        if settled.is_ok_and(|recorded| *recorded == Recorded::Refused) {
+            return Err(AdmissionError::Unrecorded);
+        }
+        Ok(task)
+    }
+}
+
+impl Shared {
+    /// Whether a new task of this kind can be taken at all.
+    pub(crate) fn check_journal(&self, durable: bool) -> Result<(), AdmissionError> {
+        match self.journal.get().filter(|_| durable) {
+            Some(journal) if !journal.is_writable() => Err(AdmissionError::Unrecorded),
+            _ => Ok(()),
+        }
+    }
+
+    /// A log that is recorded when its task is.
+    pub(crate) fn new_log(&self, seq: u64, recorded: Recorded) -> (TaskLog, LogWriter) {
+        match self.journal.get().filter(|_| recorded != Recorded::NotNeeded) {
+            Some(journal) => journal.log(seq, self.limits.task_log_bytes),
+            None => TaskLog::new(self.limits.task_log_bytes),
+        }
+    }
+
+    /// Has an admitted task recorded; whoever submitted it is woken by the outcome.
+    pub(crate) fn entrust(self: &Arc<Self>, core: &Arc<TaskCore>, entrusted: Entrusted) {
+        let Some(journal) = self.journal.get() else { return };
+        let Entrusted { record, prompt } = entrusted;
+        let (shared, core) = (Arc::clone(self), Arc::clone(core));
+        let seq = core.place.seq;
+        let done = move |outcome: Result<(), Unrecorded>| match outcome {
+            Ok(()) => core.settle(Recorded::Yes),
+            Err(Unrecorded) => shared.refuse(&core),
+        };
+        journal.admit(Admission { seq, record, prompt }, Box::new(done));
+    }
+
+    /// A task that could not be recorded ends and is forgotten; then its submitter is told.
+    fn refuse(&self, core: &Arc<TaskCore>) {
+        self.end(core, Ending::Failed(Failure::interrupted()));
+        self.lock_store().remove(core);
+        self.forget([core.place.seq]);
+        core.settle(Recorded::Refused);
+    }
+
+    /// Records how a task ended.
+    pub(crate) fn record_end(&self, core: &TaskCore) {
+        if !core.is_durable() {
+            return;
+        }
+        let Some(journal) = self.journal.get() else { return };
+        let summary = to_raw_value(&core.view()).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        journal.ended(core.place.seq, &core.log, summary);
+    }
+
+    /// Lets go of tasks on disk that are let go of in memory.
+    pub(crate) fn forget(&self, seqs: impl IntoIterator<Item = u64>) {
+        if let Some(journal) = self.journal.get() {
+            seqs.into_iter().for_each(|seq| journal.forget(seq));
+        }
+    }
+}

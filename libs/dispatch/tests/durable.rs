@@ -1,0 +1,211 @@
+//! Tasks that outlive a process: two dispatches over one journal, one after the other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test helper fails by panicking"
+)]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dispatch::{AdmissionError, Owner, Task, TaskFilter, TaskSpec};
+use support::*;
+use task_log::journal::{Options, Space};
+use task_log::{Journal, Position};
+use wire::TaskState;
+
+/// One life of the control plane.
+struct Life {
+    world: World,
+    journal: Journal,
+    taken: dispatch::TakenBack,
+}
+
+impl Life {
+    fn begin(dir: &Path) -> Self {
+        Self::with(dir, Options::default())
+    }
+
+    fn with(dir: &Path, options: Options) -> Self {
+        let world = World::new();
+        let opened = Journal::open(dir, options).unwrap();
+        let journal = opened.journal.clone();
+        let taken = world.dispatch.restore(opened);
+        Self { world, journal, taken }
+    }
+
+    async fn submit(&self, spec: TaskSpec) -> Task {
+        self.world.dispatch.submit_durably(spec).await.unwrap()
+    }
+
+    fn task(&self, id: &str) -> Option<Task> {
+        self.world.dispatch.task(&support::id(id), &owner())
+    }
+
+    /// As `kill -9`: nothing is told, nothing ends.
+    async fn killed(self) {
+        tokio::task::spawn_blocking(move || self.journal.close()).await.unwrap();
+        std::mem::forget(self.world);
+    }
+}
+
+fn named(id: &str) -> TaskSpec {
+    TaskSpec { task_id: Some(support::id(id)), ..spec(id) }
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// ORCHD-JOURNAL-001, ORCHD-JOURNAL-003
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_tasks_wait_again_in_their_order_and_run_once() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    for id in ["a", "b", "c"] {
+        life.submit(named(id)).await;
+    }
+    life.submit(TaskSpec { priority: wire::task::Priority::Batch, ..named("later") }).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    assert_eq!(life.taken.waiting, 4);
+    let conflict = TaskSpec { fingerprint: [9; 32], ..named("b") };
+    assert!(matches!(
+        life.world.dispatch.submit_durably(conflict).await,
+        Err(AdmissionError::Conflict { .. })
+    ));
+    assert!(!life.submit(named("b")).await.created_now, "the same body is the same task");
+    let stranger = Owner::Data("two".into());
+    assert!(life.world.dispatch.task(&id("a"), &stranger).is_none());
+    let engine = Engine::new(Script::Speak(2, Duration::ZERO));
+    life.world.up(0, 1, 1, &engine);
+    for id in ["a", "b", "c", "later"] {
+        assert_eq!(words(&life.task(id).unwrap()).await, "started:r0 0=t0 1=t1 end:stop", "{id}");
+    }
+    assert_eq!(engine.prompts(), ["a", "b", "c", "later"]);
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    assert_eq!((life.taken.waiting, life.taken.ended), (0, 4));
+    life.world.up(0, 1, 1, &engine);
+    life.submit(named("new")).await;
+    words(&life.task("new").unwrap()).await;
+    assert_eq!(engine.prompts().len(), 5, "nothing ran twice");
+    life.killed().await;
+}
+
+/// ORCHD-JOURNAL-002
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_task_reads_the_same_after_a_restart_from_every_position() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    let engine = Engine::new(Script::Speak(3, Duration::ZERO));
+    life.world.up(0, 1, 1, &engine);
+    let task = life.submit(named("a")).await;
+    let before = all(&task).await;
+    let view = serde_json::to_value(task.view()).unwrap();
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    let task = life.task("a").unwrap();
+    assert_eq!(serde_json::to_value(task.view()).unwrap(), view);
+    let json = |entries: &[task_log::Entry]| serde_json::to_string(entries).unwrap();
+    for n in 0..before.len() {
+        let after: Position = n.to_string().parse().unwrap();
+        let mut follower = task.log().follow(Some(after));
+        let mut seen = Vec::new();
+        while let Some((_, entry)) = follower.next().await {
+            seen.push((*entry).clone());
+        }
+        assert_eq!(json(&seen), json(&before[n + 1..]));
+    }
+    let listed = life.world.dispatch.tasks(&TaskFilter { owner: owner(), state: None, limit: 10 });
+    assert_eq!(listed.len(), 1);
+    task.cancel();
+    assert_eq!(task.view().state, TaskState::Done, "what had ended stays as it ended");
+    life.killed().await;
+}
+
+/// ORCHD-JOURNAL-003
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_had_not_spoken_runs_again_and_one_that_had_says_that_it_was_cut_off() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    let engine = Engine::new(Script::HangAfter(0));
+    engine.then(Script::HangAfter(2));
+    life.world.up(0, 1, 2, &engine);
+    let spoke = life.submit(named("spoke")).await;
+    until_entries(&spoke, 3).await;
+    let silent = life.submit(named("silent")).await;
+    until_entries(&silent, 1).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    assert_eq!((life.taken.waiting, life.taken.interrupted), (1, 1));
+    assert_eq!(words(&life.task("spoke").unwrap()).await, "started:r0 0=t0 1=t1 error:INTERRUPTED:2");
+    assert_eq!(life.task("spoke").unwrap().view().state, TaskState::Interrupted);
+    let engine = Engine::new(Script::Speak(1, Duration::ZERO));
+    life.world.up(0, 1, 1, &engine);
+    assert_eq!(words(&life.task("silent").unwrap()).await, "started:r0 resumed:r0 0=t0 end:stop");
+    life.killed().await;
+}
+
+/// ORCHD-JOURNAL-003
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_goes_on_while_nobody_runs() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    life.submit(TaskSpec { deadline: Some(Duration::from_millis(1)), ..named("short") }).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    assert_eq!(words(&life.task("short").unwrap()).await, "error:DEADLINE_EXCEEDED:0");
+    life.killed().await;
+}
+
+/// ORCHD-JOURNAL-008
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_cannot_be_recorded_has_never_been() {
+    let dir = scratch();
+    let full = Arc::new(AtomicBool::new(false));
+    let options = Options { space: Space::full_while(Arc::clone(&full)), ..Options::default() };
+    let life = Life::with(dir.path(), options);
+    full.store(true, Ordering::SeqCst);
+    let refused = async || life.world.dispatch.submit_durably(named("a")).await.err();
+    assert_eq!(refused().await, Some(AdmissionError::Unrecorded));
+    assert_eq!(refused().await, Some(AdmissionError::Unrecorded));
+    assert!(life.task("a").is_none());
+    assert_eq!(life.world.dispatch.queue_depth(&pool()), 0);
+    assert!(
+        life.world.dispatch.tasks(&TaskFilter { owner: Owner::Control, state: None, limit: 9 }).is_empty()
+    );
+    // A task that is not recorded needs no disk.
+    life.world.submit(spec("volatile")).cancel();
+    full.store(false, Ordering::SeqCst);
+    let patience = tokio::time::Instant::now() + Duration::from_secs(20);
+    while refused().await.is_some() {
+        assert!(tokio::time::Instant::now() < patience);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(life.task("a").is_some());
+    life.killed().await;
+    assert_eq!(Life::begin(dir.path()).taken.waiting, 1);
+}
+
+/// ORCHD-STOP-003
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_when_a_stop_comes_waits_for_the_next_process() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    life.submit(named("waits")).await;
+    let lives = life.world.submit(spec("lives only here"));
+    life.world.shutdown.cancel();
+    assert_eq!(words(&lives).await, "error:INTERRUPTED:0");
+    life.world.dispatch.interrupt_now();
+    assert_eq!(life.task("waits").unwrap().view().state, TaskState::Queued);
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    assert_eq!(life.taken.waiting, 1);
+    life.killed().await;
+}
