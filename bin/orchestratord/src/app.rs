@@ -7,19 +7,22 @@ use std::time::Duration;
 
 use adapter_host::AdapterHost;
 use anyhow::{Context, Result};
-use dispatch::{Dispatch, PoolSpec};
+use dispatch::{Dispatch, PoolSpec, TakenBack};
 use handoff::{Claim, EngineUrl, HandoffDir};
 use registry::Registry;
+use task_log::Journal;
+use task_log::journal::Opened;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::Health;
-use wire::config::{PoolConfig, QueueConfig};
+use wire::config::{JournalConfig, PoolConfig, QueueConfig};
 
 use crate::compose::{PoolManager, connect, program_on};
 use crate::exit::{CONFIG, Fatal, TEMPORARY};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView};
 use crate::http::{AppState, BodyLimits, Guard, SERVICE, Server, router, tls};
+use crate::journal;
 use crate::metrics::EdgeMetrics;
 use crate::pool_manager::{self, PoolManagerClient, PoolViews};
 use crate::serve::reachable;
@@ -46,6 +49,8 @@ pub(crate) struct Running {
     addr: SocketAddr,
     state: AppState,
     pool_manager: PoolManager,
+    /// Absent where tasks live no longer than this process.
+    journal: Option<Journal>,
     stop: Stop,
     tasks: Tasks,
 }
@@ -76,7 +81,13 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     let body_limits = settings.body_limits()?;
     let listener = bind(listen).await?;
     let addr = listener.local_addr().context("reading the listener's address")?;
+    // Before any engine is started: a journal that cannot be used is no reason to stop one.
+    let opened = if settings.keeps_tasks() { journal::open(settings).await? } else { None };
     let pool_manager = PoolManager::start(settings, addr).await?;
+    if settings.keeps_tasks() && opened.is_none() {
+        pool_manager.shutdown(std::future::ready(())).await;
+        return Err(journal::in_use(settings).into());
+    }
     let stop = Stop::default();
     let tasks = Tasks::default();
 
@@ -88,11 +99,12 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         settings.config.pools.iter().map(pool_spec).collect(),
         registry.clone(),
         host.clone(),
-        dispatch::Limits { drain: DRAIN, ..dispatch::Limits::default() },
+        limits(&settings.config.journal),
         dispatch::Metrics::register(&mut exposition),
         stop.accepting.clone(),
         tasks.dispatch.clone(),
     );
+    let journal = opened.map(|opened| take_back(&dispatch, opened));
     let view = FeedView::default();
     let parts = FeedParts {
         registry: registry.clone(),
@@ -149,7 +161,27 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     limits.connections = descriptors::connections(limits.connections);
     let server = Server::new(listener, router(state.clone()), limits, tls, metrics.evictions);
     tasks.server.spawn(server.run(stop.accepting.clone(), stop.connections.clone()));
-    Ok(Running { addr, state, pool_manager, stop, tasks })
+    Ok(Running { addr, state, pool_manager, journal, stop, tasks })
+}
+
+fn limits(keep: &JournalConfig) -> dispatch::Limits {
+    dispatch::Limits {
+        drain: DRAIN,
+        kept_tasks: keep.keep_tasks,
+        kept_bytes: keep.keep_bytes,
+        kept_for: Duration::from_secs(keep.keep_minutes.saturating_mul(60)),
+        ..dispatch::Limits::default()
+    }
+}
+
+/// The tasks of the process before this one.
+fn take_back(dispatch: &Dispatch, opened: Opened) -> Journal {
+    let journal = opened.journal.clone();
+    let TakenBack { waiting, interrupted, ended } = dispatch.restore(opened);
+    if waiting + interrupted + ended > 0 {
+        tracing::info!(waiting, interrupted, ended, "tasks of an earlier run were taken back");
+    }
+    journal
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {
@@ -264,7 +296,7 @@ impl Running {
     }
 
     async fn stop_in_order(self, hurry: &CancellationToken) {
-        let Self { state, pool_manager, stop, tasks, .. } = self;
+        let Self { state, pool_manager, journal, stop, tasks, .. } = self;
         stop.accepting.cancel();
         for tracker in [&tasks.dispatch, &tasks.server, &tasks.background] {
             tracker.close();
@@ -280,6 +312,10 @@ impl Running {
         patiently(LINGER, hurry, tasks.server.wait()).await;
         stop.background.cancel();
         patiently(LINGER, hurry, tasks.background.wait()).await;
+        if let Some(journal) = journal {
+            // Nothing is said any more. It joins its threads, which write what they have.
+            let _ = tokio::task::spawn_blocking(move || journal.close()).await;
+        }
         tokio::select! {
             () = pool_manager.shutdown(hurry.cancelled()) => {}
             () = async { hurry.cancelled().await; tokio::time::sleep(AT_ONCE).await } => {

@@ -29,6 +29,18 @@ pub enum Command {
     /// Tokens of callers
     #[command(subcommand)]
     Token(TokenCommand),
+    /// The journal of tasks in the runtime directory, while no orchestratord uses it
+    #[command(subcommand)]
+    Journal(JournalCommand),
+}
+
+/// `orchestratord journal`.
+#[derive(Debug, Subcommand)]
+pub enum JournalCommand {
+    /// Read it through and say what is damaged
+    Check,
+    /// Keep what can be read, set the damaged files aside, and say what is lost
+    Repair,
 }
 
 /// `orchestratord token`.

@@ -12,6 +12,7 @@ mod descriptors;
 pub mod exit;
 mod feed;
 mod http;
+pub mod journal;
 pub mod logging;
 mod metrics;
 mod pool_manager;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use orchestratord::cli::{Cli, Command};
-use orchestratord::{exit, run, serve, token};
+use orchestratord::{exit, journal, run, serve, token};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             Command::Serve => serve::serve(config).await,
             Command::Run(args) => run::run(config, &args).await,
             Command::Token(command) => token::run(config, &command),
+            Command::Journal(command) => journal::run(config, &command),
         }
     });
     // A blocking probe or compile step must not hold up the exit.

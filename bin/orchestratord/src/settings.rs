@@ -78,6 +78,11 @@ impl Settings {
         Ok(limits.collect::<Result<_, _>>()?)
     }
 
+    /// Whether tasks outlive the process: those of a daemon do, those of one question do not.
+    pub(crate) fn keeps_tasks(&self) -> bool {
+        self.command == SERVE
+    }
+
     /// A mistake in the configuration, with the file that it is in.
     pub(crate) fn mistake(&self, problem: &str) -> Fatal {
         match &self.file {

@@ -62,6 +62,7 @@ pub enum ErrorCode {
     PoolUnready,
     PoolDraining,
     BreakerOpen,
+    StorageUnavailable,
     Internal,
     EngineLost,
     EngineStalled,
@@ -83,7 +84,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::UntrustedArtifact => 422,
             Self::QueueFull | Self::RateLimited => 429,
-            Self::PoolUnready | Self::PoolDraining | Self::BreakerOpen => 503,
+            Self::PoolUnready | Self::PoolDraining | Self::BreakerOpen | Self::StorageUnavailable => 503,
             Self::Internal
             | Self::EngineLost
             | Self::EngineStalled
@@ -116,6 +117,7 @@ impl ErrorCode {
                 | Self::PoolUnready
                 | Self::PoolDraining
                 | Self::BreakerOpen
+                | Self::StorageUnavailable
                 | Self::EngineLost
                 | Self::EngineStalled
                 | Self::Interrupted
@@ -143,6 +145,7 @@ impl ErrorCode {
             Self::PoolUnready => "POOL_UNREADY",
             Self::PoolDraining => "POOL_DRAINING",
             Self::BreakerOpen => "BREAKER_OPEN",
+            Self::StorageUnavailable => "STORAGE_UNAVAILABLE",
             Self::Internal => "INTERNAL",
             Self::EngineLost => "ENGINE_LOST",
             Self::EngineStalled => "ENGINE_STALLED",

@@ -35,7 +35,7 @@ pub(super) async fn submit(
         (Priority::Batch, None) => Detach::Never,
         (_, grace) => Detach::After(grace.unwrap_or(DETACH_GRACE)),
     };
-    let task = state.dispatch.submit(TaskSpec {
+    let spec = TaskSpec {
         task_id: request.task_id,
         fingerprint: Sha256::digest(&body.bytes).into(),
         owner: owner(&caller),
@@ -48,7 +48,8 @@ pub(super) async fn submit(
         placement: request.placement,
         detach,
         session: request.session_id,
-    })?;
+    };
+    let task = state.dispatch.submit_durably(spec).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted(&state, &task))).into_response())
 }
 
@@ -147,6 +148,8 @@ pub(super) async fn cancel(
 ) -> Result<(StatusCode, Json<TaskView>), ApiError> {
     let task = find(&state, &caller, &id)?;
     task.cancel();
+    // No token follows the answer on any stream.
+    task.log().settled().await;
     Ok((StatusCode::ACCEPTED, Json(task.view())))
 }
 
@@ -182,6 +185,9 @@ impl From<AdmissionError> for ApiError {
             AdmissionError::InvalidPlacement(_) => {
                 ErrorBody::new(ErrorCode::InvalidParams, message).param("placement")
             }
+            AdmissionError::Unrecorded => ErrorBody::new(ErrorCode::StorageUnavailable, message)
+                .hint("free space on the disk of paths.runtime; it is tried again every second")
+                .retry_after_ms(2_000),
             AdmissionError::ShuttingDown => {
                 ErrorBody::new(ErrorCode::PoolUnready, message).retry_after_ms(5_000)
             }

@@ -2,6 +2,7 @@
 //! place. Reading files, the environment and reporting lines is `config-loader`'s work.
 
 mod api;
+mod journal;
 mod pool;
 mod provisioning;
 
@@ -11,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use api::{ApiConfig, LogConfig, LogFormat, PoolManagerdConfig, TlsConfig, TokensFile};
+pub use journal::JournalConfig;
 pub use pool::{Auto, Devices, EngineKind, FullPolicy, OnExit, PoolConfig, PoolKind, QueueConfig};
 pub use provisioning::{
     ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, ProvisioningConfig, SdistSource,
@@ -25,6 +27,8 @@ pub struct Config {
     pub api: ApiConfig,
     /// Where the bytes live.
     pub paths: PathsConfig,
+    /// What is kept of tasks that have ended.
+    pub journal: JournalConfig,
     /// Logging.
     pub log: LogConfig,
     /// How orchestratord reaches pool-managerd.
@@ -39,6 +43,7 @@ impl Default for Config {
         Self {
             api: ApiConfig::default(),
             paths: PathsConfig::default(),
+            journal: JournalConfig::default(),
             log: LogConfig::default(),
             pool_managerd: PoolManagerdConfig::default(),
             pools: vec![PoolConfig::haiku()],
@@ -77,6 +82,7 @@ impl Config {
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
+        self.journal.problems(&mut problems);
         let mut names = std::collections::BTreeMap::new();
         for (i, pool) in self.pools.iter().enumerate() {
             pool.problems(&format!("pools[{i}]"), &mut problems);
