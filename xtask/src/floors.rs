@@ -27,7 +27,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("proof-bundle", 5),
     ("stub-llama", 5),
     ("test-harness-e2e-haiku", 6),
-    ("xtask", 7),
+    ("test-harness-bdd", 7),
+    ("xtask", 8),
 ];
 
 /// Crates of ours, or others, that a crate may never depend on (DESIGN: "may never reach").

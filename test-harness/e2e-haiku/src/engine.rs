@@ -3,25 +3,24 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use wire::PreparedEngine;
 
-/// The packages whose binaries a user runs. Built together, so that cargo resolves one set of
+/// The packages whose binaries a user runs, and the fake engine. Built together, so that cargo resolves one set of
 /// features and compiles the dependencies once.
-const PRODUCT: [&str; 3] = ["orchestratord", "pool-managerd", "provisioners-engine-provisioner"];
+const PACKAGES: [&str; 4] =
+    ["orchestratord", "pool-managerd", "provisioners-engine-provisioner", "stub-llama"];
 
-/// Builds our binaries in the profile of the running test and says where `bin` is.
+/// Builds our binaries in the profile of the running test, once, and says where `bin` is.
 pub fn built_binary(bin: &str) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--bins"]).stdin(Stdio::null());
-    command.args(PRODUCT.iter().flat_map(|package| ["-p", package]));
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
+    static BUILT: Mutex<bool> = Mutex::new(false);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*built {
+        build()?;
+        *built = true;
     }
-    let status = command.status().with_context(|| format!("running cargo build for {bin}"))?;
-    ensure!(status.success(), "cargo build of {bin} failed");
     // …/target/<profile>/deps/<test> or …/target/<profile>/<program> → …/target/<profile>/<bin>
     let own = std::env::current_exe().context("finding this program's own path")?;
     let profile =
@@ -29,6 +28,19 @@ pub fn built_binary(bin: &str) -> Result<PathBuf> {
     let path = profile.join(bin);
     ensure!(path.is_file(), "cargo built {bin}, but it is not at {}", path.display());
     Ok(path)
+}
+
+fn build() -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--quiet", "--bins"]).stdin(Stdio::null());
+    command.args(PACKAGES.iter().flat_map(|package| ["-p", package]));
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let status = command.status().context("running cargo build for the binaries")?;
+    ensure!(status.success(), "cargo build of the binaries failed");
+    Ok(())
 }
 
 /// Prepares the engine of `requirements/default.yaml` with the CLI, as a user would before a demo.

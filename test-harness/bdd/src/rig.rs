@@ -1,0 +1,165 @@
+//! One scenario's machine: a directory with a cache, a runtime directory, a model of random weights
+//! and a configuration; and the programs that run on it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+use test_harness_e2e_haiku::{Api, built_binary};
+
+use crate::process::Process;
+use crate::wait::until;
+
+/// A program that ran to its end.
+pub struct Ended {
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// What it printed for programs.
+    pub stdout: String,
+    /// What it said to people.
+    pub stderr: String,
+}
+
+/// One scenario's machine.
+pub struct Rig {
+    dir: TempDir,
+    stub: PathBuf,
+    /// The tester's own cache, where the real engine is.
+    shared_cache: bool,
+}
+
+impl Rig {
+    /// A new one. The binaries are built by the first scenario and found by the others.
+    pub fn new() -> Result<Self> {
+        let dir = TempDir::new().context("making a directory for the scenario")?;
+        let shape = gguf_random::Shape { name: "random".to_owned(), ..Default::default() };
+        shape.write(&dir.path().join("model.gguf")).context("writing the model")?;
+        Ok(Self { dir, stub: built_binary("stub-llama")?, shared_cache: false })
+    }
+
+    /// From now on engines and models come from the cache that all suites share.
+    pub fn use_shared_cache(&mut self) {
+        self.shared_cache = true;
+    }
+
+    /// A path in the scenario's directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The handoff directory.
+    #[must_use]
+    pub fn handoffs(&self) -> PathBuf {
+        self.path("runtime/engines")
+    }
+
+    /// Writes the configuration. `$STUB` is the fake engine, `$MODEL` the model, `$DIR` the directory;
+    /// `engine: $STUB_ENGINE` stands for the provisioning that takes the fake engine as it is.
+    pub fn configure(&self, yaml: &str) -> Result<()> {
+        let provisioning = format!(
+            "provisioning: {{ gpu: off, sources: [{{ path: {{ binary: '{}' }} }}] }}",
+            self.stub.display()
+        );
+        let text =
+            self.filled_in(&yaml.trim_start_matches('\n').replace("engine: $STUB_ENGINE", &provisioning));
+        std::fs::write(self.path("config.yaml"), text).context("writing the configuration")
+    }
+
+    /// A text with this machine's paths in place of their names.
+    #[must_use]
+    pub fn filled_in(&self, text: &str) -> String {
+        text.replace("$STUB", &self.stub.display().to_string())
+            .replace("$MODEL", &format!("file:{}", self.path("model.gguf").display()))
+            .replace("$DIR", &self.dir.path().display().to_string())
+    }
+
+    /// A program of ours, with this machine's directories and nothing of the tester's settings.
+    pub fn program(&self, name: &str) -> Result<Command> {
+        let mut command = Command::new(built_binary(name)?);
+        command
+            .env("ORCHD_ADDR", "127.0.0.1:0")
+            .env("ORCHD_RUNTIME_DIR", self.path("runtime"))
+            .env_remove("ORCHD_LLAMACPP_URL")
+            .env_remove("LLAMA_ORCH_TOKEN")
+            .env_remove("RUST_LOG")
+            .current_dir(self.dir.path());
+        if !self.shared_cache {
+            command.env("LLAMA_ORCH_CACHE", self.path("cache"));
+        }
+        Ok(command)
+    }
+
+    /// Runs a program to its end with the configuration.
+    pub fn run(&self, name: &str, vars: &[(&str, &str)]) -> Result<Ended> {
+        let mut command = self.program(name)?;
+        command.args(["--config", "config.yaml"]).envs(vars.iter().copied()).stdin(Stdio::null());
+        let output = command.output().with_context(|| format!("running {name}"))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+    }
+
+    /// Starts orchestratord with the configuration and waits until it listens.
+    pub async fn start_orchestratord(&self) -> Result<(Process, Api)> {
+        let mut command = self.program("orchestratord")?;
+        command.args(["--config", "config.yaml"]);
+        let process = Process::start(command, self.path("orchestratord.log"))?;
+        let mut address = None;
+        until("orchestratord listens", || {
+            address = listening(&process.said(), "orchestratord");
+            let found = address.is_some();
+            async move { Ok(found) }
+        })
+        .await
+        .with_context(|| format!("orchestratord said:\n{}", process.said()))?;
+        let api = Api::new(&format!("http://{}", address.unwrap_or_default()))?;
+        Ok((process, api))
+    }
+
+    /// Starts an engine that somebody else runs, and says its URL once it listens.
+    pub async fn start_stub(&self, name: &str) -> Result<(Process, String)> {
+        let mut command = Command::new(&self.stub);
+        command.args(["--host", "127.0.0.1", "--port", "0", "--metrics"]);
+        let process = Process::start(command, self.path(&format!("{name}.log")))?;
+        let mut address = None;
+        until("the engine listens", || {
+            address = listening(&process.said(), "HTTP server");
+            let found = address.is_some();
+            async move { Ok(found) }
+        })
+        .await?;
+        Ok((process, format!("http://{}", address.unwrap_or_default())))
+    }
+
+    /// The handoff of a replica, when there is one.
+    #[must_use]
+    pub fn handoff(&self, pool: &str, replica: &str) -> Option<Value> {
+        let text = std::fs::read(self.handoffs().join(format!("{pool}.{replica}.json"))).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// Publishes a handoff by hand, whole at once, as the page on handoffs asks of anyone.
+    pub fn publish(&self, name: &str, text: &str) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let part = self.handoffs().join(format!(".{name}.part"));
+        std::fs::write(&part, text).context("writing a handoff")?;
+        std::fs::set_permissions(&part, std::fs::Permissions::from_mode(0o600)).context("its mode")?;
+        std::fs::rename(&part, self.handoffs().join(name)).context("naming a handoff")
+    }
+}
+
+/// The address in the log line that says where a daemon listens, in either form of the log.
+fn listening(log: &str, program: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains("listening") && line.contains(program))?;
+    let start = line.find("127.0.0.1:")?;
+    let end = line[start..].find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));
+    Some(line[start..end.map_or(line.len(), |end| start + end)].to_owned())
+}
+
+/// Whether a process with this number lives.
+#[must_use]
+pub fn lives(pid: u64) -> bool {
+    Path::new(&format!("/proc/{pid}/stat")).exists()
+}

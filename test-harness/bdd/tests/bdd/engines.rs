@@ -1,0 +1,180 @@
+//! Daemons and engines: started, killed, adopted, and what is published about them.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cucumber::gherkin::Step;
+use cucumber::{given, then, when};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use test_harness_bdd::{Process, lives, until};
+
+use crate::world::Lab;
+
+#[given("orchestratord runs")]
+#[when("orchestratord starts")]
+async fn start(lab: &mut Lab) -> Result<()> {
+    let (process, api) = lab.rig.start_orchestratord().await?;
+    (lab.orchestratord, lab.api) = (Some(process), Some(api));
+    Ok(())
+}
+
+#[given(expr = "pool {string} is ready")]
+#[then(expr = "pool {string} becomes ready")]
+async fn ready(lab: &mut Lab, pool: String) -> Result<()> {
+    pool_is(lab, pool, true).await
+}
+
+#[then(expr = "pool {string} is no longer ready")]
+async fn not_ready(lab: &mut Lab, pool: String) -> Result<()> {
+    pool_is(lab, pool, false).await
+}
+
+async fn pool_is(lab: &Lab, pool: String, ready: bool) -> Result<()> {
+    let (api, path) = (lab.api()?.clone(), format!("/v2/pools/{pool}/health"));
+    until(&format!("{pool} has ready = {ready}"), || async { Ok(api.get(&path).await?["ready"] == ready) })
+        .await?;
+    Ok(())
+}
+
+#[given("pool-managerd runs as its own daemon")]
+#[when("pool-managerd starts again")]
+async fn manager(lab: &mut Lab) -> Result<()> {
+    let mut command: Command = lab.rig.program("pool-managerd")?;
+    command.args(["--config", "config.yaml"]);
+    let process = Process::start(command, lab.rig.path("pool-managerd.log"))?;
+    lab.manager = Some(process);
+    Ok(())
+}
+
+#[when("pool-managerd is killed")]
+async fn kill_manager(lab: &mut Lab) -> Result<()> {
+    let manager = lab.manager.as_mut().context("pool-managerd does not run")?;
+    manager.signal(Signal::SIGKILL)?;
+    manager.ended().await?;
+    Ok(())
+}
+
+#[given(expr = "the engine of {string} is published")]
+#[then(expr = "the engine of {string} is published")]
+async fn published(lab: &mut Lab, pool: String) -> Result<()> {
+    until("a handoff appears", || async { Ok(lab.rig.handoff(&pool, "r0").is_some()) }).await?;
+    let handoff = lab.handoff(&pool)?;
+    lab.noted.insert("pid".to_owned(), handoff["pid"].as_f64().context("no pid")?);
+    lab.noted.insert("generation".to_owned(), handoff["generation"].as_f64().context("no generation")?);
+    Ok(())
+}
+
+#[then(expr = "pool-managerd adopts the engine of {string} with its process and generation")]
+async fn adopted(lab: &mut Lab, pool: String) -> Result<()> {
+    let manager = lab.manager.as_ref().context("pool-managerd does not run")?;
+    until("it says that it adopted", || async { Ok(manager.said().contains("adopted an engine")) }).await?;
+    let handoff = lab.handoff(&pool)?;
+    ensure!(handoff["pid"].as_f64() == lab.noted.get("pid").copied(), "{handoff:#}");
+    ensure!(handoff["generation"].as_f64() == lab.noted.get("generation").copied(), "{handoff:#}");
+    Ok(())
+}
+
+#[when(expr = "the engine of {string} is killed")]
+async fn kill_engine(lab: &mut Lab, pool: String) -> Result<()> {
+    published(lab, pool.clone()).await?;
+    let pid = lab.pid(&pool)?;
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL).context("killing the engine")
+}
+
+#[then(expr = "the engine of {string} comes back as a new generation")]
+async fn comes_back(lab: &mut Lab, pool: String) -> Result<()> {
+    let before = *lab.noted.get("generation").context("no generation was noted")?;
+    until("a later generation is published", || async {
+        Ok(lab.handoff(&pool)?["generation"].as_f64() > Some(before))
+    })
+    .await?;
+    ensure!(!lives(*lab.noted.get("pid").context("no pid")? as u64), "the old process still lives");
+    Ok(())
+}
+
+#[then(expr = "pool {string} says why: cause {string} and {string} in the log lines")]
+async fn says_why(lab: &mut Lab, pool: String, cause: String, line: String) -> Result<()> {
+    let (api, path) = (lab.api()?.clone(), format!("/v2/pools/{pool}"));
+    until("the cause is shown", || async {
+        let view = api.get(&path).await?;
+        let error = &view["replicas"][0]["last_error"];
+        anyhow::ensure!(error["cause"] == cause && error.to_string().contains(&line), "{view:#}");
+        Ok(true)
+    })
+    .await?;
+    Ok(())
+}
+
+#[then(expr = "replica {word} of pool {string} reaches phase {string}")]
+async fn reaches(lab: &mut Lab, replica: String, pool: String, phase: String) -> Result<()> {
+    let (api, path) = (lab.api()?.clone(), format!("/v2/pools/{pool}"));
+    until("the phase is reached", || async {
+        let view = api.get(&path).await?;
+        let replicas = view["replicas"].as_array().context("no replicas")?;
+        Ok(replicas.iter().any(|r| r["id"] == replica && r["phase"] == phase))
+    })
+    .await?;
+    Ok(())
+}
+
+#[given(expr = "an engine {string} that somebody else runs")]
+async fn foreign(lab: &mut Lab, name: String) -> Result<()> {
+    let engine = lab.rig.start_stub(&name).await?;
+    lab.engines.insert(name, engine);
+    Ok(())
+}
+
+#[when(expr = "the handoff {string} says")]
+fn handoff(lab: &mut Lab, name: String, step: &Step) -> Result<()> {
+    let mut text = step.docstring.clone().context("a handoff is a doc string")?;
+    for (engine, (_, url)) in &lab.engines {
+        text = text.replace(&format!("${engine}"), url);
+    }
+    lab.rig.publish(&name, &text)
+}
+
+#[when(expr = "the handoff {string} is removed")]
+fn remove_handoff(lab: &mut Lab, name: String) -> Result<()> {
+    std::fs::remove_file(lab.rig.handoffs().join(name)).context("removing a handoff")
+}
+
+#[when("orchestratord is asked to stop")]
+async fn stop(lab: &mut Lab) -> Result<()> {
+    let process = lab.orchestratord.as_mut().context("orchestratord does not run")?;
+    process.signal(Signal::SIGTERM)?;
+    let (status, took) = process.ended().await?;
+    ensure!(status.success(), "it ended with {status} and said:\n{}", process.said());
+    lab.noted.insert("stop".to_owned(), took.as_secs_f64());
+    Ok(())
+}
+
+#[then(expr = "it took less than {int} seconds")]
+fn took(lab: &mut Lab, seconds: u64) -> Result<()> {
+    let took = Duration::from_secs_f64(*lab.noted.get("stop").context("nothing was stopped")?);
+    ensure!(took < Duration::from_secs(seconds), "it took {took:?}");
+    Ok(())
+}
+
+#[then(expr = "the engine of {string} is gone and its handoff, too")]
+async fn gone(lab: &mut Lab, pool: String) -> Result<()> {
+    let pid = *lab.noted.get("pid").context("no pid was noted")? as u64;
+    until("the engine is gone", || async { Ok(!lives(pid)) }).await?;
+    ensure!(lab.rig.handoff(&pool, "r0").is_none(), "the handoff is still there");
+    Ok(())
+}
+
+#[then(expr = "orchestratord's log says {string}")]
+async fn log_says(lab: &mut Lab, words: String) -> Result<()> {
+    let process = lab.orchestratord.as_ref().context("orchestratord does not run")?;
+    until(&format!("the log says {words}"), || async { Ok(process.said().contains(&words)) }).await?;
+    Ok(())
+}
+
+#[then(expr = "orchestratord's log never says {string}")]
+fn log_never_says(lab: &mut Lab, words: String) -> Result<()> {
+    let said = lab.orchestratord.as_ref().context("orchestratord does not run")?.said();
+    ensure!(!said.contains(&words), "it said:\n{said}");
+    Ok(())
+}
