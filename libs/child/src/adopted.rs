@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::child::readable;
-use crate::{Exit, IdentityError, ProcessIdentity, WaitError, sweep};
+use crate::{Exit, IdentityError, ProcessIdentity, WaitError, pidfd_info, sweep};
 
 /// Somebody else's child, proven to be the recorded process. Dropping this does not end it.
 #[derive(Debug)]
@@ -66,13 +66,21 @@ impl Adopted {
         &self.identity
     }
 
-    /// Resolves when it has exited. Needs a tokio runtime with I/O.
+    /// Resolves when it has exited, with [`Exit::Unknown`]: how it ended may be told a moment later by
+    /// [`exit_status`](Self::exit_status). Needs a tokio runtime with I/O.
     ///
     /// # Errors
     /// The exit cannot be observed.
     pub async fn exited(&self) -> Result<Exit, WaitError> {
         readable(&self.pidfd).await.map_err(|source| WaitError { pid: self.pid(), source })?;
         Ok(Exit::Unknown)
+    }
+
+    /// How it ended, once it has and its parent has reaped it; `None` until then, and for ever on
+    /// kernels before 6.15. Never waits.
+    #[must_use]
+    pub fn exit_status(&self) -> Option<Exit> {
+        pidfd_info::exit_of(&self.pidfd)
     }
 
     /// SIGTERM, up to `grace`, SIGKILL, and then the same for every process that carries its spawn

@@ -179,3 +179,41 @@ async fn a_hundred_crashes_leave_no_zombie_and_no_descriptor() {
         assert!(!stat.contains(") Z "), "zombie: {stat}");
     }
 }
+
+/// POOLD-CAUSE-002
+#[tokio::test]
+async fn how_an_adopted_process_ended_is_told_by_the_kernel_once_its_parent_has_reaped_it() {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = kernel.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    let tells = (numbers.next(), numbers.next()) >= (Some(6), Some(15));
+    let cases = [("read x; exit 7", Exit::Code(7)), ("read x; kill -6 $$", Exit::Signal(6))];
+    for (script, exit) in cases {
+        let mut process = std::process::Command::new("/bin/sh")
+            .args(["-c", script])
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let identity = child::ProcessIdentity::of(process.id()).unwrap();
+        let adopted = Adopted::open(&identity).unwrap();
+        assert_eq!(adopted.exit_status(), None, "it lives");
+        drop(process.stdin.take());
+        assert_eq!(adopted.exited().await.unwrap(), Exit::Unknown);
+        process.wait().unwrap();
+        assert_eq!(adopted.exit_status(), tells.then_some(exit), "{kernel}");
+    }
+}
+
+/// POOLD-PROBE-004
+#[tokio::test]
+async fn a_process_that_is_stopped_is_seen_to_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = sh(dir.path(), "kill -STOP $$; sleep 600");
+    let end = Instant::now() + DEADLINE;
+    while !child::is_stopped(child.pid()) {
+        assert!(Instant::now() < end, "it never stopped");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    child.terminate(Duration::ZERO).await.unwrap();
+    assert!(!child::is_stopped(child.pid()));
+}

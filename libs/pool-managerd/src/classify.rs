@@ -3,14 +3,27 @@
 
 use child::Exit;
 
+/// How a process ended, and when in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// Its exit.
+    pub exit: Exit,
+    /// It had been ready.
+    pub served: bool,
+    /// The kernel's memory killer was at work in its group while it lived.
+    pub memory_killer: bool,
+}
+
 /// Classes of loss; [`as_str`](Cause::as_str) is their name on the wire and in metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
+    /// It ended without an error, though nobody here asked it to.
+    Clean,
     /// It returned a code, for no reason known here.
     Exit,
     /// A signal ended it.
     Signal,
-    /// It is gone; it was adopted, so nobody can say how.
+    /// It is gone, and nobody can say how: it was adopted, and the kernel has not told.
     Unknown,
     /// It does not know or accept a flag.
     BadFlag,
@@ -20,10 +33,12 @@ pub enum Cause {
     ModelCorrupt,
     /// A shared library is missing.
     MissingLibrary,
-    /// The GPU driver or the card does not fit the build.
+    /// The GPU driver, the card or the processor does not fit the build.
     DriverMismatch,
-    /// The machine's memory was not enough.
+    /// The machine's memory was not enough, or a limit left it too little.
     OutOfMemory,
+    /// The kernel's memory killer ended it.
+    OomKilled,
     /// The card's memory was not enough.
     DeviceOutOfMemory,
     /// Somebody else had the port.
@@ -34,6 +49,12 @@ pub enum Cause {
     CanaryFailed,
     /// It stopped answering.
     Hung,
+    /// A signal stopped it, and nobody let it go on.
+    Suspended,
+    /// Healthy by its own words, yet it generated nothing in all its life.
+    Mute,
+    /// It generated, and then no more, though it was busy.
+    Stalled,
     /// It could not be started at all.
     Launch,
     /// Its engine or model could not be prepared.
@@ -45,6 +66,7 @@ impl Cause {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Clean => "clean",
             Self::Exit => "exit",
             Self::Signal => "signal",
             Self::Unknown => "unknown",
@@ -54,11 +76,15 @@ impl Cause {
             Self::MissingLibrary => "missing_library",
             Self::DriverMismatch => "driver_mismatch",
             Self::OutOfMemory => "out_of_memory",
+            Self::OomKilled => "oom_killed",
             Self::DeviceOutOfMemory => "device_out_of_memory",
             Self::PortTaken => "port_taken",
             Self::StartupTimeout => "startup_timeout",
             Self::CanaryFailed => "canary_failed",
             Self::Hung => "hung",
+            Self::Suspended => "suspended",
+            Self::Mute => "mute",
+            Self::Stalled => "stalled",
             Self::Launch => "launch",
             Self::Provisioning => "provisioning",
         }
@@ -68,10 +94,13 @@ impl Cause {
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
+            Self::Clean => {
+                "somebody sent it SIGTERM or SIGINT; stop a pool with POST /v2/pools/{id}/stop instead"
+            }
             Self::Exit | Self::Unknown => "read the engine's last lines and its log file",
             Self::Signal => {
-                "SIGKILL from outside is usually the kernel's out-of-memory killer (see dmesg); \
-                 SIGSEGV, SIGILL or SIGABRT are defects of the engine or of its build"
+                "SIGKILL comes from outside (the kernel's memory killer was not at work); SIGSEGV, SIGILL or \
+                 SIGABRT are defects of the engine or of its build"
             }
             Self::BadFlag => "correct `flags` of the pool, then preload it",
             Self::ModelNotFound => {
@@ -83,8 +112,17 @@ impl Cause {
             Self::MissingLibrary => {
                 "install the library or build the engine again on this machine, then preload the pool"
             }
-            Self::DriverMismatch => "update the NVIDIA driver, or build the engine again for this card",
-            Self::OutOfMemory => "lower `ctx` or `slots`, use a smaller quantisation, or free memory",
+            Self::DriverMismatch => {
+                "update the NVIDIA driver, or build the engine again on this machine, then preload the pool"
+            }
+            Self::OutOfMemory => {
+                "lower `ctx` or `slots`, use a smaller quantisation, free memory, or raise the limits (ulimit, \
+                 LimitAS=, TasksMax=)"
+            }
+            Self::OomKilled => {
+                "lower `ctx` or `slots`, use a smaller quantisation, free memory, or raise the limit of its group \
+                 (MemoryMax=)"
+            }
             Self::DeviceOutOfMemory => {
                 "lower `ctx` or `slots`, offload fewer layers (--n-gpu-layers), or free memory on the card"
             }
@@ -98,9 +136,25 @@ impl Cause {
             Self::Hung => {
                 "it was killed and starts again; if it repeats, look at the card and the engine's log"
             }
+            Self::Suspended => {
+                "find what sent it SIGSTOP (a debugger, a shell, a freezer); it was killed and starts again"
+            }
+            Self::Mute => {
+                "try the engine by hand with the flags shown: it says that it is healthy but does not generate"
+            }
+            Self::Stalled => {
+                "it was killed and starts again; if it repeats, look at the card (dmesg, nvidia-smi) and the engine's log"
+            }
             Self::Launch => "check the path, its permissions, and the free space of the runtime directory",
             Self::Provisioning => "correct what the message names, then preload the pool",
         }
+    }
+
+    /// What a loss for this cause counts towards the breaker: an engine that never generates wastes the
+    /// most, because everything else about it looks well.
+    #[must_use]
+    pub fn weight(self) -> u32 {
+        if matches!(self, Self::Mute | Self::CanaryFailed) { 2 } else { 1 }
     }
 
     /// Whether trying again without a change is pointless.
@@ -128,8 +182,13 @@ const PHRASES: &[(&str, Cause)] = &[
     ("error while handling argument", Cause::BadFlag),
     ("error: the argument has been removed", Cause::BadFlag),
     ("error while loading shared libraries", Cause::MissingLibrary),
+    ("' not found (required by", Cause::MissingLibrary),
     ("CUDA driver version is insufficient", Cause::DriverMismatch),
     ("no kernel image is available", Cause::DriverMismatch),
+    ("device kernel image is invalid", Cause::DriverMismatch),
+    ("compiled with an unsupported toolchain", Cause::DriverMismatch),
+    ("unsupported display driver / cuda driver combination", Cause::DriverMismatch),
+    ("forward compatibility was attempted on non supported HW", Cause::DriverMismatch),
     ("cudaMalloc failed: out of memory", Cause::DeviceOutOfMemory),
     ("CUDA error: out of memory", Cause::DeviceOutOfMemory),
     ("unable to allocate CUDA", Cause::DeviceOutOfMemory),
@@ -138,6 +197,9 @@ const PHRASES: &[(&str, Cause)] = &[
     ("unable to allocate CPU", Cause::OutOfMemory),
     ("ggml_aligned_malloc: insufficient memory", Cause::OutOfMemory),
     ("failed to allocate buffer", Cause::OutOfMemory),
+    ("Cannot allocate memory", Cause::OutOfMemory),
+    // A thread that cannot be made: no address space for its stack, or no process left to be had.
+    ("what():  Resource temporarily unavailable", Cause::OutOfMemory),
     ("No such file or directory)", Cause::ModelNotFound),
     ("invalid magic", Cause::ModelCorrupt),
     ("missing tensor", Cause::ModelCorrupt),
@@ -147,11 +209,18 @@ const PHRASES: &[(&str, Cause)] = &[
     ("error loading model", Cause::ModelCorrupt),
 ];
 
+const SIGKILL: i32 = 9;
+const SIGILL: i32 = 4;
+
 /// The cause of an exit. Words in the log decide only about an engine that had not served yet: one
 /// that served has printed much that merely looks like an error.
 #[must_use]
-pub fn classify(exit: Exit, served: bool, log: &[String]) -> Cause {
-    let plain = match exit {
+pub fn classify(ending: Ending, log: &[String]) -> Cause {
+    let plain = match ending.exit {
+        Exit::Code(0) => return Cause::Clean,
+        Exit::Signal(SIGKILL) if ending.memory_killer => return Cause::OomKilled,
+        // An instruction that this processor does not have is met at once.
+        Exit::Signal(SIGILL) if !ending.served => return Cause::DriverMismatch,
         Exit::Code(_) => Cause::Exit,
         Exit::Signal(_) => Cause::Signal,
         Exit::Unknown => Cause::Unknown,
@@ -159,8 +228,7 @@ pub fn classify(exit: Exit, served: bool, log: &[String]) -> Cause {
     let memory = |cause| matches!(cause, Cause::OutOfMemory | Cause::DeviceOutOfMemory);
     PHRASES
         .iter()
-        .filter(|(_, cause)| !served || memory(*cause))
-        .filter(|_| exit != Exit::Code(0))
+        .filter(|(_, cause)| !ending.served || memory(*cause))
         .find(|(phrase, _)| log.iter().any(|line| line.contains(phrase)))
         .map_or(plain, |(_, cause)| *cause)
 }
@@ -169,51 +237,27 @@ pub fn classify(exit: Exit, served: bool, log: &[String]) -> Cause {
 mod tests {
     use super::*;
 
-    /// Real last lines of llama-server 0.3.36.
-    #[test]
-    fn real_messages_of_the_engine_are_understood() {
-        let cases = [
-            ("error: invalid argument: --bogus", Cause::BadFlag),
-            ("error while handling argument \"--parallel\": stoi", Cause::BadFlag),
-            (
-                "0.00.007.149 E gguf_init_from_file: failed to open GGUF file '/nope.gguf' (No such file or directory)",
-                Cause::ModelNotFound,
-            ),
-            (
-                "0.00.007.538 E gguf_init_from_reader: invalid magic characters: 'a=kg', expected 'GGUF'",
-                Cause::ModelCorrupt,
-            ),
-            (
-                "E srv         start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 18999",
-                Cause::PortTaken,
-            ),
-            (
-                "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9000.00 MiB on device 0: cudaMalloc failed: out of memory",
-                Cause::DeviceOutOfMemory,
-            ),
-            (
-                "llama-server: error while loading shared libraries: libgomp.so.1: cannot open shared object file: No such file or directory",
-                Cause::MissingLibrary,
-            ),
-            ("something else", Cause::Exit),
-        ];
-        for (line, cause) in cases {
-            let log = ["init".to_owned(), line.to_owned(), "exiting due to model loading error".to_owned()];
-            assert_eq!(classify(Exit::Code(1), false, &log), cause, "{line}");
-        }
+    fn served(exit: Exit, memory_killer: bool, log: &[&str]) -> Cause {
+        let log: Vec<String> = log.iter().map(|line| (*line).to_owned()).collect();
+        classify(Ending { exit, served: true, memory_killer }, &log)
     }
 
+    /// POOLD-CAUSE-001
     #[test]
     fn an_engine_that_served_is_not_failed_for_words_in_its_log() {
-        let log = ["error: invalid argument: in a user's request".to_owned()];
-        assert_eq!(classify(Exit::Signal(11), true, &log), Cause::Signal);
-        assert_eq!(classify(Exit::Code(0), false, &log), Cause::Exit);
-        let log = ["CUDA error: out of memory".to_owned()];
-        assert_eq!(classify(Exit::Signal(6), true, &log), Cause::DeviceOutOfMemory);
+        let request = ["error: invalid argument: in a user's request"];
+        assert_eq!(served(Exit::Signal(11), false, &request), Cause::Signal);
+        assert_eq!(served(Exit::Signal(4), false, &[]), Cause::Signal);
+        assert_eq!(served(Exit::Code(0), false, &request), Cause::Clean);
+        assert_eq!(served(Exit::Signal(6), false, &["CUDA error: out of memory"]), Cause::DeviceOutOfMemory);
     }
 
+    /// POOLD-CAUSE-002
     #[test]
-    fn an_adopted_engine_has_no_guessed_cause() {
-        assert_eq!(classify(Exit::Unknown, true, &[]), Cause::Unknown);
+    fn a_cause_that_nobody_can_know_is_not_guessed() {
+        assert_eq!(served(Exit::Unknown, true, &[]), Cause::Unknown);
+        assert_eq!(served(Exit::Signal(9), false, &[]), Cause::Signal);
+        assert_eq!(served(Exit::Signal(9), true, &[]), Cause::OomKilled);
+        assert_eq!(served(Exit::Signal(11), true, &[]), Cause::Signal);
     }
 }

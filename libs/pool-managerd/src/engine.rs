@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use child::{Adopted, Child, Exit, WaitError};
 
+/// Between two questions about an adopted engine's exit status.
+const STATUS_PERIOD: Duration = Duration::from_millis(20);
+
 /// The process of one life. Dropping it leaves the process running.
 #[derive(Debug)]
 pub(crate) enum Engine {
@@ -28,6 +31,21 @@ impl Engine {
             Self::Adopted(adopted) => adopted.exited().await,
         };
         told(exit)
+    }
+
+    /// How it ended, once it has. Of an adopted engine only the kernel knows, and says it when its parent
+    /// has reaped it, or never; it is asked for as long as `within`.
+    pub(crate) async fn exit_status(&self, exit: Exit, within: Duration) -> Exit {
+        let Self::Adopted(adopted) = self else { return exit };
+        let told = async {
+            loop {
+                if let Some(exit) = adopted.exit_status() {
+                    return exit;
+                }
+                tokio::time::sleep(STATUS_PERIOD).await;
+            }
+        };
+        tokio::time::timeout(within, told).await.unwrap_or(exit)
     }
 
     /// Ends it and all its descendants.

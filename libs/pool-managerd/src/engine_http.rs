@@ -12,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
+use crate::progress::SlotSeen;
+
 /// Answers are small; anything longer is not an engine.
 const ANSWER_LIMIT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -38,6 +40,17 @@ pub(crate) enum Health {
 pub(crate) struct Props {
     pub(crate) slots: Option<u32>,
     pub(crate) ctx: Option<u32>,
+}
+
+/// What `/slots` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Slots {
+    /// Every slot.
+    Seen(Vec<SlotSeen>),
+    /// No answer in time.
+    Silent,
+    /// An answer, but not one that is understood; asking again will not help.
+    Unreadable(String),
 }
 
 impl EngineClient {
@@ -69,15 +82,27 @@ impl EngineClient {
         Ok(Props { slots: answer.total_slots, ctx })
     }
 
+    /// What every slot does now.
+    pub(crate) async fn slots(&self, limit: Duration) -> Slots {
+        let Ok(answered) = self.ask(Method::GET, "/slots", Bytes::new(), limit).await else {
+            return Slots::Silent;
+        };
+        match understood::<Vec<SlotAnswer>>(answered) {
+            Ok(slots) => Slots::Seen(slots.into_iter().map(SlotAnswer::seen).collect()),
+            Err(why) => Slots::Unreadable(why),
+        }
+    }
+
     /// Slots that generate now.
     pub(crate) async fn busy_slots(&self, limit: Duration) -> Result<u32, String> {
-        #[derive(Deserialize)]
-        struct Slot {
-            is_processing: bool,
+        match self.slots(limit).await {
+            Slots::Seen(slots) => {
+                let busy = slots.iter().filter(|slot| slot.busy).count();
+                Ok(u32::try_from(busy).unwrap_or(u32::MAX))
+            }
+            Slots::Silent => Err("/slots was not answered in time".to_owned()),
+            Slots::Unreadable(why) => Err(why),
         }
-        let slots: Vec<Slot> = understood(self.ask(Method::GET, "/slots", Bytes::new(), limit).await?)?;
-        let busy = slots.iter().filter(|slot| slot.is_processing).count();
-        Ok(u32::try_from(busy).unwrap_or(u32::MAX))
     }
 
     /// One real token. The text is not looked at: a model may begin with anything.
@@ -132,6 +157,35 @@ impl EngineClient {
     }
 }
 
+/// A slot in the engine's words. One that has never worked has none of the counts.
+#[derive(Deserialize)]
+struct SlotAnswer {
+    id: u32,
+    is_processing: bool,
+    id_task: Option<i64>,
+    #[serde(default)]
+    n_prompt_tokens_processed: u32,
+    #[serde(default)]
+    next_token: Vec<NextToken>,
+}
+
+#[derive(Deserialize)]
+struct NextToken {
+    n_decoded: u32,
+}
+
+impl SlotAnswer {
+    fn seen(self) -> SlotSeen {
+        SlotSeen {
+            id: self.id,
+            busy: self.is_processing,
+            task: self.id_task.unwrap_or(-1),
+            processed: self.n_prompt_tokens_processed,
+            decoded: self.next_token.iter().map(|next| next.n_decoded).max().unwrap_or(0),
+        }
+    }
+}
+
 type Answered = (StatusCode, Bytes);
 
 fn understood<T: serde::de::DeserializeOwned>((status, body): Answered) -> Result<T, String> {
@@ -140,4 +194,24 @@ fn understood<T: serde::de::DeserializeOwned>((status, body): Answered) -> Resul
         return Err(format!("it answered {status}: {start}"));
     }
     serde_json::from_slice(&body).map_err(|e| format!("its answer is not understood: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As llama-server 0.3.36 answers: a slot that works, and one that never has.
+    #[test]
+    fn slots_are_read_in_the_engines_words() {
+        let answer = br#"[
+            {"id":0,"n_ctx":256,"speculative":false,"is_processing":true,"id_task":7,"n_prompt_tokens":31,
+             "n_prompt_tokens_processed":12,"n_prompt_tokens_cache":0,"params":{"seed":1},
+             "next_token":[{"has_next_token":true,"has_new_line":false,"n_remain":81,"n_decoded":19}]},
+            {"id":1,"n_ctx":256,"speculative":false,"is_processing":false}
+        ]"#;
+        let slots: Vec<SlotAnswer> = understood((StatusCode::OK, Bytes::from_static(answer))).unwrap();
+        let seen: Vec<SlotSeen> = slots.into_iter().map(SlotAnswer::seen).collect();
+        assert_eq!(seen[0], SlotSeen { id: 0, busy: true, task: 7, processed: 12, decoded: 19 });
+        assert_eq!(seen[1], SlotSeen { id: 1, busy: false, task: -1, processed: 0, decoded: 0 });
+    }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use child::{Launch, SpawnError};
+use child::{Launch, MemoryKills, SpawnError};
 use wire::config::PoolConfig;
 use wire::{ModelRecord, PreparedEngine};
 
@@ -42,6 +42,8 @@ pub(crate) struct Life {
     pub(crate) api_key: String,
     pub(crate) log: EngineLog,
     pub(crate) model_bytes: u64,
+    /// Tells a SIGKILL of the kernel's memory killer from any other.
+    pub(crate) memory_kills: Option<MemoryKills>,
 }
 
 impl Life {
@@ -120,7 +122,9 @@ pub(crate) fn launch(
         child::sweep(&record.spawn_id);
         return Err(LaunchError::Durable { what: "the identity record", source });
     }
-    Ok(Life { engine: Engine::Own(child), record, api_key, log, model_bytes: size(&prepared.model_path) })
+    let memory_kills = MemoryKills::covering(child.pid());
+    let model_bytes = size(&prepared.model_path);
+    Ok(Life { engine: Engine::Own(child), record, api_key, log, model_bytes, memory_kills })
 }
 
 /// Size of the model; 0 when it is not there, which the engine will say better.

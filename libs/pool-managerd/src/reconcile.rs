@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use child::{AdoptError, Adopted};
+use child::{AdoptError, Adopted, MemoryKills};
 use handoff::HandoffDir;
 use wire::ReplicaKey;
 use wire::config::PoolConfig;
@@ -89,7 +89,8 @@ fn adopt(run: &RunDir, record: Record) -> Option<Life> {
     let api_key = std::fs::read_to_string(run.api_key(&key)).ok()?;
     let log = EngineLog::existing(run.log(&key));
     let model_bytes = size(&record.prepared.model_path);
-    Some(Life { engine, record, api_key: api_key.trim().to_owned(), log, model_bytes })
+    let memory_kills = MemoryKills::covering(engine.pid());
+    Some(Life { engine, record, api_key: api_key.trim().to_owned(), log, model_bytes, memory_kills })
 }
 
 fn forget(run: &RunDir, handoffs: &HandoffDir, key: &ReplicaKey) -> io::Result<()> {

@@ -9,7 +9,10 @@ use crate::RestartPolicy;
 #[derive(Debug, Clone)]
 pub struct RestartSchedule {
     policy: RestartPolicy,
+    /// In a row, mute lives twice.
     losses: u32,
+    restarts: u32,
+    trials: u32,
 }
 
 /// What to do after a loss.
@@ -25,26 +28,29 @@ impl RestartSchedule {
     /// No losses yet.
     #[must_use]
     pub fn new(policy: RestartPolicy) -> Self {
-        Self { policy, losses: 0 }
+        Self { policy, losses: 0, restarts: 0, trials: 0 }
     }
 
     /// Counts a loss. `served` is how long the lost life was ready; becoming ready alone resets
     /// nothing, because an engine that loads slowly and dies at once must open the breaker too.
-    /// `jitter` between 0 and 1 lengthens the pause by up to half.
-    pub fn lost(&mut self, served: Duration, jitter: f64) -> Next {
+    /// `weight` is 2 for a life that was mute, else 1. `jitter` between 0 and 1 lengthens the pause by up
+    /// to half.
+    pub fn lost(&mut self, served: Duration, weight: u32, jitter: f64) -> Next {
         if served >= self.policy.stable_after {
-            self.losses = 0;
+            self.reset();
         }
-        self.losses = self.losses.saturating_add(1);
+        self.losses = self.losses.saturating_add(weight);
         let longer = |pause: Duration| pause.mul_f64(1.0 + 0.5 * jitter.clamp(0.0, 1.0));
         if self.losses < self.policy.open_after {
-            Next::Restart(longer(nth(&self.policy.pauses, self.losses - 1)))
+            self.restarts = self.restarts.saturating_add(1);
+            Next::Restart(longer(nth(&self.policy.pauses, self.restarts - 1)))
         } else {
-            Next::Trial(longer(nth(&self.policy.trials, self.losses - self.policy.open_after)))
+            self.trials = self.trials.saturating_add(1);
+            Next::Trial(longer(nth(&self.policy.trials, self.trials - 1)))
         }
     }
 
-    /// Losses in a row.
+    /// Losses in a row; a mute life is two.
     #[must_use]
     pub fn losses(&self) -> u32 {
         self.losses
@@ -52,7 +58,7 @@ impl RestartSchedule {
 
     /// Forgets all losses.
     pub fn reset(&mut self) {
-        self.losses = 0;
+        (self.losses, self.restarts, self.trials) = (0, 0, 0);
     }
 }
 
@@ -76,7 +82,7 @@ mod tests {
     #[test]
     fn restarts_come_at_once_and_then_ever_later_until_the_breaker_opens() {
         let mut schedule = RestartSchedule::new(RestartPolicy::default());
-        let pauses: Vec<Next> = (0..10).map(|_| schedule.lost(NEVER, 0.0)).collect();
+        let pauses: Vec<Next> = (0..10).map(|_| schedule.lost(NEVER, 1, 0.0)).collect();
         let restarts = [0, 1, 2, 4, 8].map(|s| Next::Restart(seconds(s)));
         let trials = [60, 120, 240, 300, 300].map(|s| Next::Trial(seconds(s)));
         assert_eq!(pauses, [restarts, trials].concat());
@@ -90,7 +96,7 @@ mod tests {
             while now < seconds(600) {
                 starts_in_600_s += 1;
                 starts_in_10_s += u32::from(now < seconds(10));
-                now += match schedule.lost(NEVER, jitter) {
+                now += match schedule.lost(NEVER, 1, jitter) {
                     Next::Restart(pause) | Next::Trial(pause) => pause,
                 };
             }
@@ -104,18 +110,27 @@ mod tests {
     fn becoming_ready_for_a_moment_resets_nothing_and_ten_minutes_of_serving_do() {
         let mut schedule = RestartSchedule::new(RestartPolicy::default());
         for _ in 0..5 {
-            schedule.lost(seconds(599), 0.0);
+            schedule.lost(seconds(599), 1, 0.0);
         }
-        assert_eq!(schedule.lost(seconds(599), 0.0), Next::Trial(seconds(60)));
-        assert_eq!(schedule.lost(seconds(600), 0.0), Next::Restart(NEVER));
+        assert_eq!(schedule.lost(seconds(599), 1, 0.0), Next::Trial(seconds(60)));
+        assert_eq!(schedule.lost(seconds(600), 1, 0.0), Next::Restart(NEVER));
         assert_eq!(schedule.losses(), 1);
+    }
+
+    /// POOLD-RESTART-004
+    #[test]
+    fn three_mute_lives_open_the_breaker() {
+        let mut schedule = RestartSchedule::new(RestartPolicy::default());
+        let next: Vec<Next> = (0..4).map(|_| schedule.lost(NEVER, 2, 0.0)).collect();
+        let restarts = [0, 1].map(|s| Next::Restart(seconds(s)));
+        assert_eq!(next, [restarts, [60, 120].map(|s| Next::Trial(seconds(s)))].concat());
     }
 
     #[test]
     fn jitter_lengthens_a_pause_by_at_most_half() {
         let mut schedule = RestartSchedule::new(RestartPolicy::default());
-        schedule.lost(NEVER, 1.0);
-        assert_eq!(schedule.lost(NEVER, 1.0), Next::Restart(Duration::from_millis(1500)));
-        assert_eq!(schedule.lost(NEVER, 7.0), Next::Restart(seconds(3)));
+        schedule.lost(NEVER, 1, 1.0);
+        assert_eq!(schedule.lost(NEVER, 1, 1.0), Next::Restart(Duration::from_millis(1500)));
+        assert_eq!(schedule.lost(NEVER, 1, 7.0), Next::Restart(seconds(3)));
     }
 }

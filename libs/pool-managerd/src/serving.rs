@@ -1,14 +1,13 @@
-//! A life while it lives: startup probe, publication, watch. Returns only with what ended it, and
+//! A life from its start to its publication; its watch is in `watch`. Returns only with what ended it, and
 //! can be dropped at any point: it owns no process. A publication that has begun goes on, though;
 //! [`Serving::settled`] waits for it.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use wire::config::PoolKind;
 use wire::handoff::HANDOFF_SCHEMA_VERSION;
 use wire::{Handoff, HandoffModel, HandoffState, Phase, ReplicaKey, StepStatus};
@@ -17,20 +16,18 @@ use crate::board::Seat;
 use crate::classify::Cause;
 use crate::engine_http::{EngineClient, Health, Props};
 use crate::launch::Life;
+use crate::loading::LoadingBudget;
 use crate::loss::{Fault, Loss};
 use crate::replica::with_causes;
 use crate::shared::Shared;
 use crate::timestamp::rfc3339;
 
-/// The log is looked at for its length this often.
-const LOG_CHECK: Duration = Duration::from_secs(10);
-
 /// One life while it lives.
 pub(crate) struct Serving {
-    shared: Arc<Shared>,
-    seat: Seat,
-    key: ReplicaKey,
-    kind: PoolKind,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) seat: Seat,
+    pub(crate) key: ReplicaKey,
+    pub(crate) kind: PoolKind,
     begun: Instant,
     /// Since when it is published.
     ready: Option<Instant>,
@@ -61,7 +58,7 @@ impl Serving {
     pub(crate) async fn run(&mut self, life: &mut Life, loading: Option<SemaphorePermit<'_>>) -> Fault {
         let client = EngineClient::new(life.record.port, life.api_key.clone());
         if self.ready.is_some() {
-            return self.watch(life, &client).await;
+            return self.watch(life, &client, true).await;
         }
         let (version, pid, url) =
             (life.record.prepared.engine_version.clone(), life.engine.pid(), life.url());
@@ -85,7 +82,7 @@ impl Serving {
             self.shared.metrics.loaded(&self.key, self.begun.elapsed());
         }
         self.ready = Some(Instant::now());
-        self.watch(life, &client).await
+        self.watch(life, &client, adopted).await
     }
 
     async fn become_ready(&mut self, life: &mut Life, client: &EngineClient) -> Result<(), Fault> {
@@ -98,7 +95,7 @@ impl Serving {
             };
             life.record.handoff = Some(self.claim(life, props));
         } else if let Health::Down(last) = self.still_healthy(client).await {
-            return Err(Fault::Hung { probes: self.shared.timings.liveness_fall, last });
+            return Err(Fault::unresponsive(life.engine.pid(), self.shared.timings.liveness_fall, last));
         }
         tokio::select! {
             biased;
@@ -134,20 +131,18 @@ impl Serving {
     /// Waits until the engine says that its model is loaded.
     async fn loaded(&self, life: &Life, client: &EngineClient) -> Result<(), Fault> {
         let timings = &self.shared.timings;
-        let mut budget = timings.startup_base;
+        let mut budget = LoadingBudget::new(timings, life.model_bytes);
         loop {
             let last = match client.health(timings.liveness_timeout).await {
                 Health::Ready => return Ok(()),
                 Health::Loading => {
-                    // It shows progress, so it gets the time that a model of this size may need.
-                    let seconds = life.model_bytes / timings.startup_bytes_per_second.max(1);
-                    budget = timings.startup_base + Duration::from_secs(seconds);
+                    budget.loading(self.begun.elapsed(), child::loaded_bytes(life.engine.pid()));
                     "it was still loading its model".to_owned()
                 }
                 Health::Down(why) => why,
             };
-            if self.begun.elapsed() >= budget {
-                return Err(Fault::Slow { budget, last });
+            if budget.is_over(self.begun.elapsed()) {
+                return Err(Fault::Slow { budget: budget.allowed(), last });
             }
             // An eighth of the time it has taken so far: a small model is not kept waiting by the
             // looking, a large one is not pestered.
@@ -234,57 +229,6 @@ impl Serving {
             "ready"
         );
     }
-
-    /// Until it exits or stops answering.
-    async fn watch(&self, life: &Life, client: &EngineClient) -> Fault {
-        tokio::select! {
-            biased;
-            exit = life.engine.exited() => Fault::Exited(exit),
-            fault = self.liveness(client) => fault,
-            never = self.keep_log_short(life) => match never {},
-            never = self.forget_losses() => match never {},
-        }
-    }
-
-    async fn liveness(&self, client: &EngineClient) -> Fault {
-        let timings = &self.shared.timings;
-        let mut ticks = tokio::time::interval(timings.liveness_period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut missed = 0;
-        loop {
-            ticks.tick().await;
-            let last = match client.health(timings.liveness_timeout).await {
-                Health::Ready => {
-                    missed = 0;
-                    continue;
-                }
-                Health::Loading => "it says that it is loading again".to_owned(),
-                Health::Down(why) => why,
-            };
-            missed += 1;
-            if missed >= timings.liveness_fall {
-                return Fault::Hung { probes: missed, last };
-            }
-        }
-    }
-
-    async fn keep_log_short(&self, life: &Life) -> Infallible {
-        loop {
-            tokio::time::sleep(LOG_CHECK).await;
-            let log = life.log.clone();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.cap()).await {
-                tracing::warn!(replica = %self.key, %error, "the engine's log cannot be cut");
-            }
-        }
-    }
-
-    /// A life that has served long enough clears what is shown of earlier ones.
-    async fn forget_losses(&self) -> Infallible {
-        tokio::time::sleep(self.shared.timings.restart.stable_after).await;
-        self.shared.metrics.breaker(&self.key, false);
-        self.seat.update(|r| r.failures = 0);
-        std::future::pending().await
-    }
 }
 
 /// Whether the socket that answers is this engine's.
@@ -370,6 +314,7 @@ mod tests {
             api_key: String::new(),
             log: EngineLog::existing(dir.join("log")),
             model_bytes: 0,
+            memory_kills: None,
         }
     }
 

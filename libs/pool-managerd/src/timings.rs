@@ -12,7 +12,8 @@ pub struct Timings {
     pub probe_slowest: Duration,
     /// How long a start may take before the engine shows that it is loading.
     pub startup_base: Duration,
-    /// Once it shows that (503), the budget grows by a second for this many bytes of model.
+    /// Once it shows that (503), the budget grows by a second for this many bytes of model, and further
+    /// while bytes arrive.
     pub startup_bytes_per_second: u64,
     /// The one-token completion before a replica is published.
     pub canary_timeout: Duration,
@@ -27,6 +28,13 @@ pub struct Timings {
     pub drain_settle: Duration,
     /// Between two looks at a draining engine's slots.
     pub drain_poll: Duration,
+    /// Period of the progress probe.
+    pub progress_period: Duration,
+    /// When a busy engine gets nowhere.
+    pub progress: ProgressLimits,
+    /// How long to wait for the kernel's word on how an adopted engine ended: its parent, the first
+    /// process, must reap it before.
+    pub exit_status_within: Duration,
     /// Between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
     /// Between two tries to write what must be on disk (a full disk recovers by itself).
@@ -36,6 +44,38 @@ pub struct Timings {
     pub provisioning_pauses: Vec<Duration>,
     /// When a lost engine starts again.
     pub restart: RestartPolicy,
+}
+
+/// How long a busy engine may do without a token.
+#[derive(Debug, Clone, Copy)]
+pub struct ProgressLimits {
+    /// For the first token after its prompt was read, and between any two.
+    pub token: Duration,
+    /// In addition for every token of a prompt that it has read meanwhile: slower than a processor is
+    /// with a model that is worth serving from it.
+    pub prompt_token: Duration,
+    /// A request that ends this soon after it was first seen was answered, not given up.
+    pub early_end: Duration,
+    /// More than this between two looks is the manager's own doing.
+    pub longest_step: Duration,
+}
+
+impl ProgressLimits {
+    /// How long the reading of so many prompt tokens may take.
+    pub(crate) fn for_prompt(&self, tokens: u32) -> Duration {
+        self.prompt_token.saturating_mul(tokens)
+    }
+}
+
+impl Default for ProgressLimits {
+    fn default() -> Self {
+        Self {
+            token: Duration::from_mins(1),
+            prompt_token: Duration::from_millis(200),
+            early_end: Duration::from_secs(10),
+            longest_step: Duration::from_secs(5),
+        }
+    }
 }
 
 /// When a lost engine starts again. The numbers are RELIABILITY.md's.
@@ -64,6 +104,9 @@ impl Default for Timings {
             liveness_fall: 3,
             drain_settle: Duration::from_millis(500),
             drain_poll: Duration::from_millis(100),
+            progress_period: Duration::from_secs(1),
+            progress: ProgressLimits::default(),
+            exit_status_within: Duration::from_millis(500),
             stop_grace: Duration::from_secs(5),
             disk_retry: Duration::from_secs(1),
             provisioning_pauses: [5, 10, 20, 40, 80, 160, 300].map(Duration::from_secs).into(),

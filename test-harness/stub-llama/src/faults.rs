@@ -29,6 +29,10 @@ pub struct Faults {
     pub prefill: Duration,
     /// `mute`: accept generations, never send a token.
     pub mute: bool,
+    /// `mute-after`: as `mute`, but only from the generation after this many.
+    pub mute_after: Option<u64>,
+    /// `slots-silent`: never answer `/slots`, as an engine that is stuck in a computation.
+    pub slots_silent: bool,
     /// `hang-after`: send this many tokens, then nothing, for ever.
     pub hang_after: Option<u64>,
     /// `exit-after`: exit with code 1 after this many tokens of a generation.
@@ -71,6 +75,8 @@ impl Faults {
             "token-ms" => self.token = millis(value)?,
             "prefill-ms" => self.prefill = millis(value)?,
             "mute" => self.mute = on(value)?,
+            "mute-after" => self.mute_after = Some(count(value)?),
+            "slots-silent" => self.slots_silent = on(value)?,
             "hang-after" => self.hang_after = Some(count(value)?),
             "exit-after" => self.exit_after = Some(count(value)?),
             "crash-after" => self.crash_after = Some(count(value)?),

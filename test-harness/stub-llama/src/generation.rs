@@ -65,6 +65,8 @@ pub(crate) struct Generation {
     count: u64,
     ending: Option<(&'static str, String, bool)>,
     garbled: bool,
+    /// Which generation of this engine it is, from 1.
+    nth: u64,
 }
 
 impl Plan {
@@ -146,7 +148,8 @@ pub(crate) fn apply_template(body: &Value) -> Result<String, String> {
 impl Generation {
     pub(crate) fn new(plan: Plan, shared: Shared, lease: Lease) -> Self {
         let words = Continuation::new(&plan.prompt, plan.seed);
-        Self { plan, shared, lease, words, text: String::new(), count: 0, ending: None, garbled: false }
+        let (text, nth) = (String::new(), shared.next_generation());
+        Self { plan, shared, lease, words, text, count: 0, ending: None, garbled: false, nth }
     }
 
     pub(crate) fn faults(&self) -> crate::Faults {
@@ -158,7 +161,7 @@ impl Generation {
         let faults = self.shared.faults();
         if self.count == 0 {
             tokio::time::sleep(faults.prefill).await;
-            if faults.mute {
+            if faults.mute || faults.mute_after.is_some_and(|after| self.nth > after) {
                 return pending().await;
             }
         }

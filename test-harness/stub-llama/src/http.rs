@@ -96,6 +96,9 @@ async fn props(State(shared): State<Shared>) -> Response {
 }
 
 async fn slots(State(shared): State<Shared>) -> Response {
+    if shared.faults().slots_silent {
+        return std::future::pending().await;
+    }
     answer(200, &shared.slots().view())
 }
 

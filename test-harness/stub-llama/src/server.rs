@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -57,6 +58,7 @@ struct Inner {
     loaded: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
     seen: Mutex<Vec<Seen>>,
+    generations: AtomicU64,
 }
 
 impl Shared {
@@ -68,6 +70,7 @@ impl Shared {
             loaded: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
             seen: Mutex::default(),
+            generations: AtomicU64::new(0),
             config,
         }))
     }
@@ -102,6 +105,11 @@ impl Shared {
 
     pub(crate) fn remember(&self, seen: Seen) {
         self.seen().push(seen);
+    }
+
+    /// Counts the generations, from 1.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.0.generations.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Ends everything. Never returns; its type fits where a step is due.

@@ -29,13 +29,21 @@ impl Replica {
         self.count(loss, served.unwrap_or_default())
     }
 
-    /// With what the engine wrote last.
+    /// With what the engine wrote last, and what the kernel knows of its end.
     pub(super) async fn explain(&self, life: &Life, fault: &Fault, served: bool) -> Loss {
         let log = life.log.clone();
         let path = log.path().to_owned();
         let tail =
             tokio::task::spawn_blocking(move || log.tail(crate::loss::LOG_LINES)).await.unwrap_or_default();
-        Loss::explain(fault, served, &path, tail)
+        let killer = life.memory_kills.as_ref().is_some_and(child::MemoryKills::moved);
+        let told = match fault {
+            Fault::Exited(exit) => {
+                let exit = life.engine.exit_status(*exit, self.shared.timings.exit_status_within).await;
+                Some(Fault::Exited(exit))
+            }
+            _ => None,
+        };
+        Loss::explain(told.as_ref().unwrap_or(fault), served, killer, &path, tail)
     }
 
     pub(super) fn loss_without_life(&mut self, message: String) -> After {
@@ -51,7 +59,7 @@ impl Replica {
             return After::Failed(Box::new(loss.into_wire()));
         }
         self.shared.metrics.lost(&self.key, loss.cause);
-        let next = self.schedule.lost(served, jitter());
+        let next = self.schedule.lost(served, loss.cause.weight(), jitter());
         self.shared.metrics.breaker(&self.key, matches!(next, Next::Trial(_)));
         tracing::warn!(
             replica = %self.key, cause = loss.cause.as_str(), losses = self.schedule.losses(), next = ?next,

@@ -125,19 +125,6 @@ async fn a_bad_flag_fails_at_once_and_is_tried_again_only_when_asked() {
     manager.running.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_stopped_process_is_hung_and_replaced() {
-    let mut setup = setup();
-    setup.timings.liveness_timeout = Duration::from_millis(200);
-    let manager = setup.start().await;
-    let first = manager.ready().await;
-    signal(first.pid.unwrap(), Signal::STOP);
-    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation == 2).await;
-    assert_eq!(error(&replica).cause, "hung");
-    assert_eq!(engines_of(setup.runtime()), [replica.pid.unwrap()], "the hung one is gone");
-    manager.running.shutdown().await;
-}
-
 /// POOLD-READY-001
 #[tokio::test]
 async fn a_port_that_somebody_else_serves_is_never_published() {

@@ -7,9 +7,12 @@
 )]
 
 mod api;
+mod causes;
 mod daemon;
 mod drain;
 mod harness;
 mod life;
 mod loss;
 mod managers;
+mod probes;
+mod simulation;
