@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
+pub mod catalog;
 pub mod config;
 pub mod error;
 pub mod event;
@@ -21,6 +22,7 @@ pub mod prepared;
 pub mod seed;
 pub mod task;
 
+pub use catalog::CatalogModel;
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
 pub use event::EngineChunk;
 pub use handoff::{Handoff, HandoffModel, HandoffState};

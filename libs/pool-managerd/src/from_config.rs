@@ -44,7 +44,7 @@ impl AppConfig {
             holder: None,
             listen,
             token: Token::generate().map_err(AppConfigError::Token)?,
-            preparer: Arc::new(EngineProvisioning::new(&config.paths.cache, env)),
+            preparer: Arc::new(EngineProvisioning::new(&config.paths.cache, &config.models, env)),
             inherited: InheritedEnv::pick(env.iter()),
             timings: Timings::default(),
         })

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use config_loader::Env;
 use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Observer};
-use wire::config::PoolConfig;
+use wire::config::{ModelsConfig, PoolConfig};
 use wire::{ModelRecord, PoolId, PreparationStep, PreparedEngine, ReplicaId};
 
 use crate::replica::with_causes;
@@ -14,10 +14,10 @@ use crate::{Prepare, PrepareError, Progress};
 pub struct EngineProvisioning(EngineProvisioner);
 
 impl EngineProvisioning {
-    /// `cache` is `paths.cache`, absolute.
+    /// `cache` is `paths.cache`, absolute; `models` are the rules for models.
     #[must_use]
-    pub fn new(cache: impl Into<PathBuf>, env: &Env) -> Self {
-        Self(EngineProvisioner::new(cache, env))
+    pub fn new(cache: impl Into<PathBuf>, models: &ModelsConfig, env: &Env) -> Self {
+        Self(EngineProvisioner::new(cache, env).with_model_rules(models))
     }
 }
 

@@ -7,6 +7,7 @@ use super::Document;
 
 pub(crate) fn documents() -> Result<Vec<Document>> {
     Ok(vec![
+        schema::<wire::CatalogModel>("catalog-model")?,
         schema::<wire::config::Config>("config")?,
         schema::<wire::Handoff>("handoff")?,
         schema::<wire::ModelRecord>("model-record")?,

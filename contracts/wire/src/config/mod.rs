@@ -3,6 +3,7 @@
 
 mod api;
 mod journal;
+mod models;
 mod pool;
 mod provisioning;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use api::{ApiConfig, LogConfig, LogFormat, PoolManagerdConfig, TlsConfig, TokensFile};
 pub use journal::JournalConfig;
+pub use models::{ModelsConfig, TrustPolicy};
 pub use pool::{Auto, Devices, EngineKind, FullPolicy, OnExit, PoolConfig, PoolKind, QueueConfig};
 pub use provisioning::{
     ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, ProvisioningConfig, SdistSource,
@@ -33,6 +35,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How orchestratord reaches pool-managerd.
     pub pool_managerd: PoolManagerdConfig,
+    /// Which models are trusted, and how much room they may take.
+    pub models: ModelsConfig,
     /// The pools of this machine.
     pub pools: Vec<PoolConfig>,
 }
@@ -46,6 +50,7 @@ impl Default for Config {
             journal: JournalConfig::default(),
             log: LogConfig::default(),
             pool_managerd: PoolManagerdConfig::default(),
+            models: ModelsConfig::default(),
             pools: vec![PoolConfig::haiku()],
         }
     }
@@ -83,6 +88,7 @@ impl Config {
     pub fn problems(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
         self.journal.problems(&mut problems);
+        self.models.problems(&mut problems);
         let mut names = std::collections::BTreeMap::new();
         for (i, pool) in self.pools.iter().enumerate() {
             pool.problems(&format!("pools[{i}]"), &mut problems);

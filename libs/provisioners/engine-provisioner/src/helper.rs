@@ -46,6 +46,7 @@ pub(crate) enum Tool {
     Nvcc,
     PackageManager,
     EngineText,
+    ModelVerifier,
 }
 
 /// Lines of output kept for an error.

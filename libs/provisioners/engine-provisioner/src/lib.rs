@@ -33,6 +33,7 @@ mod store;
 mod survey;
 mod tools;
 mod upkeep;
+mod verifier;
 
 pub use check::check_pool;
 pub use error::{Attempt, EnsureError, FailureKind};

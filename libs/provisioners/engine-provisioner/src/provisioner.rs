@@ -1,10 +1,11 @@
 //! The front door: one pool in, prepared engines out.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use config_loader::Env;
-use provisioners_model_provisioner::{Cancel, ModelProvisioner, ModelRef, Network, StageEvent};
-use wire::config::{GpuPolicy, PoolConfig};
+use provisioners_model_provisioner::{Cancel, ModelProvisioner, ModelRef, Network, StageEvent, VerifyFile};
+use wire::config::{GpuPolicy, ModelsConfig, PoolConfig};
 use wire::{ModelRecord, PreparedEngine, ReplicaId, StepKind};
 
 use crate::engine::{Engine, Search};
@@ -12,6 +13,7 @@ use crate::error::EnsureError;
 use crate::gpu::{self, Decision, GpuInventory, GpuProbe, NvidiaSmi, Target};
 use crate::host::Host;
 use crate::observer::{Observer, Step};
+use crate::verifier::OwnersProgram;
 use crate::{argv, cuda, flags};
 
 /// Prepares engines with one cache directory on one machine.
@@ -37,6 +39,15 @@ impl EngineProvisioner {
     #[must_use]
     pub fn with_gpu_probe(mut self, gpus: Box<dyn GpuProbe>) -> Self {
         self.gpus = gpus;
+        self
+    }
+
+    /// Holds models to these rules (`models` of the configuration).
+    #[must_use]
+    pub fn with_model_rules(mut self, rules: &ModelsConfig) -> Self {
+        let verifier = OwnersProgram::new(&self.host, &rules.verify_command);
+        let verifier = verifier.map(|verifier| Arc::new(verifier) as Arc<dyn VerifyFile>);
+        self.models = self.models.with_rules(rules.clone(), verifier);
         self
     }
 

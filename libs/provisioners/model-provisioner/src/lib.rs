@@ -2,24 +2,29 @@
 //!
 //! [`ModelRef`] is the parsed reference, [`ModelProvisioner::stage`] makes it a [`wire::ModelRecord`]:
 //! a local path, its SHA-256, and what its GGUF header says. `hf:` and `https:` references are fetched,
-//! verified and kept. It knows no engine, starts none, and evicts nothing.
+//! verified and kept within a quota. It knows no engine, and starts no process.
 //! Everything here blocks; call it off the async threads.
 #![forbid(unsafe_code)]
 
 mod builtin;
 mod cancel;
+mod catalog;
 mod digest;
 mod file_memory;
 pub mod gguf;
 mod in_use;
+mod provenance;
 mod reference;
 mod remote;
 mod stage;
+mod trust;
 
 pub use cancel::Cancel;
+pub use catalog::{Catalog, CatalogError};
 pub use digest::{DigestCache, DigestError, sha256_file};
 pub use file_memory::{FileMemory, FileState};
 pub use in_use::InUse;
 pub use reference::{ModelRef, ModelRefError, Selector};
 pub use remote::{FetchError, Network, Patience};
 pub use stage::{ModelProvisioner, StageError, StageEvent, StageProgress};
+pub use trust::VerifyFile;

@@ -2,21 +2,29 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sha2::{Digest as _, Sha256};
 use wire::ModelRecord;
+use wire::config::{ModelsConfig, TrustPolicy};
 
 use crate::builtin::{self, Builtin};
-use crate::digest::{DigestCache, DigestError};
+use crate::catalog;
+use crate::digest::{DigestCache, DigestError, hex};
+use crate::file_memory::{FileMemory, FileState};
 use crate::gguf::{self, GgufError};
 use crate::remote::{FetchError, Network, Remote, staged_before};
+use crate::trust::{self, VerifyFile};
 use crate::{Cancel, ModelRef};
 
 /// Stages models into, and remembers digests in, one cache directory.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ModelProvisioner {
     cache: PathBuf,
     network: Network,
     offline: bool,
+    config: ModelsConfig,
+    verifier: Option<Arc<dyn VerifyFile>>,
 }
 
 /// What happens while a model is staged.
@@ -78,6 +86,14 @@ pub enum StageError {
         /// Why.
         source: Box<FetchError>,
     },
+    /// It may not be used on this machine.
+    #[error("UNTRUSTED_ARTIFACT: {reference} is refused: {problem}")]
+    Untrusted {
+        /// The reference.
+        reference: String,
+        /// Why.
+        problem: String,
+    },
     /// The file is not the one that was asked for.
     #[error(
         "{path} has SHA-256 {actual}, expected {expected}; the file was changed or damaged: fetch it \
@@ -129,11 +145,11 @@ impl StageError {
         }
     }
 
-    /// Whether the bytes are not those that were asked for.
+    /// Whether the bytes are not those that were asked for, or not to be trusted.
     #[must_use]
     pub fn is_wrong_digest(&self) -> bool {
         match self {
-            Self::DigestMismatch { .. } => true,
+            Self::DigestMismatch { .. } | Self::Untrusted { .. } => true,
             Self::Fetch { source, .. } => matches!(**source, FetchError::WrongDigest { .. }),
             _ => false,
         }
@@ -144,13 +160,27 @@ impl ModelProvisioner {
     /// `cache_dir` is the product's cache (`paths.cache`); it is created when something is stored.
     #[must_use]
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        Self { cache: cache_dir.into(), network: Network::default(), offline: false }
+        Self {
+            cache: cache_dir.into(),
+            network: Network::default(),
+            offline: false,
+            config: ModelsConfig::default(),
+            verifier: None,
+        }
     }
 
     /// Reaches the network in this way; without it the public hub, without a token.
     #[must_use]
     pub fn with_network(mut self, network: Network) -> Self {
         self.network = network;
+        self
+    }
+
+    /// Holds models to these rules; `verifier` carries out `verify_command` where one is configured.
+    #[must_use]
+    pub fn with_rules(mut self, config: ModelsConfig, verifier: Option<Arc<dyn VerifyFile>>) -> Self {
+        self.config = config;
+        self.verifier = verifier;
         self
     }
 
@@ -179,6 +209,8 @@ impl ModelProvisioner {
         on_event: &dyn Fn(StageEvent),
         cancel: &Cancel,
     ) -> Result<ModelRecord, StageError> {
+        let untrusted = |problem| StageError::Untrusted { reference: reference.to_string(), problem };
+        trust::admit(&self.config, reference, expected_sha256).map_err(untrusted)?;
         let path = match reference {
             ModelRef::Builtin(name) => self.place_builtin(find_builtin(name)?, cancel)?,
             ModelRef::File(path) => existing_file(path)?,
@@ -190,6 +222,11 @@ impl ModelProvisioner {
         let header =
             gguf::read_header(&path).map_err(|source| StageError::Gguf { path: path.clone(), source })?;
         let digest = self.verified_digest(&path, header.file_size, expected_sha256, on_event, cancel)?;
+        self.ask_verifier(&path, &digest, cancel).map_err(|problem| match cancel.is_cancelled() {
+            true => StageError::Digest { source: DigestError::Cancelled { path: path.clone() } },
+            false => untrusted(problem),
+        })?;
+        catalog::touch(&self.cache.join("models"), &path);
         let stem = || path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(ModelRecord {
             model_ref: reference.to_string(),
@@ -215,11 +252,28 @@ impl ModelProvisioner {
         let models = self.cache.join("models");
         let digests = self.digests();
         let (network, offline) = (&self.network, self.offline);
-        let remote = Remote { network, models, digests, offline, on_event, cancel };
-        remote.stage(reference, pinned).map_err(|source| StageError::Fetch {
-            reference: reference.to_string(),
-            source: Box::new(source),
+        let strict = self.config.trust == TrustPolicy::Strict;
+        let quota = self.config.quota_gib.map(|gib| gib.saturating_mul(1 << 30));
+        let remote = Remote { network, models, digests, offline, strict, quota, on_event, cancel };
+        let reference_text = reference.to_string();
+        remote.stage(reference, pinned).map_err(|source| match source {
+            FetchError::Untrusted { problem } => StageError::Untrusted { reference: reference_text, problem },
+            source => StageError::Fetch { reference: reference_text, source: Box::new(source) },
         })
+    }
+
+    /// Asked once for each state of a file: a signature check reads all of it.
+    fn ask_verifier(&self, path: &Path, digest: &str, cancel: &Cancel) -> Result<(), String> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        let memory = FileMemory::new(self.cache.join("models/verified"));
+        let fact = hex(&Sha256::digest(format!("{digest} {}", verifier.identity())));
+        let state = FileState::of(path).map_err(|error| error.to_string())?;
+        if memory.recall(&state).as_ref() == Some(&fact) {
+            return Ok(());
+        }
+        verifier.verify(path, cancel)?;
+        memory.remember(&state, &fact);
+        Ok(())
     }
 
     fn verified_digest(

@@ -1,6 +1,7 @@
 //! The command line: parse, load the configuration, ensure or plan each pool, print.
 
 mod engines;
+mod models;
 mod progress;
 
 use std::ffi::OsString;
@@ -55,6 +56,9 @@ enum Verb {
         #[arg(long)]
         keep: usize,
     },
+    /// The models of the cache.
+    #[command(subcommand)]
+    Models(models::ModelsVerb),
 }
 
 /// The words are the configuration's.
@@ -113,8 +117,10 @@ fn carry_out(cli: &Cli) -> Result<u8, Failure> {
         Some(Verb::List) => Ok(engines::list(cache, cli.json)),
         Some(Verb::Verify) => Ok(engines::verify(cache, cli.json, &cancel)?),
         Some(Verb::Gc { keep }) => Ok(engines::gc(cache, *keep, cli.json)),
+        Some(Verb::Models(verb)) => models::run(verb, cache, &config.models, cli.json, &cancel),
         Some(Verb::Plan) | None => {
-            let provisioner = EngineProvisioner::new(cache, &env).offline(cli.offline);
+            let provisioner =
+                EngineProvisioner::new(cache, &env).with_model_rules(&config.models).offline(cli.offline);
             let pools = chosen(cli, &config.pools).map_err(usage)?;
             pools.into_iter().try_for_each(|pool| prepare(cli, &provisioner, pool, &cancel)).map(|()| 0)
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError};
-use wire::config::{EngineSource, PathSource, PoolConfig, SdistSource};
+use wire::config::{EngineSource, ModelsConfig, PathSource, PoolConfig, SdistSource};
 use wire::{PreparedEngine, ReplicaId};
 
 use crate::machine::{ENGINE, Log, Machine, manifest};
@@ -173,4 +173,29 @@ fn offline_uses_what_is_here_and_names_what_is_not() {
     // A local archive needs no network, nor does an engine that is there.
     let built = ensure(vec![machine.archive("a.tar.gz")], "").unwrap();
     assert_eq!(ensure(vec![machine.archive("a.tar.gz")], "").unwrap(), built);
+}
+
+/// MPROV-012
+#[test]
+fn the_owners_program_gets_the_model_file_and_decides() {
+    let machine = Machine::new();
+    machine.tool("agree", "[ -e \"$d/no\" ] && { echo not signed; exit 3; }; exit 0");
+    machine.flag("no");
+    let words = [machine.bin().join("agree").display().to_string(), "--strict".to_owned()];
+    let rules = ModelsConfig { verify_command: words.to_vec(), ..ModelsConfig::default() };
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    let ensure = || {
+        let provisioner = machine.provisioner().with_model_rules(&rules);
+        provisioner.ensure_pool(&pool, &Log::default(), &Cancel::new())
+    };
+    let error = ensure().unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.starts_with("UNTRUSTED_ARTIFACT") && source.contains("not signed"), "{source}");
+    assert_eq!(error.exit_code(), 7);
+    assert_eq!(machine.calls(), [format!("agree --strict {}", machine.path("model.gguf").display())]);
+    std::fs::remove_file(machine.bin().join("no")).unwrap();
+    ensure().unwrap();
+    machine.calls();
+    ensure().unwrap();
+    assert!(!machine.calls().iter().any(|call| call.starts_with("agree")), "its yes is remembered");
 }

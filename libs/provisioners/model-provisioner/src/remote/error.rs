@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::CatalogError;
 use crate::gguf::GgufError;
 
 /// Why there is no verified file.
@@ -12,6 +13,18 @@ pub enum FetchError {
     Offline {
         /// Where it is not.
         cache: PathBuf,
+    },
+    /// Nobody vouches for it, and somebody has to.
+    #[error("{problem}")]
+    Untrusted {
+        /// Why it is refused.
+        problem: String,
+    },
+    /// There is no room for it among the models.
+    #[error("there is no room for it")]
+    Quota {
+        /// Why.
+        source: CatalogError,
     },
     /// `HF_ENDPOINT` is not usable.
     #[error("HF_ENDPOINT is {value:?}: {problem}")]

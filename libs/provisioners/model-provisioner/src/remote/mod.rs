@@ -2,7 +2,7 @@
 //! already, and else one verified download of it.
 //!
 //! What was staged once is found again through the index without asking anybody: a branch name is
-//! resolved once and kept. It evicts nothing.
+//! resolved once and kept. Room for what comes is made within the quota, if there is one.
 
 mod choose;
 mod client;
@@ -22,14 +22,18 @@ pub use error::FetchError;
 pub use patience::Patience;
 pub use settings::Network;
 
+use crate::catalog::Catalog;
 use crate::digest::DigestCache;
 use crate::gguf;
+use crate::provenance::{self, Happened};
 use crate::stage::StageEvent;
+use crate::trust::NO_DIGEST;
 use crate::{Cancel, ModelRef};
 use client::Client;
 use fetch::{Download, Target};
 use hub::{Hub, Wanted};
-use store::{Entry, Store, Trust};
+use store::Entry;
+pub(crate) use store::{Manifest, Store, Trust};
 use url::{Endpoint, SafeUrl};
 
 /// One staging of one reference.
@@ -38,6 +42,10 @@ pub(crate) struct Remote<'a> {
     pub(crate) models: PathBuf,
     pub(crate) digests: DigestCache,
     pub(crate) offline: bool,
+    /// Refuse what nobody vouches for.
+    pub(crate) strict: bool,
+    /// Bytes that fetched models may take.
+    pub(crate) quota: Option<u64>,
     pub(crate) on_event: &'a dyn Fn(StageEvent),
     pub(crate) cancel: &'a Cancel,
 }
@@ -87,10 +95,37 @@ impl Remote<'_> {
             Some(entry) if pinned.is_none_or(|pinned| pinned == entry.sha256) => Some(entry),
             _ => pinned.and_then(|pinned| store.find(pinned)),
         };
+        if let Some(entry) = &entry {
+            self.vouched_for(store, entry, pinned)?;
+        }
         match entry {
             Some(entry) if self.intact(&entry.path, &entry.sha256, Some(entry.size))? => Ok(Some(entry.path)),
             _ => Ok(None),
         }
+    }
+
+    /// What was fetched when nobody asked for a digest is not good enough once somebody does.
+    fn vouched_for(&self, store: &Store, entry: &Entry, pinned: Option<&str>) -> Result<(), FetchError> {
+        let unverified = || {
+            store.held(&entry.sha256).is_some_and(|(_, manifest)| manifest.trust == Trust::UnverifiedBySource)
+        };
+        if self.strict && pinned.is_none() && unverified() {
+            return Err(FetchError::Untrusted { problem: NO_DIGEST.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Within the quota, before the bytes come; nothing goes for what is here already.
+    fn make_room(&self, needed: u64, keep: Option<&str>) -> Result<(), FetchError> {
+        let Some(quota) = self.quota else { return Ok(()) };
+        let cache = self.models.parent().unwrap_or(&self.models);
+        let gone = Catalog::new(cache)
+            .make_room(quota, needed, keep)
+            .map_err(|source| FetchError::Quota { source })?;
+        for digest in gone {
+            (self.on_event)(StageEvent::Notice(format!("the model {digest} was evicted to make room")));
+        }
+        Ok(())
     }
 
     fn intact(&self, path: &Path, sha256: &str, size: Option<u64>) -> Result<bool, FetchError> {
@@ -158,6 +193,15 @@ impl Remote<'_> {
     ) -> Result<Entry, FetchError> {
         let Source { target, .. } = source;
         if let Some(entry) = self.in_hub_cache(source)? {
+            let (digest, path) = ((entry.sha256.as_str(), entry.size), entry.path.to_string_lossy());
+            provenance::note(
+                &self.models,
+                Happened::FoundInHubCache,
+                digest,
+                reference,
+                Some(&path),
+                Some(true),
+            );
             return Ok(entry);
         }
         let key = store::key(&target.url.to_string());
@@ -167,6 +211,10 @@ impl Remote<'_> {
         {
             return Ok(entry);
         }
+        if self.strict && target.sha256.is_none() {
+            return Err(FetchError::Untrusted { problem: NO_DIGEST.to_owned() });
+        }
+        self.make_room(target.size.unwrap_or(0), None)?;
         let download = Download {
             client,
             target,
@@ -189,6 +237,13 @@ impl Remote<'_> {
         }
         let entry = store.publish(partial, target, source.commit.as_deref(), reference, trust)?;
         self.digests.know(&entry.path, &entry.sha256);
+        let (digest, url) = ((entry.sha256.as_str(), entry.size), target.url.to_string());
+        let verified = Some(trust == Trust::Verified);
+        provenance::note(&self.models, Happened::Fetched, digest, reference, Some(&url), verified);
+        if target.size.is_none() {
+            // Its size was not known before it came.
+            self.make_room(0, Some(&entry.sha256))?;
+        }
         Ok(entry)
     }
 

@@ -39,17 +39,18 @@ pub(crate) enum Trust {
     UnverifiedBySource,
 }
 
+/// What is written beside a fetched file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    reference: String,
-    url: String,
+pub(crate) struct Manifest {
+    pub(crate) reference: String,
+    pub(crate) url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
     file: String,
     sha256: String,
-    size_bytes: u64,
-    trust: Trust,
-    fetched_at_unix_s: u64,
+    pub(crate) size_bytes: u64,
+    pub(crate) trust: Trust,
+    pub(crate) fetched_at_unix_s: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,13 +105,30 @@ impl Store {
 
     /// A fetched file with this digest.
     pub(crate) fn find(&self, sha256: &str) -> Option<Entry> {
-        if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+        let (path, manifest) = self.held(sha256)?;
+        Some(Entry { path, sha256: sha256.to_owned(), size: manifest.size_bytes })
+    }
+
+    /// The file with this digest and what is written beside it.
+    pub(crate) fn held(&self, sha256: &str) -> Option<(PathBuf, Manifest)> {
+        if !is_digest(sha256) {
             return None;
         }
         let dir = self.models.join(sha256);
         let manifest: Manifest = serde_json::from_slice(&std::fs::read(dir.join(MANIFEST)).ok()?).ok()?;
         let path = dir.join(local_name(&manifest.file));
-        path.is_file().then(|| Entry { path, sha256: sha256.to_owned(), size: manifest.size_bytes })
+        path.is_file().then_some((path, manifest))
+    }
+
+    /// The digests of everything that was fetched.
+    pub(crate) fn digests(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.models).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| is_digest(name))
+            .collect();
+        names.sort();
+        names
     }
 
     /// Gives a verified download its final name, the manifest first: a name without one is not found.
@@ -167,6 +185,10 @@ impl Store {
     fn index(&self, reference: &str) -> PathBuf {
         self.models.join("index").join(format!("{}.json", key(reference)))
     }
+}
+
+fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), FetchError> {

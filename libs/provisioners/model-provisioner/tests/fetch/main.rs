@@ -1,6 +1,7 @@
 //! Models over the network, from the outside, against servers that misbehave in all the usual ways.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step of a test should panic")]
 
+mod catalog;
 mod server;
 
 use std::path::{Path, PathBuf};
