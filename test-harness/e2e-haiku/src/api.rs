@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::Contract;
+
 /// No stream in these tests is silent for longer.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -93,8 +95,7 @@ impl Api {
     /// A GET that must succeed.
     pub async fn get(&self, path: &str) -> Result<Value> {
         let answer = self.http.get(self.url(path)).send().await.with_context(|| format!("GET {path}"))?;
-        let status = answer.status();
-        let text = answer.text().await.with_context(|| format!("reading GET {path}"))?;
+        let (status, text) = checked("GET", path, answer).await?;
         ensure!(status.is_success(), "GET {path} answered {status}: {text}");
         serde_json::from_str(&text).with_context(|| format!("GET {path} is not JSON: {text}"))
     }
@@ -111,8 +112,7 @@ impl Api {
         }
         let answer =
             self.http.post(self.url("/v2/tasks")).json(&body).send().await.context("POST /v2/tasks")?;
-        let status = answer.status();
-        let text = answer.text().await.context("reading POST /v2/tasks")?;
+        let (status, text) = checked("POST", "/v2/tasks", answer).await?;
         ensure!(status.as_u16() == 202, "POST /v2/tasks answered {status}: {text}");
         serde_json::from_str(&text).context("the 202 is not JSON")
     }
@@ -124,8 +124,8 @@ impl Api {
             request = request.header("Last-Event-ID", id);
         }
         let answer = request.send().await.with_context(|| format!("GET {path}"))?;
-        ensure!(answer.status().is_success(), "GET {path} answered {}", answer.status());
-        let text = answer.text().await.with_context(|| format!("reading {path}"))?;
+        let (status, text) = checked("GET", path, answer).await?;
+        ensure!(status.is_success(), "GET {path} answered {status}: {text}");
         text.split_terminator("\n\n")
             .filter_map(|frame| parse(frame).transpose())
             .collect::<Result<_>>()
@@ -146,6 +146,20 @@ impl Api {
         let answer = self.http.get(self.url("/metrics")).send().await.context("GET /metrics")?;
         answer.text().await.context("reading /metrics")
     }
+}
+
+/// Reads an answer to its end and holds it against the contract.
+pub async fn checked(
+    method: &str,
+    path: &str,
+    answer: reqwest::Response,
+) -> Result<(reqwest::StatusCode, String)> {
+    let status = answer.status();
+    let media = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let media = media.unwrap_or_default().to_owned();
+    let text = answer.text().await.with_context(|| format!("reading {method} {path}"))?;
+    Contract::orchestratord()?.check(method, path, status.as_u16(), &media, &text)?;
+    Ok((status, text))
 }
 
 fn parse(frame: &str) -> Result<Option<Event>> {

@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod contract;
 mod daemon;
 mod engine;
 mod minute;
 
-pub use api::{Api, Event, Followed};
+pub use api::{Api, Event, Followed, checked};
+pub use contract::Contract;
 pub use daemon::Daemon;
 pub use engine::{built_binary, provisioned};
 pub use minute::{current_minute, spelled};

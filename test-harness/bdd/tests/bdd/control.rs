@@ -19,15 +19,15 @@ async fn ask_with(lab: &mut Lab, method: String, path: String, header: String, s
         path = path.replace(&format!("${name}"), id);
     }
     let api = lab.api()?;
-    let method = method.parse::<reqwest::Method>().context("an HTTP method")?;
-    let mut request = api.http().request(method, api.url(&path));
+    let verb = method.parse::<reqwest::Method>().context("an HTTP method")?;
+    let mut request = api.http().request(verb, api.url(&path));
     if let Some((name, value)) = header.split_once(": ") {
         request = request.header(name, value);
     }
     if let Some(body) = &step.docstring {
         request = request.header("Content-Type", "application/json").body(body.trim().to_owned());
     }
-    lab.answer = Some(Answer::of(request.send().await.context("asking")?).await?);
+    lab.answer = Some(Answer::of(&method, &path, request.send().await.context("asking")?).await?);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ async fn submit(lab: &mut Lab, name: String, step: &Step) -> Result<()> {
     }
     let api = lab.api()?;
     let response = api.http().post(api.url("/v2/tasks")).json(&body).send().await.context("submitting")?;
-    let answer = Answer::of(response).await?;
+    let answer = Answer::of("POST", "/v2/tasks", response).await?;
     if answer.status == 202 {
         let id = answer.json()?["task_id"].as_str().context("no task_id")?.to_owned();
         lab.tasks.insert(name, id);
@@ -33,7 +33,7 @@ async fn long_prompt(lab: &mut Lab, words: usize, model: String) -> Result<()> {
     let api = lab.api()?;
     let body = json!({"model": model, "prompt": "word ".repeat(words), "max_tokens": 4});
     let response = api.http().post(api.url("/v2/tasks")).json(&body).send().await.context("submitting")?;
-    lab.answer = Some(Answer::of(response).await?);
+    lab.answer = Some(Answer::of("POST", "/v2/tasks", response).await?);
     Ok(())
 }
 

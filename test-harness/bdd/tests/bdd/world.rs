@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use test_harness_bdd::{Ended, Process, Rig};
-use test_harness_e2e_haiku::{Api, Followed};
+use test_harness_e2e_haiku::{Api, Followed, checked};
 
 /// An answer over HTTP.
 #[derive(Debug, Clone)]
@@ -16,10 +16,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) async fn of(response: reqwest::Response) -> Result<Self> {
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.context("reading an answer")?;
-        Ok(Self { status, headers, text })
+    /// Reads an answer to its end; one that the contract does not know fails the step.
+    pub(crate) async fn of(method: &str, path: &str, response: reqwest::Response) -> Result<Self> {
+        let headers = response.headers().clone();
+        let (status, text) = checked(method, path, response).await?;
+        Ok(Self { status: status.as_u16(), headers, text })
     }
 
     pub(crate) fn json(&self) -> Result<Value> {

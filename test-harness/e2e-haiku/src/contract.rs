@@ -1,0 +1,147 @@
+//! What a daemon answers, held against the committed contract: every answer that a suite receives goes
+//! through here, so that a shape nobody wrote down fails the scenario that met it.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+use jsonschema::Validator;
+use serde_json::{Value, json};
+
+const ORCHESTRATORD: &str = include_str!("../../../contracts/openapi/orchestratord.json");
+
+/// orchestratord's committed OpenAPI document.
+pub struct Contract {
+    document: Value,
+    /// Compiled schemas, by where they stand in the document.
+    validators: Mutex<HashMap<String, &'static Validator>>,
+}
+
+impl Contract {
+    /// orchestratord's, read once for each process.
+    pub fn orchestratord() -> Result<&'static Self> {
+        static CONTRACT: OnceLock<Option<Contract>> = OnceLock::new();
+        let read = || {
+            let document = serde_json::from_str(ORCHESTRATORD).ok()?;
+            Some(Self { document, validators: Mutex::default() })
+        };
+        CONTRACT.get_or_init(read).as_ref().context("contracts/openapi/orchestratord.json is not JSON")
+    }
+
+    /// Checks a whole answer: its status is documented for the operation, and its body, or each frame
+    /// of it, is what the document says. What is not in the document must be an error in the envelope.
+    pub fn check(&self, method: &str, path: &str, status: u16, media: &str, body: &str) -> Result<()> {
+        let Some(operation) = self.operation(method, path) else {
+            ensure!(status >= 400, "{method} {path} answered {status} and is not in the contract");
+            let envelope = json!({"$ref": "#/components/schemas/ErrorEnvelope"});
+            return self.valid(&envelope, &parsed(body)?).context("an undocumented path");
+        };
+        let asked = || format!("{method} {path} answered {status}");
+        let response = &operation["responses"][status.to_string()];
+        ensure!(response.is_object(), "{} and the contract does not know that: {body}", asked());
+        let content = &response["content"];
+        if media.starts_with("text/event-stream") {
+            let schema = &content["text/event-stream"]["schema"];
+            return frames(body).try_for_each(|frame| self.frame(schema, frame)).with_context(asked);
+        }
+        let schema = &content["application/json"]["schema"];
+        match schema.is_object() {
+            true => self.valid(schema, &parsed(body)?).with_context(asked),
+            // Plain text has no shape.
+            false => Ok(()),
+        }
+    }
+
+    fn frame(&self, schema: &Value, frame: &str) -> Result<()> {
+        let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        match (field("event"), field("data")) {
+            (Some(event), Some(data)) if schema["$ref"].is_string() => {
+                self.valid(schema, &json!({"event": event, "data": parsed(data)?}))
+            }
+            // Other people's streams: their frames are JSON or the word for the end.
+            (_, Some("[DONE]")) | (None, None) => Ok(()),
+            (_, Some(data)) => parsed(data).map(drop),
+            (Some(event), None) => bail!("an event {event} without data"),
+        }
+    }
+
+    fn operation(&self, method: &str, path: &str) -> Option<&Value> {
+        let path = path.split('?').next().unwrap_or(path);
+        let paths = self.document["paths"].as_object()?;
+        let matching = paths.iter().filter(|(template, _)| matches(template, path));
+        // A path without parameters is nearer than one with.
+        let (_, item) = matching.min_by_key(|(template, _)| template.matches('{').count())?;
+        item.get(method.to_lowercase())
+    }
+
+    fn valid(&self, schema: &Value, value: &Value) -> Result<()> {
+        let problems: Vec<String> = self
+            .validator(schema)?
+            .iter_errors(value)
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        ensure!(problems.is_empty(), "{value:#} is not what the contract says:\n{}", problems.join("\n"));
+        Ok(())
+    }
+
+    fn validator(&self, schema: &Value) -> Result<&'static Validator> {
+        let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = schema.to_string();
+        if let Some(validator) = validators.get(&key) {
+            return Ok(validator);
+        }
+        let mut whole = schema.clone();
+        whole["components"] = self.document["components"].clone();
+        let validator = jsonschema::validator_for(&whole).with_context(|| format!("compiling {key}"))?;
+        // As many as the contract has schemas, once for each process.
+        let validator: &'static Validator = Box::leak(Box::new(validator));
+        validators.insert(key, validator);
+        Ok(validator)
+    }
+}
+
+fn parsed(text: &str) -> Result<Value> {
+    serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))
+}
+
+fn frames(body: &str) -> impl Iterator<Item = &str> {
+    body.split_terminator("\n\n")
+}
+
+fn matches(template: &str, path: &str) -> bool {
+    let (template, path) = (template.split('/'), path.split('/'));
+    template.clone().count() == path.clone().count()
+        && template.zip(path).all(|(expected, found)| expected.starts_with('{') || expected == found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: &str, path: &str, status: u16, body: &str) -> Result<()> {
+        Contract::orchestratord()?.check(method, path, status, "application/json", body)
+    }
+
+    #[test]
+    fn what_the_document_says_passes_and_anything_else_does_not() {
+        let unknown = r#"{"error":{"code":"NOT_FOUND","message":"m","type":"t","retriable":false}}"#;
+        check("GET", "/v2/tasks/x", 404, unknown).unwrap();
+        check("GET", "/v2/nothing", 404, unknown).unwrap();
+        assert!(check("GET", "/v2/tasks/x", 404, r#"{"error":"no"}"#).is_err(), "not the envelope");
+        assert!(check("GET", "/v2/tasks/x", 418, unknown).is_err(), "an undocumented status");
+        assert!(check("GET", "/v2/nothing", 200, "{}").is_err(), "an undocumented path");
+        assert!(check("GET", "/v2/tasks/x", 200, "{}").is_err(), "a view without its fields");
+    }
+
+    #[test]
+    fn each_frame_of_a_stream_is_checked() {
+        let stream = |body: &str| {
+            let contract = Contract::orchestratord().unwrap();
+            contract.check("GET", "/v2/tasks/x/events", 200, "text/event-stream", body)
+        };
+        stream(": keepalive\n\nid: 1\nevent: token\ndata: {\"t\":\"a\",\"i\":0}\n\n").unwrap();
+        assert!(stream("event: token\ndata: {\"t\":1,\"i\":0}\n\n").is_err());
+        assert!(stream("event: surprise\ndata: {}\n\n").is_err());
+        assert!(stream("event: token\n\n").is_err());
+    }
+}
