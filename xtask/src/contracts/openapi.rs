@@ -1,5 +1,7 @@
 //! OpenAPI 3.1 from the operations of `wire::operations` and the schemas of the types they name.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, bail};
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
@@ -85,8 +87,9 @@ fn operation(op: &Operation) -> Value {
     let (status, body) = op.success;
     let mut responses = Map::new();
     responses.insert(status.to_string(), response("Success", body));
-    for status in op.errors {
-        responses.insert(status.to_string(), response(reason(*status), Body::Json("ErrorEnvelope")));
+    let refusals: BTreeSet<u16> = op.errors.iter().copied().chain(of_any(op.daemon)).collect();
+    for status in refusals {
+        responses.insert(status.to_string(), response(reason(status), Body::Json("ErrorEnvelope")));
     }
     let mut value = json!({
         "summary": op.summary,
@@ -101,6 +104,12 @@ fn operation(op: &Operation) -> Value {
         value["security"] = json!([{"bearer": []}, {}]);
     }
     value
+}
+
+/// What any operation of a daemon may answer: orchestratord looks at the host, the origin and the
+/// scope before it looks at the path.
+fn of_any(daemon: Daemon) -> Option<u16> {
+    (daemon == Daemon::Orchestratord).then_some(403)
 }
 
 fn operation_id(op: &Operation) -> String {
@@ -142,6 +151,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         400 => "The request is not valid",
         401 => "Token missing or wrong",
+        403 => "From another origin, for an unknown host, or with a token that has not the scope",
         404 => "Unknown",
         409 => "Conflicts with what exists",
         413 => "The body is too large",
@@ -153,7 +163,7 @@ fn reason(status: u16) -> &'static str {
 
 /// Drops the schemas that neither the paths nor another kept schema refer to.
 fn keep_reachable(schemas: &mut Map<String, Value>, paths: &Value) -> Result<()> {
-    let mut keep = std::collections::BTreeSet::new();
+    let mut keep = BTreeSet::new();
     let mut open = references(paths);
     while let Some(name) = open.pop() {
         let Some(schema) = schemas.get(&name) else { bail!("no schema is called {name}") };
