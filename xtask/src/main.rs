@@ -4,6 +4,7 @@
 mod bench;
 mod contracts;
 mod floors;
+mod simulate;
 mod trace;
 mod train;
 #[cfg(test)]
@@ -31,6 +32,8 @@ enum Command {
     Trace,
     /// Train the haiku model from scratch and write it where builtin:haiku takes it from
     TrainHaiku,
+    /// Serve simulated days on the real queue and print what they show
+    Simulate,
     /// Measure what the control plane costs, against the bare engine, and print the ratios
     Bench(bench::Options),
 }
@@ -46,6 +49,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::TrainHaiku => train::haiku(),
+        Command::Simulate => simulate::run(),
         Command::Bench(options) => bench::run(&options),
     }
 }

@@ -13,11 +13,13 @@ pub enum AdmissionError {
     /// No pool has this name.
     #[error(transparent)]
     UnknownModel(#[from] UnknownModel),
-    /// The pool's queue has no place, and nothing in it may be dropped.
-    #[error("the queue of pool {pool} is full ({capacity} tasks wait)")]
+    /// The pool's queue has no place for a task of this class, and nothing in it may be dropped.
+    #[error("the queue of pool {pool} is full ({waiting} tasks wait{})", kept(*.waiting, *.capacity))]
     QueueFull {
         /// The pool.
         pool: PoolId,
+        /// Tasks that wait.
+        waiting: usize,
         /// Tasks it lets wait.
         capacity: u32,
         /// When a place is likely, from the measured drain rate; whole seconds, at least one.
@@ -94,6 +96,15 @@ pub struct UnknownModel {
     pub model: String,
     /// The nearest names there are, nearest first; at most three.
     pub nearest: Vec<String>,
+}
+
+fn kept(waiting: usize, capacity: u32) -> String {
+    let rest = (capacity as usize).saturating_sub(waiting);
+    if rest == 0 {
+        String::new()
+    } else {
+        format!("; {rest} more places are kept for tasks of the other class")
+    }
 }
 
 /// A duration for people, to about three digits.

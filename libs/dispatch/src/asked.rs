@@ -2,14 +2,14 @@
 
 use adapter_host::{CompletionRequest, EngineRequest, Prompt};
 use serde_json::Value;
-use wire::task::Message;
+use wire::task::{Message, Priority};
 
 use crate::estimate::Asked;
 
 impl Asked {
     /// Of a request to a pool with `ctx` tokens of context per slot (0: unknown). `tokens_in` is
     /// what the engine counted, where it was asked.
-    pub(crate) fn of(request: &EngineRequest, tokens_in: Option<u64>, ctx: u32) -> Self {
+    pub(crate) fn of(request: &EngineRequest, priority: Priority, tokens_in: Option<u64>, ctx: u32) -> Self {
         let (bytes, max_tokens) = match request {
             EngineRequest::Completion(CompletionRequest { prompt, sampling, .. }) => {
                 let bytes = match prompt {
@@ -25,7 +25,7 @@ impl Asked {
         };
         let room = (ctx > 0).then_some(ctx);
         let at_most = max_tokens.into_iter().chain(room).min().map(u64::from);
-        Self { bytes, tokens_in, at_most }
+        Self { priority, bytes, tokens_in, at_most }
     }
 }
 

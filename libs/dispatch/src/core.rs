@@ -16,6 +16,7 @@ use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState};
 use crate::durable::Recorded;
 use crate::ending::{Ending, Ran, Tokens, Used, millis};
 use crate::estimate::Asked;
+use crate::foresight::Predicted;
 use crate::metrics::ClassMetrics;
 use crate::place::Wish;
 use crate::pool::Pool;
@@ -40,8 +41,8 @@ pub(crate) struct TaskCore {
     pub(crate) asked: Asked,
     /// What it was expected to be when it came; what its caller is charged.
     pub(crate) size: Size,
-    /// When it was expected to start, as it was told.
-    pub(crate) predicted: OnceLock<Duration>,
+    /// When it was expected to start.
+    pub(crate) predicted: OnceLock<Predicted>,
     pub(crate) log: TaskLog,
     /// Cancelled when the task has ended, whoever ended it.
     pub(crate) ended: CancellationToken,
@@ -299,7 +300,8 @@ impl TaskCore {
         self.metrics().started.inc();
         self.metrics().queue_wait.observe(queue.as_secs_f64());
         if let Some(predicted) = self.predicted.get() {
-            self.metrics().eta_error.observe(predicted.abs_diff(queue).as_secs_f64());
+            self.metrics().eta_error.observe(predicted.told.abs_diff(queue).as_secs_f64());
+            self.pool.lock_estimator().started(&self.caller, self.place.priority, predicted.queue, queue);
         }
     }
 

@@ -301,7 +301,7 @@ impl Shared {
         wish: Wish,
         (id, seq, recorded): (TaskId, u64, Recorded),
     ) -> NewTask {
-        let asked = Asked::of(&spec.request, spec.tokens_in, pool.spec.ctx);
+        let asked = Asked::of(&spec.request, spec.priority, spec.tokens_in, pool.spec.ctx);
         NewTask {
             id,
             owner: spec.owner,
@@ -326,8 +326,8 @@ impl Shared {
         let retry_after = || pool.retry_after(&self.registry.snapshot(), &self.limits);
         match not_queued {
             NotQueued::NoPlace(NoPlace::Closed) => AdmissionError::ShuttingDown,
-            NotQueued::NoPlace(NoPlace::Full) => {
-                AdmissionError::QueueFull { pool: id, capacity, retry_after: retry_after() }
+            NotQueued::NoPlace(NoPlace::Full { waiting }) => {
+                AdmissionError::QueueFull { pool: id, waiting, capacity, retry_after: retry_after() }
             }
             NotQueued::NoPlace(NoPlace::OverShare { held }) => {
                 AdmissionError::OverShare { pool: id, held, capacity, retry_after: retry_after() }

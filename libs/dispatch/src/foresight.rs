@@ -19,8 +19,17 @@ use crate::size::Size;
 pub(crate) struct Foreseen {
     /// Tasks that go first.
     pub(crate) position: u32,
-    /// Time until it starts. `None` while nothing was measured or no engine is up.
-    pub(crate) start: Option<Duration>,
+    /// `None` while nothing was measured or no engine is up.
+    pub(crate) start: Option<Predicted>,
+}
+
+/// Time until a task starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Predicted {
+    /// If nothing else came.
+    pub(crate) queue: Duration,
+    /// With what comes as a rule.
+    pub(crate) told: Duration,
 }
 
 /// A task that cannot be in time.
@@ -35,7 +44,7 @@ impl Pool {
     pub(crate) fn queued(&self, core: &TaskCore, snapshot: &Snapshot) -> Option<Queued> {
         let queue = self.lock_queue();
         let foreseen = self.foresee(&queue, core, snapshot)?;
-        let predicted_start_ms = foreseen.start.and_then(|wait| u64::try_from(wait.as_millis()).ok());
+        let predicted_start_ms = foreseen.start.and_then(|start| u64::try_from(start.told.as_millis()).ok());
         Some(Queued { position: foreseen.position, predicted_start_ms })
     }
 
@@ -48,7 +57,7 @@ impl Pool {
     ) -> Option<Foreseen> {
         let ahead = queue.ahead_of(core.place)?;
         let position = u32::try_from(ahead.len()).unwrap_or(u32::MAX);
-        Some(Foreseen { position, start: self.start_after(&ahead, snapshot) })
+        Some(Foreseen { position, start: self.start_after(core, &ahead, snapshot) })
     }
 
     /// What makes a task late that has not been queued yet, if it has a deadline and enough is known.
@@ -66,7 +75,7 @@ impl Pool {
             return None;
         }
         let ahead = queue.would_be_ahead_of(core.place, waiting(core));
-        let start = self.start_after(&ahead, snapshot)?;
+        let start = self.start_after(core, &ahead, snapshot)?.told;
         let service = Duration::from_secs_f64(self.lock_estimator().service(core.size)?);
         (start + service > deadline).then_some(Late { start, service })
     }
@@ -87,14 +96,14 @@ impl Pool {
         whole_seconds(wait, limits)
     }
 
-    fn start_after(&self, ahead: &[Size], snapshot: &Snapshot) -> Option<Duration> {
+    fn start_after(&self, core: &TaskCore, ahead: &[Size], snapshot: &Snapshot) -> Option<Predicted> {
         let (total, free) = self.slots(snapshot);
         let running = self.lock_running();
         let estimator = self.lock_estimator();
         let now = Instant::now();
         let left = |(since, core): &(Instant, Arc<TaskCore>)| {
             let held = now.saturating_duration_since(*since).as_secs_f64();
-            estimator.left(core.size, core.asked.at_most, held)
+            estimator.left(&core.asked, core.size, held)
         };
         let busy: Vec<f64> = running.values().map(left).collect::<Option<_>>()?;
         let free = std::iter::repeat_n(0.0, free as usize);
@@ -103,7 +112,8 @@ impl Pool {
         let strange = std::iter::repeat_n(estimator.service(Size::default())?, strangers);
         let ahead: Option<Vec<f64>> = ahead.iter().map(|size| estimator.service(*size)).collect();
         let slots = free.chain(busy).chain(strange).take(total as usize);
-        crate::estimate::start_after(slots, ahead?.into_iter())
+        let queue = crate::estimate::start_after(slots, ahead?.into_iter())?;
+        Some(Predicted { queue, told: estimator.corrected(&core.caller, core.place.priority, queue) })
     }
 }
 

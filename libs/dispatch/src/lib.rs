@@ -31,6 +31,8 @@ mod queue;
 mod record;
 mod restore;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod size;
 mod spec;
 mod store;

@@ -94,6 +94,13 @@ impl Pool {
         Ok(())
     }
 
+    /// Queues a task that an earlier process had admitted.
+    pub(crate) fn take_over(&self, core: &Arc<TaskCore>) -> Result<(), NoPlace> {
+        self.change(|queue| queue.take_over(core.place, waiting(core)))?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
     /// A task that neither waits nor runs any longer. One that did neither is no error.
     pub(crate) fn leave(&self, core: &TaskCore) {
         if self.lock_queue().waits(core.place) {
@@ -110,7 +117,8 @@ impl Pool {
         let size = Size { tokens_in, tokens_out: account.used.tokens_out };
         self.lock_queue().settle(core.place.priority, &core.caller, core.size, size);
         if let Some(to_first) = account.to_first.filter(|_| finished) {
-            let served = Served { bytes: core.asked.bytes, size, to_first, total };
+            let priority = core.place.priority;
+            let served = Served { priority, bytes: core.asked.bytes, size, to_first, total };
             self.lock_estimator().served(&served, Instant::now());
             // Places are as before, starts are not.
             self.moved.send_modify(|version| *version += 1);

@@ -111,7 +111,7 @@ impl Shared {
         let fate = match (readable, core.has_spoken()) {
             (false, _) => Err(Failure::unreadable()),
             (true, true) => Err(Failure::cut_off()),
-            (true, false) => pool.put_back(&core).map_err(|_| Failure::interrupted()),
+            (true, false) => pool.take_over(&core).map_err(|_| Failure::interrupted()),
         };
         let goes_on = fate.is_ok();
         if let Err(failure) = fate {

@@ -110,7 +110,7 @@ async fn batch_does_not_starve_under_a_steady_stream_of_interactive_tasks() {
     let others: Vec<_> = (0..10).map(|n| world.submit(spec(&n.to_string()))).collect();
     world.up(0, 1, 1, &engine);
     all(&waiting).await;
-    assert_eq!(engine.prompts().iter().position(|prompt| prompt == "b"), Some(7));
+    assert_eq!(engine.prompts().iter().position(|prompt| prompt == "b"), Some(5));
     for task in &others {
         all(task).await;
     }
@@ -187,7 +187,7 @@ async fn a_full_queue_refuses_with_a_measured_wait() {
     assert_eq!((told.position, told.predicted_start_ms), (1, Some(18_000)));
     let refused = world.dispatch.submit(spec("c")).unwrap_err();
     let retry_after = Duration::from_secs(9);
-    assert_eq!(refused, AdmissionError::QueueFull { pool: pool(), capacity: 2, retry_after });
+    assert_eq!(refused, AdmissionError::QueueFull { pool: pool(), waiting: 2, capacity: 2, retry_after });
     assert_eq!(world.metric(r#"orchd_tasks_rejected_total{pool_id="p",reason="queue_full"}"#), Some(1.0));
     for task in waiting.iter().chain([&running]) {
         all(task).await;

@@ -2,14 +2,18 @@
 //! prompt token, seconds per generated token, how long answers are, how many bytes a token has.
 //! Says nothing before something was measured: an invented number would be worse than none.
 
+mod correction;
 mod lengths;
 mod schedule;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+use wire::task::Priority;
 
+use crate::CallerId;
 use crate::size::Size;
+use correction::{Correction, class};
 use lengths::Lengths;
 pub(crate) use schedule::start_after;
 
@@ -45,6 +49,7 @@ impl Ratio {
 /// What a task asks for, as far as it is known before it runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
+    pub(crate) priority: Priority,
     /// Of its prompt.
     pub(crate) bytes: usize,
     /// Of its prompt, where the engine has counted them.
@@ -56,6 +61,7 @@ pub(crate) struct Asked {
 /// What a task that has finished was.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Served {
+    pub(crate) priority: Priority,
     /// Of its prompt.
     pub(crate) bytes: usize,
     pub(crate) size: Size,
@@ -71,14 +77,16 @@ pub(crate) struct Estimator {
     per_token_in: Ratio,
     per_token_out: Ratio,
     bytes_per_token: Ratio,
-    lengths: Lengths,
+    /// By class: what batch asks for is not what people do.
+    lengths: [Lengths; 2],
+    correction: Correction,
     seen: u32,
     last: Option<Instant>,
 }
 
 impl Estimator {
     pub(crate) fn served(&mut self, served: &Served, now: Instant) {
-        let Served { bytes, size, to_first, total } = *served;
+        let Served { priority, bytes, size, to_first, total } = *served;
         let (tokens_in, tokens_out) = (size.tokens_in as f64, size.tokens_out as f64);
         self.per_token_in.saw(to_first.as_secs_f64(), tokens_in.max(1.0));
         // The first token came with the prompt.
@@ -87,7 +95,7 @@ impl Estimator {
         if size.tokens_in > 0 {
             self.bytes_per_token.saw(bytes as f64, tokens_in);
         }
-        self.lengths.saw(size.tokens_out);
+        self.lengths[class(priority)].saw(size.tokens_out);
         self.seen = self.seen.saturating_add(1);
         self.last = Some(now);
     }
@@ -97,7 +105,8 @@ impl Estimator {
         let per_token = self.bytes_per_token.get().filter(|ratio| *ratio > 0.1).unwrap_or(BYTES_PER_TOKEN);
         let tokens_in = asked.tokens_in.unwrap_or((asked.bytes as f64 / per_token).ceil() as u64);
         let at_most = asked.at_most.map_or(f64::MAX, |tokens| tokens as f64);
-        let answer = self.lengths.left(0.0, at_most).unwrap_or(UNSEEN_ANSWER.min(at_most));
+        let lengths = &self.lengths[class(asked.priority)];
+        let answer = lengths.left(0.0, at_most).unwrap_or(UNSEEN_ANSWER.min(at_most));
         Size { tokens_in, tokens_out: answer.round() as u64 }
     }
 
@@ -110,15 +119,31 @@ impl Estimator {
 
     /// How much longer a task holds its slot that was expected to be of `size` and has held it for
     /// `held` seconds. What has taken longer than expected is one of the long ones.
-    pub(crate) fn left(&self, size: Size, at_most: Option<u64>, held: f64) -> Option<f64> {
+    pub(crate) fn left(&self, asked: &Asked, size: Size, held: f64) -> Option<f64> {
         let read = size.tokens_in as f64 * self.per_token_in.get()?;
         let Some(per_out) = self.per_token_out.get().filter(|per_out| *per_out > 0.0) else {
             return Some((self.service(size)? - held).max(0.0));
         };
         let so_far = ((held - read) / per_out).max(0.0);
-        let at_most = at_most.map_or(f64::MAX, |tokens| tokens as f64);
-        let tokens = self.lengths.left(so_far, at_most).unwrap_or_default();
+        let at_most = asked.at_most.map_or(f64::MAX, |tokens| tokens as f64);
+        let tokens = self.lengths[class(asked.priority)].left(so_far, at_most).unwrap_or_default();
         Some((read - held).max(0.0) + tokens * per_out)
+    }
+
+    /// When a task starts whose queue of the moment says `start`.
+    pub(crate) fn corrected(&self, caller: &CallerId, priority: Priority, start: Duration) -> Duration {
+        start.mul_f64(self.correction.factor(caller, priority))
+    }
+
+    /// A task has started after `waited`, of which the queue of the moment said `start`.
+    pub(crate) fn started(
+        &mut self,
+        caller: &CallerId,
+        priority: Priority,
+        start: Duration,
+        waited: Duration,
+    ) {
+        self.correction.saw(caller, priority, start.as_secs_f64(), waited.as_secs_f64());
     }
 
     /// Whether enough is known, and newly enough, to refuse a task by it.
@@ -134,6 +159,7 @@ mod tests {
     fn measured() -> Estimator {
         let mut estimator = Estimator::default();
         let served = Served {
+            priority: Priority::Interactive,
             bytes: 300,
             size: Size { tokens_in: 100, tokens_out: 51 },
             to_first: Duration::from_secs(1),
@@ -143,12 +169,16 @@ mod tests {
         estimator
     }
 
+    fn asked(at_most: Option<u64>) -> Asked {
+        Asked { priority: Priority::Interactive, bytes: 600, tokens_in: None, at_most }
+    }
+
     /// ORCHD-ETA-001
     #[test]
     fn nothing_is_estimated_before_something_was_measured() {
         let estimator = Estimator::default();
         assert_eq!(estimator.service(Size { tokens_in: 1, tokens_out: 1 }), None);
-        assert_eq!(estimator.left(Size::default(), None, 0.0), None);
+        assert_eq!(estimator.left(&asked(None), Size::default(), 0.0), None);
         assert!(!estimator.may_refuse(Instant::now()));
     }
 
@@ -158,7 +188,6 @@ mod tests {
         let seconds = |tokens_in, tokens_out| estimator.service(Size { tokens_in, tokens_out }).unwrap();
         assert!((seconds(1_000, 0) - 10.0).abs() < 1e-6);
         assert!((seconds(0, 100) - 10.0).abs() < 1e-6);
-        let asked = |at_most| Asked { bytes: 600, tokens_in: None, at_most };
         assert_eq!(estimator.expect(&asked(None)), Size { tokens_in: 200, tokens_out: 51 });
         assert_eq!(estimator.expect(&asked(Some(8))).tokens_out, 8);
     }
@@ -167,7 +196,7 @@ mod tests {
     fn what_is_left_of_a_task_shrinks_as_it_runs() {
         let estimator = measured();
         let size = Size { tokens_in: 100, tokens_out: 51 };
-        let left = |held| estimator.left(size, None, held).unwrap();
+        let left = |held| estimator.left(&asked(None), size, held).unwrap();
         assert!(left(0.0) > left(3.0) && left(3.0) > left(5.9));
         assert!(left(60.0) < 0.1, "what was never seen is not guessed at");
     }

@@ -26,6 +26,9 @@ use fair::Fair;
 use order::Order;
 use places::Places;
 
+/// Batch's own places are one in so many while both classes come.
+const BATCH_PLACES_ONE_IN: usize = 4;
+
 /// Where a task stands: its class and its number, which grows with each admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -46,7 +49,10 @@ pub(crate) struct Waiting<T> {
 /// Why a task got no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoPlace {
-    Full,
+    /// So many tasks wait; what is left of the places is the other class's.
+    Full {
+        waiting: usize,
+    },
     /// Its caller holds so many places, and the rest is for others that come.
     OverShare {
         held: usize,
@@ -63,7 +69,7 @@ pub(crate) struct Queue<T> {
     interactive: Fair<T>,
     batch: Fair<T>,
     share: Share,
-    places: Places,
+    places: [Places; 2],
     deadlines: BTreeSet<(Instant, u64)>,
     closed: bool,
 }
@@ -77,7 +83,7 @@ impl<T> Queue<T> {
             interactive: Fair::new(),
             batch: Fair::new(),
             share: Share::default(),
-            places: Places::default(),
+            places: Default::default(),
             deadlines: BTreeSet::new(),
             closed: false,
         }
@@ -90,22 +96,49 @@ impl<T> Queue<T> {
             return Err(NoPlace::Closed);
         }
         let now = waiting.since;
-        self.places.saw(&waiting.caller, now);
-        let held = self.held_by(&waiting.caller);
-        let share = self.places.share(self.capacity, now);
+        self.places_mut(place.priority).saw(&waiting.caller, now);
         let mut dropped = None;
         if self.len() >= self.capacity {
             let oldest = self.batch.oldest_of_the_largest().filter(|_| self.policy == FullPolicy::DropLru);
-            let seq = oldest.ok_or(NoPlace::Full)?;
+            let seq = oldest.ok_or(NoPlace::Full { waiting: self.len() })?;
             dropped = self.remove(Place { priority: Priority::Batch, seq });
-        } else if held >= share {
-            let kept = self.places.kept_from(&waiting.caller, share, |other| self.held_by(other), now);
-            if self.len() + kept >= self.capacity {
-                return Err(NoPlace::OverShare { held });
-            }
+        } else {
+            self.check_shares(place.priority, &waiting.caller, now)?;
         }
         self.insert(place, waiting);
         Ok(dropped)
+    }
+
+    /// Whether a class, and a caller in it, may hold one more place.
+    fn check_shares(&self, priority: Priority, caller: &CallerId, now: Instant) -> Result<(), NoPlace> {
+        let other = match priority {
+            Priority::Interactive => Priority::Batch,
+            Priority::Batch => Priority::Interactive,
+        };
+        let kept = match self.places(other).in_use(now) {
+            true => self.share_of(other).saturating_sub(self.len_of(other)),
+            false => 0,
+        };
+        let room = self.capacity.saturating_sub(self.len() + kept);
+        if room == 0 {
+            return Err(NoPlace::Full { waiting: self.len() });
+        }
+        let (places, class) = (self.places(priority), self.class(priority));
+        let mine = if self.places(other).in_use(now) { self.share_of(priority) } else { self.capacity };
+        let (share, held) = (places.share(mine, now), class.held_by(caller));
+        if held >= share && places.kept_from(caller, share, |other| class.held_by(other), now) >= room {
+            return Err(NoPlace::OverShare { held });
+        }
+        Ok(())
+    }
+
+    /// Places that are a class's own while both come.
+    fn share_of(&self, priority: Priority) -> usize {
+        let batch = (self.capacity / BATCH_PLACES_ONE_IN).max(1).min(self.capacity.saturating_sub(1));
+        match priority {
+            Priority::Interactive => self.capacity - batch,
+            Priority::Batch => batch,
+        }
     }
 
     /// Takes a task back that had a slot and did not begin, over the capacity if need be: it was
@@ -116,6 +149,15 @@ impl<T> Queue<T> {
         }
         self.note_deadline(place, &waiting);
         self.class_mut(place.priority).put_back(place.seq, waiting);
+        Ok(())
+    }
+
+    /// Takes a task in that an earlier process had admitted, over the capacity if need be.
+    pub(crate) fn take_over(&mut self, place: Place, waiting: Waiting<T>) -> Result<(), NoPlace> {
+        if self.closed {
+            return Err(NoPlace::Closed);
+        }
+        self.insert(place, waiting);
         Ok(())
     }
 
@@ -234,8 +276,20 @@ impl<T> Queue<T> {
         waiting.item
     }
 
-    fn held_by(&self, caller: &CallerId) -> usize {
-        self.interactive.held_by(caller) + self.batch.held_by(caller)
+    fn places(&self, priority: Priority) -> &Places {
+        let [interactive, batch] = &self.places;
+        match priority {
+            Priority::Interactive => interactive,
+            Priority::Batch => batch,
+        }
+    }
+
+    fn places_mut(&mut self, priority: Priority) -> &mut Places {
+        let [interactive, batch] = &mut self.places;
+        match priority {
+            Priority::Interactive => interactive,
+            Priority::Batch => batch,
+        }
     }
 
     fn order_of_classes(&self, now: Instant) -> Option<[Priority; 2]> {

@@ -1,9 +1,9 @@
-//! Whose the places of a full queue are: while others come too, nobody may hold more than a fair
-//! share of them.
+//! Whose the places of a queue are: while others come too, neither a class nor a caller may hold
+//! more than its share of them.
 //!
-//! Turns alone are not fair: who fills the queue leaves the others nothing to take turns with. A
-//! caller may hold more than its share only as long as the shares of all others that were seen
-//! lately stay free. A caller that is alone has every place.
+//! Turns alone are not fair: who fills the queue leaves the others nothing to take turns with, and
+//! batch tasks, which wait longest, fill it by themselves. More than its share may be held only as
+//! long as the shares of all others that were seen lately stay free. Who is alone has every place.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,28 +17,35 @@ const LATELY: Duration = Duration::from_secs(60);
 /// Callers that are kept count of; more of them share like so many.
 const MOST: usize = 256;
 
-/// The callers that were seen lately.
+/// The callers of one class that were seen lately.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     seen: HashMap<CallerId, Instant>,
+    last: Option<Instant>,
 }
 
 impl Places {
     /// Notes that a caller has come, and forgets those that have not for long.
     pub(super) fn saw(&mut self, caller: &CallerId, now: Instant) {
+        self.last = Some(now);
         if let Some(last) = self.seen.get_mut(caller) {
             *last = now;
             return;
         }
-        self.seen.retain(|_, last| now.saturating_duration_since(*last) < LATELY);
+        self.seen.retain(|_, last| is_lately(*last, now));
         if self.seen.len() < MOST {
             self.seen.insert(caller.clone(), now);
         }
     }
 
-    /// How many places each may hold for certain.
-    pub(super) fn share(&self, capacity: usize, now: Instant) -> usize {
-        (capacity / self.lately(now).count().max(1)).max(1)
+    /// Whether anybody has come.
+    pub(super) fn in_use(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| is_lately(last, now))
+    }
+
+    /// How many of its class's places each caller may hold for certain.
+    pub(super) fn share(&self, places: usize, now: Instant) -> usize {
+        (places / self.lately(now).count().max(1)).max(1)
     }
 
     /// Places that must stay free of `caller`'s tasks: what the others' shares still want.
@@ -54,7 +61,10 @@ impl Places {
     }
 
     fn lately(&self, now: Instant) -> impl Iterator<Item = &CallerId> {
-        let lately = move |(_, last): &(&CallerId, &Instant)| now.saturating_duration_since(**last) < LATELY;
-        self.seen.iter().filter(lately).map(|(caller, _)| caller)
+        self.seen.iter().filter(move |(_, last)| is_lately(**last, now)).map(|(caller, _)| caller)
     }
+}
+
+fn is_lately(last: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(last) < LATELY
 }
