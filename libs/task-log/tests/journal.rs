@@ -357,6 +357,19 @@ fn a_full_disk_refuses_admissions_while_streams_go_on_and_nothing_is_lost_after(
     opened.journal.close();
 }
 
+/// ORCHD-JOURNAL-008: a full disk is no damage, and repair sets nothing aside for it.
+#[test]
+fn a_start_on_a_full_disk_says_that_it_is_full() {
+    let dir = scratch();
+    let full = Arc::new(AtomicBool::new(true));
+    let options = Options { space: Space::full_while(Arc::clone(&full)), ..Options::default() };
+    let error = Journal::open(dir.path(), options.clone()).unwrap_err();
+    let JournalError::Io { source, .. } = &error else { panic!("{error}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    full.store(false, Ordering::SeqCst);
+    Journal::open(dir.path(), options).unwrap().journal.close();
+}
+
 /// ORCHD-JOURNAL-010
 #[test]
 fn what_is_forgotten_leaves_the_disk_even_beside_what_stays() {

@@ -4,6 +4,7 @@
 //! quick repair opens a store that was killed without walking it. Every call blocks.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -135,15 +136,27 @@ impl Table {
     }
 
     fn damaged(&self, source: redb::Error) -> JournalError {
-        JournalError::Store { path: self.path.clone(), source: Box::new(source) }
+        failed(&self.path, source)
+    }
+}
+
+/// A disk that is full or refuses is no damage: nothing may be set aside for it.
+fn failed(path: &Path, error: redb::Error) -> JournalError {
+    let path = path.to_owned();
+    match error {
+        redb::Error::Io(source)
+            if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            JournalError::Io { action: "open the store of tasks", path, source }
+        }
+        error => JournalError::Store { path, source: Box::new(error) },
     }
 }
 
 fn unusable(path: &Path, error: DatabaseError) -> JournalError {
-    let path = path.to_owned();
     match error {
-        DatabaseError::DatabaseAlreadyOpen => JournalError::InUse { path },
-        error => JournalError::Store { path, source: Box::new(error.into()) },
+        DatabaseError::DatabaseAlreadyOpen => JournalError::InUse { path: path.to_owned() },
+        error => failed(path, error.into()),
     }
 }
 
