@@ -223,3 +223,27 @@ proptest! {
         prop_assert_eq!(seen.iter().map(|(_, entry)| shown(entry)).collect::<Vec<_>>(), suffix);
     }
 }
+
+proptest! {
+    /// `Last-Event-ID` comes from anywhere: what is not a position is refused, and what is one names
+    /// the same event in every spelling of it.
+    #[test]
+    fn any_text_is_a_position_or_is_refused(text in "\\PC{0,30}|[0-9]{0,22}|[-+ ]?[0-9]{1,5}[ \r\n]?") {
+        match text.parse::<Position>() {
+            Ok(position) => {
+                prop_assert!(text.bytes().all(|b| b.is_ascii_digit()));
+                let number: u64 = text.parse().unwrap();
+                prop_assert_eq!(position.to_string(), number.to_string());
+                let (log, mut writer) = TaskLog::new(1 << 20);
+                writer.chunk(chunk("a")).unwrap();
+                prop_assert_eq!(log.holds(position), number == 0);
+                prop_assert_eq!(log.follow(Some(position)).try_next().is_some(), false);
+            }
+            Err(error) => {
+                let number = text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u64>().is_ok();
+                prop_assert!(!number, "{error}");
+                prop_assert!(error.to_string().len() < 1_000);
+            }
+        }
+    }
+}

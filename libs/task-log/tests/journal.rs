@@ -244,7 +244,10 @@ fn a_journal_torn_at_any_byte_opens_with_every_event_before_it() {
         most = entries;
         assert_eq!(shown(&opened.tasks[0].entries), shown(&read(&log))[..entries], "{cut}");
         opened.journal.close();
-        open(copy.path()).journal.close();
+        if cut % 16 == 0 {
+            let check = journal::check(copy.path()).unwrap();
+            assert!(check.problems.is_empty() && check.notes.is_empty(), "{cut}: {check:?}");
+        }
     }
     assert_eq!(most, 2);
 }
@@ -288,6 +291,26 @@ fn a_damaged_journal_stops_the_start_and_repair_keeps_what_can_be_read() {
     assert_eq!(shown(&first.entries)[..1], shown(&read(&one))[..1]);
     assert!(matches!(&first.entries[1..], [Entry::Error(error)] if error.tokens_sent == 1));
     assert_eq!(shown(&second.entries), shown(&read(&two)));
+    opened.journal.close();
+}
+
+/// ORCHD-JOURNAL-007: a file that ends too early looks whole, and the store knows better.
+#[test]
+fn events_that_are_missing_from_an_ended_task_stop_the_start() {
+    let dir = scratch();
+    let Opened { journal, next_seq, .. } = open(dir.path());
+    drop(whole(&journal, next_seq, &["a", "b", "c"]));
+    journal.close();
+    let file = event_file(dir.path());
+    let length = fs::metadata(&file).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(length / 2).unwrap();
+    let error = Journal::open(dir.path(), Options::default()).unwrap_err();
+    assert!(matches!(error, JournalError::Missing { seq, expected: 4, .. } if seq == next_seq), "{error}");
+    assert!(error.to_string().contains("journal repair"), "{error}");
+    assert_eq!(journal::check(dir.path()).unwrap().problems.len(), 1);
+    journal::repair(dir.path()).unwrap();
+    let opened = open(dir.path());
+    assert!(opened.tasks[0].entries.last().unwrap().is_terminal());
     opened.journal.close();
 }
 

@@ -1,0 +1,74 @@
+//! The models; see `../loom.rs`.
+
+use loom::future::block_on;
+use loom::thread;
+use task_log::{Entry, LogWriter, TaskLog};
+use wire::EngineChunk;
+use wire::event::StreamError;
+
+fn chunk(text: &str) -> EngineChunk {
+    let raw = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+    EngineChunk { text: text.to_owned(), tokens: vec![1], raw }
+}
+
+fn fail(writer: LogWriter) {
+    writer.error(StreamError {
+        code: wire::ErrorCode::Internal,
+        message: String::new(),
+        retriable: false,
+        retry_after_ms: None,
+        tokens_sent: 0,
+    });
+}
+
+/// What a reader sees, to the end.
+fn read(log: &TaskLog) -> Vec<String> {
+    let mut follower = log.follow(None);
+    block_on(async {
+        let mut seen = Vec::new();
+        while let Some((position, entry)) = follower.next().await {
+            seen.push(format!("{position}:{}", matches!(*entry, Entry::Error(_))));
+        }
+        seen
+    })
+}
+
+#[test]
+fn a_reader_sees_every_entry_once_and_the_end_and_never_sleeps_for_ever() {
+    loom::model(|| {
+        let (log, mut writer) = TaskLog::new(1 << 20);
+        let write = thread::spawn(move || {
+            writer.chunk(chunk("a")).unwrap();
+            fail(writer);
+        });
+        assert_eq!(read(&log), ["0:false", "1:true"]);
+        write.join().unwrap();
+    });
+}
+
+#[test]
+fn two_readers_see_the_same() {
+    loom::model(|| {
+        let (log, writer) = TaskLog::new(1 << 20);
+        let other = log.clone();
+        let reader = thread::spawn(move || read(&other));
+        let write = thread::spawn(move || fail(writer));
+        assert_eq!(read(&log), ["0:true"]);
+        assert_eq!(reader.join().unwrap(), ["0:true"]);
+        write.join().unwrap();
+    });
+}
+
+#[test]
+fn whoever_waits_for_the_end_wakes_when_it_can_be_read() {
+    loom::model(|| {
+        let (log, mut writer) = TaskLog::new(1 << 20);
+        let write = thread::spawn(move || {
+            writer.chunk(chunk("a")).unwrap();
+            fail(writer);
+        });
+        block_on(log.settled());
+        assert_eq!(log.entries_len(), 2);
+        write.join().unwrap();
+    });
+}
