@@ -214,6 +214,64 @@ pub struct Usage {
     pub total_tokens: u64,
 }
 
+/// `POST /v1/embeddings`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct EmbeddingsRequest {
+    /// Pool id, alias or model name; of a pool with `kind: embedding`.
+    pub model: String,
+    /// A text, a list of texts, a list of token ids, or a list of such lists; at most 2,048.
+    pub input: Value,
+    /// `float` or `base64`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding_format: Option<String>,
+    /// Not served: vectors have the model's own size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<u32>,
+}
+
+/// The answer to `POST /v1/embeddings`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct EmbeddingList {
+    /// Always `list`.
+    pub object: String,
+    /// `{object: embedding, index, embedding}`, in the order of the input.
+    pub data: Vec<Value>,
+    /// The name the client asked for.
+    pub model: String,
+    /// Token counts, from the engine.
+    pub usage: Usage,
+}
+
+/// `POST /v1/rerank`, in the shape that Jina and Cohere share.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct RerankRequest {
+    /// Pool id, alias or model name; of a pool with `kind: rerank`.
+    pub model: String,
+    /// What is looked for.
+    pub query: String,
+    /// Texts, or objects with a `text`; at most 2,048.
+    pub documents: Vec<Value>,
+    /// Only the best so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_n: Option<u32>,
+    /// Whether results repeat their document's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_documents: Option<bool>,
+}
+
+/// The answer to `POST /v1/rerank`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct Reranked {
+    /// Always `list`.
+    pub object: String,
+    /// The name the client asked for.
+    pub model: String,
+    /// `{index, relevance_score, document?}`, best first.
+    pub results: Vec<Value>,
+    /// Token counts, from the engine.
+    pub usage: Usage,
+}
+
 /// `GET /v1/models`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {

@@ -13,5 +13,7 @@ mod stream;
 
 pub use adapter::{BoxFuture, ProbeError, Probed, SubmitError, WorkerAdapter};
 pub use host::{AdapterHost, Binding};
-pub use request::{ChatRequest, CompletionRequest, EngineRequest, Prompt, Sampling};
+pub use request::{
+    ChatRequest, CompletionRequest, EmbeddingRequest, EngineRequest, Input, Prompt, RerankRequest, Sampling,
+};
 pub use stream::{EngineItem, Finished, StreamFault, TokenStream};

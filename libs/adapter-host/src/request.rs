@@ -14,6 +14,39 @@ pub enum EngineRequest {
     Completion(CompletionRequest),
     /// OpenAI chat with everything its chunks can carry (tool calls, reasoning, logprobs).
     Chat(Box<ChatRequest>),
+    /// Vectors of texts: answered by one chunk without text, the engine's whole answer.
+    Embedding(EmbeddingRequest),
+    /// Scores of documents for a query: answered as vectors are.
+    Rerank(RerankRequest),
+}
+
+/// Vectors of texts.
+#[derive(Debug, Clone)]
+pub struct EmbeddingRequest {
+    /// Of what; in this order.
+    pub inputs: Vec<Input>,
+    /// Vectors as base64 of little-endian floats instead of lists of numbers.
+    pub base64: bool,
+}
+
+/// A text, or the tokens of one.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The text.
+    Text(String),
+    /// Its tokens, as the model's tokenizer numbers them.
+    Ids(Vec<u32>),
+}
+
+/// Scores of documents for a query.
+#[derive(Debug, Clone)]
+pub struct RerankRequest {
+    /// What is looked for.
+    pub query: String,
+    /// Where; they are named by their place in this list.
+    pub documents: Vec<String>,
+    /// Only the best so many.
+    pub top_n: Option<u32>,
 }
 
 /// Text completion.

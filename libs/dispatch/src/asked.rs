@@ -1,6 +1,6 @@
 //! What a request asks for: how long its prompt is and how much it may generate.
 
-use adapter_host::{CompletionRequest, EngineRequest, Prompt};
+use adapter_host::{CompletionRequest, EngineRequest, Input, Prompt};
 use serde_json::Value;
 use wire::task::{Message, Priority};
 
@@ -22,10 +22,24 @@ impl Asked {
                 let request = &chat.request;
                 (bytes_of(&request.messages), request.max_completion_tokens.or(request.max_tokens))
             }
+            // Nothing is generated; one stands for the work of a single pass.
+            EngineRequest::Embedding(embedding) => (embedding.inputs.iter().map(bytes_in).sum(), Some(1)),
+            EngineRequest::Rerank(rerank) => {
+                let documents: usize = rerank.documents.iter().map(String::len).sum();
+                (rerank.query.len() * rerank.documents.len() + documents, Some(1))
+            }
         };
         let room = (ctx > 0).then_some(ctx);
         let at_most = max_tokens.into_iter().chain(room).min().map(u64::from);
         Self { priority, bytes, tokens_in, at_most }
+    }
+}
+
+fn bytes_in(input: &Input) -> usize {
+    match input {
+        Input::Text(text) => text.len(),
+        // About what a token stands for.
+        Input::Ids(ids) => ids.len() * 4,
     }
 }
 

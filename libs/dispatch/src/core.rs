@@ -439,6 +439,7 @@ fn ran(past: &History, request: &EngineRequest) -> Ran {
     let seed = match request {
         EngineRequest::Completion(completion) => completion.sampling.seed,
         EngineRequest::Chat(chat) => chat.request.seed,
+        EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
     };
     let decode = past.decode.unwrap_or_default();
     let Some(run) = &past.run else { return Ran { seed, decode, ..Ran::default() } };

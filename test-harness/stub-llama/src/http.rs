@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::frames::{self, Dialect};
 use crate::generation::{Generation, Plan, Step, apply_template};
 use crate::server::{Seen, Shared};
-use crate::tokenize;
+use crate::{once, tokenize};
 
 /// The real server takes bodies of any size; a test never needs more.
 const MAX_BODY: usize = 64 << 20;
@@ -31,6 +31,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/v1/models", get(models))
         .route("/tokenize", post(post_tokenize))
         .route("/apply-template", post(post_template))
+        .route("/v1/embeddings", post(once::embeddings))
+        .route("/v1/rerank", post(once::rerank))
         .route("/completion", post(completion))
         .route("/completions", post(completion))
         .route("/chat/completions", post(chat))
@@ -67,11 +69,11 @@ async fn gate(State(shared): State<Shared>, request: Request, next: Next) -> Res
     next.run(Request::from_parts(parts, Body::from(bytes))).await
 }
 
-fn refuse(status: u16, kind: &str, message: &str) -> Response {
+pub(crate) fn refuse(status: u16, kind: &str, message: &str) -> Response {
     answer(status, &frames::error(status, kind, message))
 }
 
-fn answer(status: u16, body: &Value) -> Response {
+pub(crate) fn answer(status: u16, body: &Value) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/json; charset=utf-8")], body.to_string()).into_response()
 }
@@ -133,7 +135,7 @@ async fn models(State(shared): State<Shared>) -> Response {
 
 /// The real server answers a broken body with 500: its JSON parser's exception is no
 /// `invalid_argument`.
-fn parse(body: &[u8]) -> Result<Value, Box<Response>> {
+pub(crate) fn parse(body: &[u8]) -> Result<Value, Box<Response>> {
     serde_json::from_slice(body).map_err(|error| Box::new(refuse(500, "server_error", &error.to_string())))
 }
 

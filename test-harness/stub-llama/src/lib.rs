@@ -13,6 +13,7 @@ mod faults;
 mod frames;
 mod generation;
 mod http;
+mod once;
 mod server;
 mod slots;
 mod words;

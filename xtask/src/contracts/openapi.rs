@@ -41,6 +41,10 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::openai::ModelList>();
     generator.subschema_for::<wire::openai::TextCompletionRequest>();
     generator.subschema_for::<wire::openai::TextCompletion>();
+    generator.subschema_for::<wire::openai::EmbeddingsRequest>();
+    generator.subschema_for::<wire::openai::EmbeddingList>();
+    generator.subschema_for::<wire::openai::RerankRequest>();
+    generator.subschema_for::<wire::openai::Reranked>();
     generator.subschema_for::<wire::anthropic::MessagesRequest>();
     generator.subschema_for::<wire::anthropic::MessagesAnswer>();
     generator.take_definitions(true)

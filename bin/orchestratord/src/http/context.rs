@@ -49,6 +49,8 @@ fn text_of(request: &EngineRequest) -> String {
             joined(messages)
         }
         EngineRequest::Chat(chat) => joined(&chat.request.messages),
+        // Each text must fit by itself; the engine tells which does not.
+        EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => String::new(),
     }
 }
 

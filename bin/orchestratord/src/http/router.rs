@@ -31,7 +31,9 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models", get(openai::models))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
-        .route("/v1/messages", post(anthropic::messages));
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/embeddings", post(openai::embeddings))
+        .route("/v1/rerank", post(openai::rerank));
     let control = Router::new()
         .route("/control/pools/{id}/health", get(pools::health))
         .route("/v2/pools/{id}/preload", post(pools::preload))

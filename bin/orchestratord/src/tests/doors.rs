@@ -162,3 +162,65 @@ async fn a_client_of_any_route_that_hangs_up_cancels_its_generation() {
     assert_eq!(stub.stats().cancelled, 4);
     orchestrator.stop().await;
 }
+
+/// ORCHD-ONCE-001
+#[tokio::test(flavor = "multi_thread")]
+async fn vectors_and_scores_come_through_the_queue() {
+    let orchestrator = Orchestrator::start_with(|config| {
+        config.pools[0].kind = wire::config::PoolKind::Embedding;
+        config.pools.push(PoolConfig::new(PoolId::try_new("r").unwrap(), "builtin:haiku"));
+        config.pools[1].kind = wire::config::PoolKind::Rerank;
+    })
+    .await;
+    let (embedder, reranker) = (stub(), stub());
+    orchestrator.publish(&embedder, "p", 1);
+    orchestrator.publish(&reranker, "r", 1);
+    orchestrator.until_ready("p", true).await;
+    orchestrator.until_ready("r", true).await;
+    let body = json!({"model": "p", "input": ["a cat", "dogs are not cats"]});
+    let (status, both) = orchestrator.post("/v1/embeddings", body).await;
+    assert_eq!((status, &both["model"], &both["data"][1]["index"]), (200, &json!("p"), &json!(1)), "{both}");
+    let (_, one) =
+        orchestrator.post("/v1/embeddings", json!({"model": "p", "input": "dogs are not cats"})).await;
+    assert_eq!(one["data"][0]["embedding"], both["data"][1]["embedding"]);
+    assert_eq!(one["usage"]["prompt_tokens"], one["usage"]["total_tokens"]);
+    let text = json!({"model": "p", "input": [[1, 2], [3]], "encoding_format": "base64"});
+    let (_, ids) = orchestrator.post("/v1/embeddings", text).await;
+    assert!(ids["data"][1]["embedding"].is_string(), "{ids}");
+    let sent = embedder.requests().into_iter().rfind(|seen| seen.path == "/v1/embeddings").unwrap();
+    assert_eq!(sent.body["input"], json!([[1, 2], [3]]));
+
+    let body = json!({"model": "r", "query": "cats", "return_documents": true, "top_n": 1,
+        "documents": ["dogs", {"text": "cats"}]});
+    let (status, ranked) = orchestrator.post("/v1/rerank", body).await;
+    assert_eq!(status, 200, "{ranked}");
+    assert_eq!(
+        (ranked["results"].as_array().unwrap().len(), &ranked["results"][0]["document"]["text"]),
+        (1, &json!("cats"))
+    );
+
+    for (path, body, param) in [
+        ("/v1/embeddings", json!({"model": "p", "input": []}), "input"),
+        ("/v1/embeddings", json!({"model": "p", "input": ["x", 1]}), "input"),
+        ("/v1/embeddings", json!({"model": "p", "input": "x", "dimensions": 3}), "dimensions"),
+        ("/v1/embeddings", json!({"model": "r", "input": "x"}), "model"),
+        ("/v1/rerank", json!({"model": "r", "query": "x", "documents": [7]}), "documents"),
+        (
+            "/v1/chat/completions",
+            json!({"model": "p", "messages": [{"role": "user", "content": "x"}]}),
+            "model",
+        ),
+    ] {
+        let (status, answer) = orchestrator.post(path, body.clone()).await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{body}: {answer}");
+    }
+
+    // A client that goes away takes its work with it.
+    embedder.set_faults(|faults| faults.prefill = Duration::from_secs(60));
+    let body = json!({"model": "p", "input": "x"});
+    let asking = tokio::spawn(orchestrator.http.post(orchestrator.url("/v1/embeddings")).json(&body).send());
+    embedder.wait_for(|stats| stats.busy == 1).await.unwrap();
+    asking.abort();
+    embedder.wait_for(|stats| stats.busy == 0).await.unwrap();
+    orchestrator.stop().await;
+}

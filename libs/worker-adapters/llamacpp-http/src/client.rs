@@ -13,7 +13,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{chat, completion, refusal, request, stream};
+use crate::{chat, completion, once, refusal, request, stream};
 
 /// The engine is on this machine; a connection that takes longer is not coming.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -125,6 +125,12 @@ impl LlamaCpp {
         Ok(stream::tokens(response, chat::Chat::default()))
     }
 
+    /// A request whose whole answer comes at once.
+    async fn once(&self, path: &str, body: &impl Serialize) -> Result<TokenStream, SubmitError> {
+        let body = read(self.post(path, body).await?).await.map_err(SubmitError::Lost)?;
+        once::answer(path, body).map_err(SubmitError::Lost)
+    }
+
     async fn ask(&self) -> Result<Probed, ProbeError> {
         let unreachable = |error: reqwest::Error| ProbeError::Unreachable(why(&error));
         let health = self.client.get(self.path("/health")).send().await.map_err(unreachable)?;
@@ -171,6 +177,12 @@ impl WorkerAdapter for LlamaCpp {
         match request {
             EngineRequest::Completion(request) => Box::pin(self.complete(request)),
             EngineRequest::Chat(request) => Box::pin(self.chat(*request)),
+            EngineRequest::Embedding(request) => {
+                Box::pin(async move { self.once("/v1/embeddings", &once::Embedding::new(&request)).await })
+            }
+            EngineRequest::Rerank(request) => {
+                Box::pin(async move { self.once("/v1/rerank", &once::Rerank::new(&request)).await })
+            }
         }
     }
 

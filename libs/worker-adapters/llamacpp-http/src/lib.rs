@@ -8,6 +8,7 @@
 mod chat;
 mod client;
 mod completion;
+mod once;
 mod refusal;
 mod request;
 mod sse;

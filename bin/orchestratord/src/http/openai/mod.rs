@@ -4,6 +4,7 @@ mod chat;
 mod collect;
 mod completions;
 mod models;
+mod once;
 mod params;
 mod render;
 
@@ -11,3 +12,4 @@ pub(super) use chat::{chat, check};
 pub(super) use collect::Joined;
 pub(super) use completions::completions;
 pub(super) use models::models;
+pub(super) use once::{embeddings, rerank};
