@@ -21,7 +21,7 @@ pub enum EngineRequest {
 }
 
 /// Vectors of texts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EmbeddingRequest {
     /// Of what; in this order.
     pub inputs: Vec<Input>,
@@ -30,7 +30,7 @@ pub struct EmbeddingRequest {
 }
 
 /// A text, or the tokens of one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Input {
     /// The text.
     Text(String),
@@ -39,7 +39,7 @@ pub enum Input {
 }
 
 /// Scores of documents for a query.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RerankRequest {
     /// What is looked for.
     pub query: String,
