@@ -183,6 +183,18 @@ const OPERATIONS: &[Operation] = &[
         ),
         Json("DrainRequest"),
     ),
+    takes(
+        op(
+            ORCHD,
+            Control,
+            "POST",
+            "/v2/pools/{id}/reload",
+            "Replace the engine, and go back to the old one if the new one does not serve",
+            (202, Json("OperationAccepted")),
+            &[400, 401, 403, 404, 409, 503],
+        ),
+        Json("ReloadRequest"),
+    ),
     op(
         ORCHD,
         Control,
@@ -309,6 +321,18 @@ const OPERATIONS: &[Operation] = &[
             &[400, 401, 404, 409],
         ),
         Json("DrainRequest"),
+    ),
+    takes(
+        op(
+            POOLD,
+            Control,
+            "POST",
+            "/v2/pools/{id}/reload",
+            "Replace the engine, and go back to the old one if the new one does not serve",
+            (202, Json("OperationAccepted")),
+            &[400, 401, 404, 409],
+        ),
+        Json("ReloadRequest"),
     ),
     op(
         POOLD,

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::reconcile::{Leftovers, reconcile};
 use crate::record::RunDir;
 use crate::shared::Shared;
-use crate::{InheritedEnv, Prepare, Timings, Token, durable};
+use crate::{AvailableMemory, InheritedEnv, Prepare, Timings, Token, durable};
 
 /// More engines loading side by side only slow each other down.
 const LOADING_AT_ONCE: usize = 2;
@@ -46,6 +46,9 @@ pub struct AppConfig {
     pub preparer: Arc<dyn Prepare>,
     /// What engines inherit of our environment.
     pub inherited: InheritedEnv,
+    /// How many bytes a second engine beside one that serves may use; [`available_memory`](crate::available_memory)
+    /// asks the kernel.
+    pub memory: AvailableMemory,
     /// Limits and periods.
     pub timings: Timings,
 }
@@ -159,6 +162,7 @@ impl App {
             preparer: config.preparer,
             provisioning: Mutex::new(()),
             loading: Semaphore::new(LOADING_AT_ONCE),
+            memory: config.memory,
             timings: config.timings,
             hurry: CancellationToken::new(),
             metrics: Metrics::new(),

@@ -53,6 +53,10 @@ pub(crate) struct ReplicaState {
     pub(crate) request: u64,
     /// Generations that the end of its last drain cut off.
     pub(crate) cut_off: u32,
+    /// The number of what it runs, or tries to.
+    pub(crate) target: u64,
+    /// The last target that did not serve, and why.
+    pub(crate) refused: Option<(u64, ReplicaError)>,
 }
 
 impl ReplicaState {
@@ -71,6 +75,8 @@ impl ReplicaState {
             last_error: None,
             request: 0,
             cut_off: 0,
+            target: 0,
+            refused: None,
         }
     }
 
@@ -145,6 +151,14 @@ impl Board {
     pub(crate) fn wanted(&self, id: &PoolId, wanted: Wanted) {
         if let Some(pool) = self.pool(id) {
             pool.lock().wanted = wanted;
+            self.wake();
+        }
+    }
+
+    /// Shows another configuration of a pool.
+    pub(crate) fn configured(&self, config: &Arc<PoolConfig>) {
+        if let Some(pool) = self.pool(&config.id) {
+            pool.lock().config = Arc::clone(config);
             self.wake();
         }
     }

@@ -44,6 +44,13 @@ impl EngineLog {
         Self { path, begin: 0 }
     }
 
+    /// Gives the file another name, in place of what has it; whoever writes to it goes on.
+    pub(crate) fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+        fs::rename(&self.path, &path)?;
+        self.path = path;
+        Ok(())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -46,6 +46,7 @@ impl AppConfig {
             token: Token::generate().map_err(AppConfigError::Token)?,
             preparer: Arc::new(EngineProvisioning::new(&config.paths.cache, &config.models, env)),
             inherited: InheritedEnv::pick(env.iter()),
+            memory: crate::available_memory,
             timings: Timings::default(),
         })
     }

@@ -85,8 +85,18 @@ impl LaunchError {
     }
 }
 
+/// Whose place a started engine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Berth {
+    /// The replica's own.
+    Own,
+    /// Beside the engine that serves, to take its place later.
+    Beside,
+}
+
 /// Starts the engine of a replica.
 pub(crate) fn launch(
+    berth: Berth,
     run: &RunDir,
     inherited: &InheritedEnv,
     pool: &PoolConfig,
@@ -96,16 +106,23 @@ pub(crate) fn launch(
     let durable = |what| move |source| LaunchError::Durable { what, source };
     let port = if prepared.port == 0 { free_port().map_err(LaunchError::Port)? } else { prepared.port };
     let key = wire::ReplicaKey { pool: prepared.pool_id.clone(), replica: prepared.replica_id.clone() };
-    let log_path = run.log(&key);
+    let log_path = match berth {
+        Berth::Own => run.log(&key),
+        Berth::Beside => run.candidate_log(&key),
+    };
+    let write = |record: &Record| match berth {
+        Berth::Own => run.write(record),
+        Berth::Beside => run.write_candidate(record),
+    };
     let (log, log_file) =
         EngineLog::open(log_path.clone()).map_err(|source| LaunchError::Log { path: log_path, source })?;
 
     let generation = run.next_generation(&key).map_err(durable("the generation"))?;
     let mut record = Record::intent(pool, prepared, model, generation, port);
     let api_key = random_key().map_err(durable("the API key"))?;
-    let key_file = run.api_key(&key);
+    let key_file = run.api_key(&key, generation);
     durable::write_private(&key_file, api_key.as_bytes()).map_err(durable("the API key"))?;
-    run.write(&record).map_err(durable("the identity record"))?;
+    write(&record).map_err(durable("the identity record"))?;
 
     let mut launch = Launch::new(&prepared.binary_path, record.spawn_id.clone(), log_file)
         .args(&prepared.flags)
@@ -117,7 +134,7 @@ pub(crate) fn launch(
     }
     let child = launch.spawn()?;
     record.identity = Some(child.identity().clone());
-    if let Err(source) = run.write(&record) {
+    if let Err(source) = write(&record) {
         // The intent is on disk, so the process would be found again; but never half a record.
         child::sweep(&record.spawn_id);
         return Err(LaunchError::Durable { what: "the identity record", source });

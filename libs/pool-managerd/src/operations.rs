@@ -140,6 +140,10 @@ impl Operation {
         self.end(OperationState::Succeeded, message.into(), None);
     }
 
+    pub(crate) fn rolled_back(self, message: impl Into<String>, error: Option<ReplicaError>) {
+        self.end(OperationState::RolledBack, message.into(), error);
+    }
+
     pub(crate) fn failed(self, message: impl Into<String>, error: Option<ReplicaError>) {
         self.end(OperationState::Failed, message.into(), error);
     }

@@ -1,9 +1,13 @@
 //! What a replica is wanted to do. Desired state is data; the replica's task follows it and decides
 //! itself how.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::target::Target;
 
 /// What a replica is wanted to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +27,10 @@ pub(crate) enum Turn {
     Leave,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Desired {
     want: Want,
+    target: Arc<Target>,
     /// Counts requests to run, so that a failed replica notices a new one.
     request: u64,
     /// Counts requests to forget earlier losses.
@@ -41,12 +46,13 @@ pub(crate) struct Commander(watch::Sender<Desired>);
 pub(crate) struct Orders {
     desired: watch::Receiver<Desired>,
     resets_seen: u64,
+    target_seen: u64,
     shutdown: CancellationToken,
 }
 
 impl Commander {
-    pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Desired { want: Want::Run, request: 0, resets: 0 }))
+    pub(crate) fn new(target: Arc<Target>) -> Self {
+        Self(watch::Sender::new(Desired { want: Want::Run, target, request: 0, resets: 0 }))
     }
 
     /// Returns the number of this request: what the replica shows with a lower one came before.
@@ -74,8 +80,18 @@ impl Commander {
         });
     }
 
+    /// Gives it something else to run, when it runs.
+    pub(crate) fn target(&self, target: Arc<Target>) {
+        self.0.send_modify(|d| d.target = target);
+    }
+
+    pub(crate) fn is_to_run(&self) -> bool {
+        self.0.borrow().want == Want::Run
+    }
+
     pub(crate) fn subscribe(&self, shutdown: CancellationToken) -> Orders {
-        Orders { desired: self.0.subscribe(), resets_seen: 0, shutdown }
+        let target_seen = self.0.borrow().target.number;
+        Orders { desired: self.0.subscribe(), resets_seen: 0, target_seen, shutdown }
     }
 }
 
@@ -106,17 +122,37 @@ impl Orders {
         self.wait_for(|d| !matches!(d.want, Want::Drain(_))).await;
     }
 
-    /// Waits until somebody asks anew for the replica to run, or to stop, or the manager shuts down.
+    /// Waits until somebody asks anew for the replica to run, or to run something else, or to stop, or
+    /// the manager shuts down.
     pub(crate) async fn asked_anew(&mut self) {
-        let before = *self.desired.borrow_and_update();
-        self.wait_for(|d| d.request != before.request || d.want != Want::Run).await;
+        let (request, seen) = (self.desired.borrow_and_update().request, self.target_seen);
+        let anew = |d: &Desired| d.request != request || d.target.number != seen || d.want != Want::Run;
+        self.wait_for(anew).await;
     }
 
-    /// Waits until earlier losses are to be forgotten, or the replica shall not run. Whoever hears of
+    /// Waits until earlier losses are to be forgotten, or the replica shall run something else or not at
+    /// all. Whoever hears of
     /// it asks with [`take_reset`](Self::take_reset).
     pub(crate) async fn reset(&mut self) {
-        let seen = self.resets_seen;
-        self.wait_for(|d| d.resets != seen || d.want != Want::Run).await;
+        let (resets, target) = (self.resets_seen, self.target_seen);
+        let anew = |d: &Desired| d.resets != resets || d.target.number != target || d.want != Want::Run;
+        self.wait_for(anew).await;
+    }
+
+    /// Waits until it is to run another target than the last one it took.
+    pub(crate) async fn another_target(&mut self) {
+        let seen = self.target_seen;
+        if !self.wait_for(|d| d.target.number != seen).await {
+            // Shutting down is somebody else's business.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// What it is to run.
+    pub(crate) fn take_target(&mut self) -> Arc<Target> {
+        let target = Arc::clone(&self.desired.borrow().target);
+        self.target_seen = target.number;
+        target
     }
 
     /// Whether earlier losses are to be forgotten; says so once.
@@ -153,9 +189,13 @@ impl Orders {
 mod tests {
     use super::*;
 
+    fn target() -> Arc<Target> {
+        Arc::new(Target::first(Arc::new(wire::config::PoolConfig::haiku())))
+    }
+
     #[tokio::test]
     async fn a_failed_replica_tries_again_only_when_asked_anew() {
-        let commander = Commander::new();
+        let commander = Commander::new(target());
         let mut orders = commander.subscribe(CancellationToken::new());
         assert!(orders.wanted().await);
         let mut waiting = Box::pin(orders.asked_anew());
@@ -166,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stopped_replica_waits_and_a_shutdown_ends_the_wait() {
-        let commander = Commander::new();
+        let commander = Commander::new(target());
         let shutdown = CancellationToken::new();
         let mut orders = commander.subscribe(shutdown.clone());
         commander.stop();
@@ -180,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reset_is_heard_once_even_when_it_came_before_anybody_listened() {
-        let commander = Commander::new();
+        let commander = Commander::new(target());
         let mut orders = commander.subscribe(CancellationToken::new());
         commander.reset();
         orders.reset().await;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use config_loader::Env;
-use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Observer};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EngineStore, EnsureError, Observer};
 use wire::config::{ModelsConfig, PoolConfig};
 use wire::{ModelRecord, PoolId, PreparationStep, PreparedEngine, ReplicaId};
 
@@ -11,13 +11,18 @@ use crate::replica::with_causes;
 use crate::{Prepare, PrepareError, Progress};
 
 /// Fetches and builds engines into a cache.
-pub struct EngineProvisioning(EngineProvisioner);
+pub struct EngineProvisioning {
+    provisioner: EngineProvisioner,
+    store: EngineStore,
+}
 
 impl EngineProvisioning {
     /// `cache` is `paths.cache`, absolute; `models` are the rules for models.
     #[must_use]
     pub fn new(cache: impl Into<PathBuf>, models: &ModelsConfig, env: &Env) -> Self {
-        Self(EngineProvisioner::new(cache, env).with_model_rules(models))
+        let cache = cache.into();
+        let store = EngineStore::new(&cache);
+        Self { store, provisioner: EngineProvisioner::new(cache, env).with_model_rules(models) }
     }
 }
 
@@ -41,11 +46,16 @@ impl Prepare for EngineProvisioning {
         progress: &Progress,
         cancel: &Cancel,
     ) -> Result<PreparedEngine, PrepareError> {
-        self.0.ensure(pool, replica, &Report(progress), cancel).map_err(|error| PrepareError {
+        self.provisioner.ensure(pool, replica, &Report(progress), cancel).map_err(|error| PrepareError {
             message: with_causes(&error),
             remedy: remedy(&error).map(str::to_owned),
             may_heal: error.may_heal(),
         })
+    }
+
+    fn engine(&self, digest: &str) -> Option<PathBuf> {
+        let known = self.store.list().into_iter().find(|engine| engine.digest == digest);
+        known.map(|engine| engine.binary)
     }
 }
 

@@ -48,12 +48,12 @@ pub(crate) fn reconcile(
 ) -> io::Result<Leftovers> {
     let mut survivors = HashMap::new();
     for record in run.records()? {
-        let key = record.key();
+        let (key, generation) = (record.key(), record.generation);
         match adopt(run, record).filter(|_| is_configured(pools, &key)) {
             Some(life) => {
                 survivors.insert(key, life);
             }
-            None => forget(run, handoffs, &key)?,
+            None => forget(run, handoffs, &key, generation)?,
         }
     }
     withdraw_stale(handoffs, pools, &survivors);
@@ -86,16 +86,16 @@ fn adopt(run: &RunDir, record: Record) -> Option<Life> {
             return None;
         }
     };
-    let api_key = std::fs::read_to_string(run.api_key(&key)).ok()?;
+    let api_key = std::fs::read_to_string(run.api_key(&key, record.generation)).ok()?;
     let log = EngineLog::existing(run.log(&key));
     let model_bytes = size(&record.prepared.model_path);
     let memory_kills = MemoryKills::covering(engine.pid());
     Some(Life { engine, record, api_key: api_key.trim().to_owned(), log, model_bytes, memory_kills })
 }
 
-fn forget(run: &RunDir, handoffs: &HandoffDir, key: &ReplicaKey) -> io::Result<()> {
+fn forget(run: &RunDir, handoffs: &HandoffDir, key: &ReplicaKey, generation: u64) -> io::Result<()> {
     handoffs.withdraw(key).map_err(io::Error::other)?;
-    run.forget(key)
+    run.forget(key, generation)
 }
 
 /// Claims of our replicas without an engine. Claims of others (an engine that someone else runs)

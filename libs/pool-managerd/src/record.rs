@@ -15,6 +15,7 @@ use wire::{Handoff, ModelRecord, PoolId, PreparedEngine, ReplicaId, ReplicaKey};
 use crate::durable;
 
 const SCHEMA_VERSION: u32 = 1;
+const CANDIDATE: &str = "next";
 
 /// One life of a replica, from intent to readiness.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,8 +109,14 @@ impl RunDir {
         self.path.join(format!("llamacpp-{}.{}.log", key.pool, key.replica))
     }
 
-    pub(crate) fn api_key(&self, key: &ReplicaKey) -> PathBuf {
-        self.file(key, "key")
+    /// The log of an engine that is started beside one that serves, until it takes its place.
+    pub(crate) fn candidate_log(&self, key: &ReplicaKey) -> PathBuf {
+        self.path.join(format!("llamacpp-{}.{}.next.log", key.pool, key.replica))
+    }
+
+    /// Each life has its own, because two may run beside each other.
+    pub(crate) fn api_key(&self, key: &ReplicaKey, generation: u64) -> PathBuf {
+        self.file(key, &format!("{generation}.key"))
     }
 
     fn file(&self, key: &ReplicaKey, extension: &str) -> PathBuf {
@@ -121,10 +128,29 @@ impl RunDir {
         durable::write_private(&self.file(&record.key(), "pid"), &serde_json::to_vec_pretty(record)?)
     }
 
-    /// Removes what belongs to a life that is over; its log stays.
-    pub(crate) fn forget(&self, key: &ReplicaKey) -> io::Result<()> {
-        durable::remove(&self.api_key(key))?;
-        durable::remove(&self.file(key, "pid"))
+    /// As [`write`](Self::write), for an engine that is started beside one that serves. It is never
+    /// adopted: the next manager ends it.
+    pub(crate) fn write_candidate(&self, record: &Record) -> io::Result<()> {
+        durable::write_private(&self.file(&record.key(), CANDIDATE), &serde_json::to_vec_pretty(record)?)
+    }
+
+    /// Removes what belongs to a life that is over; its log stays, and so does what belongs to another
+    /// life of the replica.
+    pub(crate) fn forget(&self, key: &ReplicaKey, generation: u64) -> io::Result<()> {
+        durable::remove(&self.api_key(key, generation))?;
+        for extension in ["pid", CANDIDATE] {
+            let path = self.file(key, extension);
+            let record = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok());
+            if record.is_some_and(|record| record.generation == generation) {
+                durable::remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The candidate has taken the place of the engine that served: its record is the replica's now.
+    pub(crate) fn forget_candidate(&self, key: &ReplicaKey) -> io::Result<()> {
+        durable::remove(&self.file(key, CANDIDATE))
     }
 
     /// The number of the next life, kept beside the records because it outlives them.
@@ -141,6 +167,10 @@ impl RunDir {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let path = entry?.path();
+            if path.extension().is_some_and(|e| e == CANDIDATE) {
+                // Its process is found by the marker, and nobody wants it.
+                durable::remove(&path)?;
+            }
             if path.extension().is_none_or(|e| e != "pid") {
                 continue;
             }
@@ -169,7 +199,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(RunDir::open(dir.path()).unwrap().next_generation(&key()).unwrap(), 1);
         let again = RunDir::open(dir.path()).unwrap();
-        again.forget(&key()).unwrap();
+        again.forget(&key(), 1).unwrap();
         assert_eq!(again.next_generation(&key()).unwrap(), 2);
     }
 
@@ -181,6 +211,28 @@ mod tests {
         fs::write(&torn, b"{\"schema_version\": 1, \"poo").unwrap();
         assert!(run.records().unwrap().is_empty());
         assert!(!torn.exists());
+    }
+
+    /// POOLD-RELOAD-003
+    #[test]
+    fn a_candidate_is_no_record_to_adopt_from_and_its_end_leaves_the_replicas_own_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = RunDir::open(dir.path()).unwrap();
+        let prepared: PreparedEngine = serde_json::from_value(serde_json::json!({
+            "binary_path": "/b", "flags": [], "port": 0, "host": "127.0.0.1", "model_path": "/m",
+            "engine_version": "v", "pool_id": "p", "replica_id": "r0", "engine_digest": "",
+            "model_digest": "", "ctx": 1, "slots": 1, "env": {},
+        }))
+        .unwrap();
+        let record = |generation| Record::intent(&PoolConfig::haiku(), &prepared, None, generation, 1);
+        run.write(&record(1)).unwrap();
+        run.write_candidate(&record(2)).unwrap();
+        run.forget(&key(), 2).unwrap();
+        assert!(!dir.path().join("run/p.r0.next").exists());
+        run.write_candidate(&record(3)).unwrap();
+        let found: Vec<_> = run.records().unwrap().iter().map(|record| record.generation).collect();
+        assert_eq!(found, [1]);
+        assert!(!dir.path().join("run/p.r0.next").exists(), "its process is found by the marker");
     }
 
     #[test]

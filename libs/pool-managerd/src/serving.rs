@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use wire::config::PoolKind;
 use wire::handoff::HANDOFF_SCHEMA_VERSION;
 use wire::{Handoff, HandoffModel, HandoffState, Phase, ReplicaKey, StepStatus};
@@ -31,18 +32,51 @@ pub(crate) struct Serving {
     begun: Instant,
     /// Since when it is published.
     ready: Option<Instant>,
+    /// Set when it is published.
+    is_ready: CancellationToken,
     /// Writes record and claim on a thread that nothing interrupts.
     publishing: Option<JoinHandle<Result<(), String>>>,
 }
 
 impl Serving {
     pub(crate) fn new(shared: Arc<Shared>, seat: Seat, key: ReplicaKey, kind: PoolKind) -> Self {
-        Self { shared, seat, key, kind, begun: Instant::now(), ready: None, publishing: None }
+        let (begun, is_ready) = (Instant::now(), CancellationToken::new());
+        Self { shared, seat, key, kind, begun, ready: None, is_ready, publishing: None }
     }
 
     /// How long it has served; `None` when it never did.
     pub(crate) fn served(&self) -> Option<Duration> {
         self.ready.map(|since| since.elapsed())
+    }
+
+    /// Resolves when it is published.
+    pub(crate) fn is_ready(&self) -> CancellationToken {
+        self.is_ready.clone()
+    }
+
+    fn set_ready(&mut self) {
+        self.ready = Some(Instant::now());
+        self.is_ready.cancel();
+    }
+
+    /// An engine that has taken the place of another, proven and published by whoever started it.
+    pub(crate) fn took_over(&mut self, life: &Life) {
+        self.shared.metrics.loaded(&self.key, self.begun.elapsed());
+        self.shows(life);
+        self.announce(life);
+        self.set_ready();
+    }
+
+    /// From a started process to a claim that may be published.
+    pub(crate) async fn prove(&self, life: &mut Life) -> Result<(), Fault> {
+        let client = EngineClient::new(life.record.port, life.api_key.clone());
+        let props = tokio::select! {
+            biased;
+            exit = life.engine.exited() => return Err(Fault::Exited(exit)),
+            props = self.startup(life, &client) => props?,
+        };
+        life.record.handoff = Some(self.claim(life, props));
+        Ok(())
     }
 
     /// Waits for a publication that was under way when [`run`](Self::run) was dropped. Whoever withdraws
@@ -60,16 +94,8 @@ impl Serving {
         if self.ready.is_some() {
             return self.watch(life, &client, true).await;
         }
-        let (version, pid, url) =
-            (life.record.prepared.engine_version.clone(), life.engine.pid(), life.url());
-        let generation = life.record.generation;
-        self.seat.update(|r| {
-            r.phase(Phase::Starting);
-            r.engine_version = Some(version);
-            r.pid = Some(pid);
-            r.url = Some(url);
-            r.generation = generation;
-        });
+        self.shows(life);
+        let pid = life.engine.pid();
         let adopted = life.record.handoff.is_some();
         if let Err(fault) = self.become_ready(life, &client).await {
             return fault;
@@ -81,19 +107,14 @@ impl Serving {
         } else {
             self.shared.metrics.loaded(&self.key, self.begun.elapsed());
         }
-        self.ready = Some(Instant::now());
+        self.set_ready();
         self.watch(life, &client, adopted).await
     }
 
     async fn become_ready(&mut self, life: &mut Life, client: &EngineClient) -> Result<(), Fault> {
         if life.record.handoff.is_none() {
             self.seat.warmup(StepStatus::Running, "starting the engine and loading the model");
-            let props = tokio::select! {
-                biased;
-                exit = life.engine.exited() => return Err(Fault::Exited(exit)),
-                props = self.startup(life, client) => props?,
-            };
-            life.record.handoff = Some(self.claim(life, props));
+            self.prove(life).await?;
         } else if let Health::Down(last) = self.still_healthy(client).await {
             return Err(Fault::unresponsive(life.engine.pid(), self.shared.timings.liveness_fall, last));
         }
@@ -216,6 +237,25 @@ impl Serving {
             self.seat.update(|r| r.last_error = Some(error.into_wire()));
             tokio::time::sleep(self.shared.timings.disk_retry).await;
         }
+        self.announce(life);
+    }
+
+    /// Shows what was started.
+    fn shows(&self, life: &Life) {
+        let (version, pid, url) =
+            (life.record.prepared.engine_version.clone(), life.engine.pid(), life.url());
+        let generation = life.record.generation;
+        self.seat.update(|r| {
+            r.phase(Phase::Starting);
+            r.engine_version = Some(version);
+            r.pid = Some(pid);
+            r.url = Some(url);
+            r.generation = generation;
+        });
+    }
+
+    /// Shows that it is published.
+    fn announce(&self, life: &Life) {
         self.shared.metrics.published(&self.key);
         self.seat.warmup(StepStatus::Completed, "the engine is ready");
         let slots = life.record.handoff.as_ref().map_or(0, |h| h.slots_total);
@@ -250,7 +290,6 @@ mod tests {
 
     use child::{Adopted, ProcessIdentity};
     use tokio::sync::{Mutex, Semaphore};
-    use tokio_util::sync::CancellationToken;
     use wire::config::PoolConfig;
     use wire::{ModelRecord, PoolView, PreparedEngine, ReplicaId};
 
@@ -283,6 +322,7 @@ mod tests {
             preparer: Arc::new(Nothing),
             provisioning: Mutex::new(()),
             loading: Semaphore::new(1),
+            memory: crate::available_memory,
             timings: Timings::default(),
             metrics: Metrics::new(),
             hurry: CancellationToken::new(),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::launch::InheritedEnv;
 use crate::metrics::Metrics;
 use crate::record::RunDir;
-use crate::{Prepare, Timings};
+use crate::{AvailableMemory, Prepare, Timings};
 
 /// What all replicas of this manager share.
 pub(crate) struct Shared {
@@ -23,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) provisioning: Mutex<()>,
     /// Engines that may load at once.
     pub(crate) loading: Semaphore,
+    /// What a second engine beside one that serves may use.
+    pub(crate) memory: AvailableMemory,
     pub(crate) timings: Timings,
     pub(crate) metrics: Metrics,
     /// Told when nobody waits for an engine to end politely any more.

@@ -31,6 +31,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::operation::OperationAccepted>();
     generator.subschema_for::<wire::operation::OperationList>();
     generator.subschema_for::<wire::operation::DrainRequest>();
+    generator.subschema_for::<wire::operation::ReloadRequest>();
     generator.subschema_for::<wire::TaskRequest>();
     generator.subschema_for::<wire::TaskView>();
     generator.subschema_for::<wire::task::Accepted>();

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use http::StatusCode;
 use serde::Serialize;
 use serde_json::json;
-use wire::operation::{DrainRequest, OperationAccepted, OperationList};
+use wire::operation::{DrainRequest, OperationAccepted, OperationList, ReloadRequest};
 use wire::{ErrorCode, OperationId, OperationKind, OperationView};
 
 use super::AppState;
@@ -21,6 +21,14 @@ pub(super) async fn drain(
     OptionalBody(request): OptionalBody<DrainRequest>,
 ) -> Begun {
     begin(&state, &id, OperationKind::Drain, &request).await
+}
+
+pub(super) async fn reload(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    OptionalBody(request): OptionalBody<ReloadRequest>,
+) -> Begun {
+    begin(&state, &id, OperationKind::Reload, &request).await
 }
 
 pub(super) async fn undrain(State(state): State<AppState>, Path(id): Path<String>) -> Begun {

@@ -39,6 +39,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/pools/{id}/preload", post(pools::preload))
         .route("/v2/pools/{id}/drain", post(operations::drain))
         .route("/v2/pools/{id}/undrain", post(operations::undrain))
+        .route("/v2/pools/{id}/reload", post(operations::reload))
         .route("/v2/pools/{id}/reset", post(operations::reset))
         .route("/v2/operations", get(operations::list))
         .route("/v2/operations/{id}", get(operations::show))

@@ -22,9 +22,16 @@ async fn every_operation_of_the_contract_is_routed() {
     orchestrator.stop().await;
 }
 
+/// ORCHD-OPS-001
 #[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_cannot_reach_pool_managerd_says_so() {
     let orchestrator = Orchestrator::start().await;
+    for what in ["drain", "undrain", "reload", "reset"] {
+        let (status, answer) = orchestrator.post(&format!("/v2/pools/p/{what}"), json!({})).await;
+        assert_eq!((status, &answer["error"]["code"]), (503, &json!("POOL_UNREADY")), "{what}: {answer}");
+        assert_eq!(answer["error"]["pool_id"], "p", "{what}");
+    }
+    assert_eq!(orchestrator.get_raw("/v2/operations").await.0, 503);
     let (status, answer) = orchestrator.post("/v2/pools/p/preload", json!({})).await;
     assert_eq!((status, &answer["error"]["code"]), (503, &json!("POOL_UNREADY")), "{answer}");
     assert_eq!(orchestrator.post("/v2/pools/unknown/preload", json!({})).await.0, 404);

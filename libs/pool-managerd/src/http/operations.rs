@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use wire::operation::{DrainRequest, LONGEST_DEADLINE_MS, OperationAccepted, OperationList};
+use wire::operation::{DrainRequest, LONGEST_DEADLINE_MS, OperationAccepted, OperationList, ReloadRequest};
 use wire::{ErrorCode, OperationId, OperationView};
 
 use super::Api;
@@ -22,6 +22,19 @@ pub(super) async fn drain(
 ) -> Begun {
     let deadline = deadline(request.deadline_ms, DrainRequest::DEFAULT_DEADLINE_MS)?;
     ordered(&api, &id, |pool| api.manager.drain(pool, deadline)).map(accepted)
+}
+
+pub(super) async fn reload(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Optional(request): Optional<ReloadRequest>,
+) -> Begun {
+    let deadline = deadline(request.deadline_ms, ReloadRequest::DEFAULT_DEADLINE_MS)?;
+    // The stores are looked into.
+    let begun = tokio::task::spawn_blocking(move || {
+        ordered(&api, &id, |pool| api.manager.reload(pool, &request, deadline))
+    });
+    begun.await.unwrap_or_else(|join| Err(Problem::new(ErrorCode::Internal, join.to_string()))).map(accepted)
 }
 
 pub(super) async fn undrain(State(api): State<Api>, Path(id): Path<String>) -> Begun {

@@ -36,6 +36,7 @@ pub(super) fn ordered<T>(
     let pool = PoolId::try_new(id).map_err(|_| unknown(api, id))?;
     give(&pool).map_err(|error| match error {
         NotTaken::Unknown(_) => unknown(api, id),
+        NotTaken::Invalid { param, problem } => Problem::new(ErrorCode::InvalidParams, problem).param(param),
         NotTaken::Busy(busy) => Problem::new(ErrorCode::Conflict, busy.to_string())
             .hint(format!("GET /v2/operations/{} shows when it is over", busy.id)),
     })

@@ -15,8 +15,10 @@ pub(super) struct Watcher {
 }
 
 /// How one replica stands to an order.
-enum Stand {
+pub(super) enum Stand {
     Done,
+    /// It is not its turn.
+    Later,
     OnTheWay(Phase),
     /// It will not get there by itself.
     Stuck(Option<ReplicaError>),
@@ -28,7 +30,7 @@ impl Watcher {
     }
 
     /// Returns when every replica is done or stuck. `None`: the operation was called off.
-    async fn settled(
+    pub(super) async fn settled(
         &self,
         operation: &Operation,
         stand: impl Fn(usize, &ReplicaState) -> Stand,
@@ -91,7 +93,7 @@ pub(super) async fn start(watcher: Watcher, operation: Operation, requests: Vec<
     let ready = done(&stands);
     let mut stuck = stands.into_iter().filter_map(|stand| match stand {
         Stand::Stuck(error) => Some(error),
-        Stand::Done | Stand::OnTheWay(_) => None,
+        Stand::Done | Stand::Later | Stand::OnTheWay(_) => None,
     });
     match stuck.next() {
         None => operation.succeeded("serving"),
@@ -106,14 +108,14 @@ fn stopped(replica: &ReplicaState) -> Stand {
     }
 }
 
-fn done(stands: &[Stand]) -> u32 {
+pub(super) fn done(stands: &[Stand]) -> u32 {
     let done = stands.iter().filter(|stand| matches!(stand, Stand::Done)).count();
     u32::try_from(done).unwrap_or(u32::MAX)
 }
 
 fn doing(stands: &[Stand]) -> String {
     let words = |stand: &Stand| match stand {
-        Stand::Done | Stand::Stuck(_) => None,
+        Stand::Done | Stand::Later | Stand::Stuck(_) => None,
         Stand::OnTheWay(phase) => Some(match phase {
             Phase::Provisioning => "its engine and model are being prepared",
             Phase::Starting => "its engine is loading",

@@ -2,8 +2,10 @@
 //! what becomes of them; how a replica follows is its own task's business.
 
 mod conduct;
+mod reload;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use crate::operations::{Busy, Operation, Operations};
 use crate::orders::Commander;
 use crate::replica::Replica;
 use crate::shared::Shared;
+use crate::target::Target;
 
 /// All pools. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -28,10 +31,18 @@ struct Inner {
     shared: Arc<Shared>,
     board: Arc<Board>,
     operations: Operations,
-    pools: Mutex<BTreeMap<PoolId, Vec<Commander>>>,
+    pools: Mutex<BTreeMap<PoolId, Pool>>,
+    /// The number of the next target, over all pools.
+    next_target: AtomicU64,
     /// Replicas and conductors of operations.
     tasks: TaskTracker,
     shutdown: CancellationToken,
+}
+
+#[derive(Debug, Clone)]
+struct Pool {
+    commanders: Vec<Commander>,
+    target: Arc<Target>,
 }
 
 /// Why an order was not taken.
@@ -39,6 +50,9 @@ struct Inner {
 pub(crate) enum NotTaken {
     #[error("there is no pool {0}")]
     Unknown(PoolId),
+    /// It asks for something that cannot be.
+    #[error("{problem}")]
+    Invalid { param: &'static str, problem: String },
     #[error(transparent)]
     Busy(#[from] Busy),
 }
@@ -50,6 +64,7 @@ impl Manager {
             board: Arc::new(Board::new()),
             operations: Operations::default(),
             pools: Mutex::default(),
+            next_target: AtomicU64::new(1),
             tasks: TaskTracker::new(),
             shutdown,
         }))
@@ -60,17 +75,18 @@ impl Manager {
         let inner = &self.0;
         inner.board.add(pool);
         let mut commanders = Vec::new();
+        let target = Arc::new(Target::first(Arc::clone(pool)));
         for id in (0..pool.replicas).map(ReplicaId::nth) {
             let Some(seat) = inner.board.seat(&pool.id, &id) else { continue };
             let key = ReplicaKey { pool: pool.id.clone(), replica: id };
-            let commander = Commander::new();
+            let commander = Commander::new(Arc::clone(&target));
             let orders = commander.subscribe(inner.shutdown.clone());
             let survivor = survivors.remove(&key);
-            let replica = Replica::new(Arc::clone(&inner.shared), Arc::clone(pool), key, seat, orders);
+            let replica = Replica::new(Arc::clone(&inner.shared), Arc::clone(&target), key, seat, orders);
             inner.tasks.spawn(replica.supervise(survivor));
             commanders.push(commander);
         }
-        inner.lock().insert(pool.id.clone(), commanders);
+        inner.lock().insert(pool.id.clone(), Pool { commanders, target });
     }
 
     pub(crate) fn board(&self) -> &Board {
@@ -165,10 +181,14 @@ impl Manager {
 
 impl Inner {
     fn commanders(&self, pool: &PoolId) -> Result<Vec<Commander>, NotTaken> {
+        self.pool(pool).map(|pool| pool.commanders)
+    }
+
+    fn pool(&self, pool: &PoolId) -> Result<Pool, NotTaken> {
         self.lock().get(pool).cloned().ok_or_else(|| NotTaken::Unknown(pool.clone()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PoolId, Vec<Commander>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PoolId, Pool>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

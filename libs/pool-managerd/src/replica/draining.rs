@@ -25,9 +25,24 @@ pub(super) enum Drained {
     Lost(Fault),
 }
 
+/// What a drain is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Somebody asked for it, until somebody asks for something else.
+    Asked,
+    /// Another engine is to take its place, unless the replica is to run no more.
+    Exchange,
+}
+
 impl Replica {
     /// Drains an engine that serves.
-    pub(super) async fn drain(&mut self, life: &mut Life, serving: &mut Serving, until: Instant) -> Drained {
+    pub(super) async fn drain(
+        &mut self,
+        life: &mut Life,
+        serving: &mut Serving,
+        until: Instant,
+        why: Why,
+    ) -> Drained {
         let client = EngineClient::new(life.record.port, life.api_key.clone());
         self.seat.update(|r| r.phase(Phase::Draining));
         self.seat.warmup(StepStatus::Running, "draining: it finishes what it has");
@@ -38,10 +53,19 @@ impl Replica {
             tracing::error!(replica = %self.key, "the handoff cannot be marked as draining before the deadline");
         }
         let timings = self.shared.timings.clone();
+        // Whoever reads handoffs gets the time to see it, so that what is cut off knows why.
+        let until = until.max(Instant::now() + timings.drain_settle);
+        let orders = &mut self.orders;
+        let turned = async {
+            match why {
+                Why::Asked => orders.not_to_drain().await,
+                Why::Exchange => orders.unwanted().await,
+            }
+        };
         tokio::select! {
             biased;
             fault = serving.run(life, None) => return Drained::Lost(fault),
-            () = self.orders.not_to_drain() => {}
+            () = turned => {}
             () = idle(&client, timings.drain_settle, timings.drain_poll, timings.liveness_timeout), if closed => {
                 return Drained::Over { cut_off: 0 };
             }
@@ -49,6 +73,9 @@ impl Replica {
                 let cut_off = client.busy_slots(timings.liveness_timeout).await.unwrap_or(0);
                 return Drained::Over { cut_off };
             }
+        }
+        if why == Why::Exchange {
+            return Drained::CalledOff;
         }
         if !self.orders.are_to_run() {
             return Drained::Over { cut_off: client.busy_slots(timings.liveness_timeout).await.unwrap_or(0) };

@@ -9,7 +9,7 @@ use wire::{PreparedEngine, ReplicaKey};
 
 use super::{After, Replica};
 use crate::classify::Cause;
-use crate::launch::{Life, launch};
+use crate::launch::{Berth, Life, launch};
 use crate::loss::Loss;
 use crate::pause::Pause;
 use crate::shared::Shared;
@@ -22,8 +22,9 @@ impl Replica {
     /// Never dropped half-way: a process that was started must not be forgotten.
     pub(super) async fn launch(&mut self, prepared: PreparedEngine) -> Result<Life, After> {
         let outcome = tokio::task::spawn_blocking({
-            let (shared, pool, model) = (Arc::clone(&self.shared), Arc::clone(&self.pool), self.seat.model());
-            move || launch(&shared.run, &shared.inherited, &pool, &prepared, model)
+            let (shared, pool, model) =
+                (Arc::clone(&self.shared), Arc::clone(&self.target.pool), self.seat.model());
+            move || launch(Berth::Own, &shared.run, &shared.inherited, &pool, &prepared, model)
         })
         .await;
         match outcome {
@@ -61,23 +62,27 @@ impl Replica {
             }
         })
         .await;
-        tokio::select! {
-            biased;
-            () = self.shared.hurry.cancelled() => life.engine.terminate(Duration::ZERO).await,
-            () = deaf(life), if !grace.is_zero() => life.engine.terminate(Duration::ZERO).await,
-            exit = life.engine.terminate(grace) => exit,
-        };
-        self.blocking(|shared, key| {
-            if let Err(error) = shared.run.forget(&key) {
-                tracing::warn!(replica = %key, %error, "the identity record of an ended engine cannot be removed");
-            }
-        })
-        .await;
+        end_process(&self.shared, &self.key, life, grace).await;
     }
 
     async fn blocking(&self, work: impl FnOnce(&Shared, ReplicaKey) + Send + 'static) {
         let (shared, key) = (Arc::clone(&self.shared), self.key.clone());
         let _panicked_and_logged = tokio::task::spawn_blocking(move || work(&shared, key)).await;
+    }
+}
+
+/// Ends a process and forgets its life. Whoever published it withdraws the claim first.
+pub(super) async fn end_process(shared: &Arc<Shared>, key: &ReplicaKey, life: &Life, grace: Duration) {
+    tokio::select! {
+        biased;
+        () = shared.hurry.cancelled() => life.engine.terminate(Duration::ZERO).await,
+        () = deaf(life), if !grace.is_zero() => life.engine.terminate(Duration::ZERO).await,
+        exit = life.engine.terminate(grace) => exit,
+    };
+    let (forgetting, of, generation) = (Arc::clone(shared), key.clone(), life.record.generation);
+    let forgotten = tokio::task::spawn_blocking(move || forgetting.run.forget(&of, generation)).await;
+    if let Ok(Err(error)) = forgotten {
+        tracing::warn!(replica = %key, %error, "the identity record of an ended engine cannot be removed");
     }
 }
 

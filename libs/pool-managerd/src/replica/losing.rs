@@ -6,17 +6,19 @@ use std::time::Duration;
 use super::{After, Replica};
 use crate::classify::Cause;
 use crate::launch::{Life, random_key};
-use crate::loss::{Fault, Loss};
+use crate::loss::{Fault, LOG_LINES, Loss};
 use crate::pause::{Pause, first_line};
 use crate::schedule::Next;
+use crate::shared::Shared;
 
 /// A port that was taken is tried again at once, so many times; then it counts as a loss.
 const PORT_TRIES: u32 = 5;
 
 impl Replica {
     pub(super) async fn lost(&mut self, life: &Life, fault: Fault, served: Option<Duration>) -> After {
-        let loss = self.explain(life, &fault, served.is_some()).await;
+        let loss = explain(&self.shared, life, &fault, served.is_some()).await;
         if served.is_some() {
+            self.fallback = None;
             self.ports_taken = 0;
             self.prepared_anew = false;
         }
@@ -29,28 +31,14 @@ impl Replica {
         self.count(loss, served.unwrap_or_default())
     }
 
-    /// With what the engine wrote last, and what the kernel knows of its end.
-    pub(super) async fn explain(&self, life: &Life, fault: &Fault, served: bool) -> Loss {
-        let log = life.log.clone();
-        let path = log.path().to_owned();
-        let tail =
-            tokio::task::spawn_blocking(move || log.tail(crate::loss::LOG_LINES)).await.unwrap_or_default();
-        let killer = life.memory_kills.as_ref().is_some_and(child::MemoryKills::moved);
-        let told = match fault {
-            Fault::Exited(exit) => {
-                let exit = life.engine.exit_status(*exit, self.shared.timings.exit_status_within).await;
-                Some(Fault::Exited(exit))
-            }
-            _ => None,
-        };
-        Loss::explain(told.as_ref().unwrap_or(fault), served, killer, &path, tail)
-    }
-
     pub(super) fn loss_without_life(&mut self, message: String) -> After {
         self.count(Loss::plain(Cause::Launch, message), Duration::ZERO)
     }
 
     fn count(&mut self, loss: Loss, served: Duration) -> After {
+        if let Some(fallback) = self.fallback.take() {
+            return self.fall_back(fallback, loss.into_wire());
+        }
         if loss.cause == Cause::ModelNotFound && !self.prepared_anew {
             // The cache may be deleted at any time; only a model that stays away needs a change.
             self.prepared_anew = true;
@@ -74,4 +62,20 @@ impl Replica {
 fn jitter() -> f64 {
     let digits = random_key().ok().and_then(|key| u32::from_str_radix(&key[..8], 16).ok());
     f64::from(digits.unwrap_or(0)) / f64::from(u32::MAX)
+}
+
+/// With what the engine wrote last, and what the kernel knows of its end.
+pub(super) async fn explain(shared: &Shared, life: &Life, fault: &Fault, served: bool) -> Loss {
+    let log = life.log.clone();
+    let path = log.path().to_owned();
+    let tail = tokio::task::spawn_blocking(move || log.tail(LOG_LINES)).await.unwrap_or_default();
+    let killer = life.memory_kills.as_ref().is_some_and(child::MemoryKills::moved);
+    let told = match fault {
+        Fault::Exited(exit) => {
+            let exit = life.engine.exit_status(*exit, shared.timings.exit_status_within).await;
+            Some(Fault::Exited(exit))
+        }
+        _ => None,
+    };
+    Loss::explain(told.as_ref().unwrap_or(fault), served, killer, &path, tail)
 }

@@ -1,7 +1,9 @@
 //! One task owns one replica. Its life is control flow: prepare → launch → probe → publish → watch
 //! → withdraw → pause → again; where the code stands is the state.
 
+mod candidate;
 mod draining;
+mod exchange;
 mod launching;
 mod losing;
 mod preparing;
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
-use wire::config::{OnExit, PoolConfig};
+use wire::config::OnExit;
 use wire::pool::ReplicaError;
 use wire::{Phase, PreparedEngine, ReplicaKey, StepStatus};
 
@@ -24,15 +26,18 @@ use crate::record::pool_digest;
 use crate::schedule::RestartSchedule;
 use crate::serving::Serving;
 use crate::shared::Shared;
+use crate::target::Target;
 
 pub(crate) use launching::with_causes;
 
-use draining::Drained;
+use candidate::{Candidate, Outcome};
+use draining::{Drained, Why};
+use exchange::{Fallback, Retiring};
 
 /// One replica and its task's state.
 pub(crate) struct Replica {
     shared: Arc<Shared>,
-    pool: Arc<PoolConfig>,
+    target: Arc<Target>,
     key: ReplicaKey,
     seat: Seat,
     orders: Orders,
@@ -43,12 +48,18 @@ pub(crate) struct Replica {
     unprepared: u32,
     /// The model was gone, and everything was prepared anew because of that.
     prepared_anew: bool,
+    /// The number of a target that did not serve.
+    refused: Option<u64>,
+    fallback: Option<Fallback>,
+    retiring: Option<Retiring>,
 }
 
 /// What follows an attempt.
 enum After {
     /// Stopped on request, or shut down.
     Stopped,
+    /// Start again now.
+    Again,
     /// Start again when this is over.
     Pause(Pause),
     /// Wait for somebody to change something and ask anew.
@@ -58,7 +69,7 @@ enum After {
 impl Replica {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        pool: Arc<PoolConfig>,
+        target: Arc<Target>,
         key: ReplicaKey,
         seat: Seat,
         orders: Orders,
@@ -66,7 +77,7 @@ impl Replica {
         let schedule = RestartSchedule::new(shared.timings.restart.clone());
         Self {
             shared,
-            pool,
+            target,
             key,
             seat,
             orders,
@@ -75,6 +86,9 @@ impl Replica {
             ports_taken: 0,
             unprepared: 0,
             prepared_anew: false,
+            refused: None,
+            fallback: None,
+            retiring: None,
         }
     }
 
@@ -83,30 +97,36 @@ impl Replica {
         while self.orders.wanted().await {
             self.heed();
             match self.attempt(&mut survivor).await {
-                After::Stopped => self.stopped(),
+                After::Stopped => self.stopped().await,
+                After::Again => {}
                 After::Pause(pause) => self.pause(pause).await,
                 After::Failed(error) => self.failed(*error).await,
             }
         }
-        self.stopped();
+        self.stopped().await;
     }
 
     /// Shows that the last request is followed, at once with the phase that shows it.
     fn heed(&mut self) {
+        self.take_target();
         if self.orders.take_reset() {
             self.schedule.reset();
             self.shared.metrics.breaker(&self.key, false);
             self.seat.update(|r| r.failures = 0);
         }
         let (request, prepared) = (self.orders.request(), self.prepared.is_some());
+        let target = self.target.number;
         self.seat.update(|r| {
+            r.target = target;
             r.request = request;
             r.cut_off = 0;
             r.phase(if prepared { Phase::Starting } else { Phase::Provisioning });
         });
     }
 
-    fn stopped(&mut self) {
+    async fn stopped(&mut self) {
+        self.retired().await;
+        self.fallback = None;
         self.schedule.reset();
         self.unprepared = 0;
         self.seat.stopped();
@@ -138,13 +158,13 @@ impl Replica {
                 () = self.orders.reset() => {}
             }
         }
-        self.rest_if_unwanted();
+        self.rest_if_unwanted().await;
     }
 
     /// A stop that comes while nothing runs must be seen, too.
-    fn rest_if_unwanted(&mut self) {
+    async fn rest_if_unwanted(&mut self) {
         if !self.orders.are_to_run() {
-            self.stopped();
+            self.stopped().await;
         }
     }
 
@@ -163,11 +183,12 @@ impl Replica {
         });
         self.seat.warmup_failed(&why);
         self.orders.asked_anew().await;
-        self.rest_if_unwanted();
+        self.rest_if_unwanted().await;
     }
 
     async fn attempt(&mut self, survivor: &mut Option<Life>) -> After {
-        if let Some(life) = survivor.take_if(|life| life.record.pool_digest == pool_digest(&self.pool)) {
+        if let Some(life) = survivor.take_if(|life| life.record.pool_digest == pool_digest(&self.target.pool))
+        {
             self.prepared = Some(life.record.prepared.clone());
             return self.live(life, None).await;
         }
@@ -193,20 +214,56 @@ impl Replica {
         }
     }
 
-    /// One life, from a started (or adopted) process to its end.
+    /// One life, from a started (or adopted) process to its end; with exchanges, one after the other.
     async fn live(&mut self, mut life: Life, mut loading: Option<SemaphorePermit<'_>>) -> After {
-        let mut serving =
-            Serving::new(Arc::clone(&self.shared), self.seat.clone(), self.key.clone(), self.pool.kind);
+        let mut serving = self.serving();
+        let mut candidate: Option<Candidate> = None;
         let fault = loop {
-            let turn = tokio::select! {
-                fault = serving.run(&mut life, loading.take()) => break fault,
-                turn = self.orders.turned() => turn,
+            let ready = serving.is_ready();
+            let mut orders = self.orders.clone();
+            let event = tokio::select! {
+                fault = serving.run(&mut life, loading.take()) => Event::Lost(fault),
+                turn = self.orders.turned() => Event::Turn(turn),
+                outcome = outcome_of(&mut candidate) => Event::Candidate(outcome),
+                () = async { ready.cancelled().await; orders.another_target().await } => Event::Target,
             };
             serving.settled().await;
-            match turn {
-                Turn::Leave => return self.leave(&life).await,
-                Turn::Drain(until) if serving.served().is_some() => {
-                    match self.drain(&mut life, &mut serving, until).await {
+            if !matches!(event, Event::Candidate(_))
+                && let Some(given_up) = candidate.take()
+                && let Some((target, new)) = given_up.give_up().await
+            {
+                // It was quicker. What was to happen is looked at again, for the new engine.
+                self.took_over(&mut life, &mut serving, target, new).await;
+                continue;
+            }
+            match event {
+                Event::Lost(fault) => break fault,
+                Event::Target => candidate = self.candidate(&life),
+                Event::Candidate(outcome) => {
+                    let Some(target) = candidate.take().map(|candidate| candidate.target) else { continue };
+                    match outcome {
+                        Outcome::TookOver(new) => {
+                            self.took_over(&mut life, &mut serving, target, *new).await;
+                        }
+                        Outcome::Refused(error) => self.refuse(target.number, *error),
+                        Outcome::NeedsItsPlace(prepared, model) => {
+                            let until = Instant::now() + target.patience;
+                            match self.drain(&mut life, &mut serving, until, Why::Exchange).await {
+                                Drained::CalledOff => {}
+                                Drained::Lost(fault) => break fault,
+                                Drained::Over { .. } => {
+                                    self.finish(&life, self.shared.timings.stop_grace).await;
+                                    self.seat.set_model(model);
+                                    return self.exchange_apart(target, &life, *prepared);
+                                }
+                            }
+                        }
+                        Outcome::GivenUp => {}
+                    }
+                }
+                Event::Turn(Turn::Leave) => return self.leave(&life).await,
+                Event::Turn(Turn::Drain(until)) if serving.served().is_some() => {
+                    match self.drain(&mut life, &mut serving, until, Why::Asked).await {
                         Drained::CalledOff => {}
                         Drained::Lost(fault) => return self.lost_while_draining(&life, &fault).await,
                         Drained::Over { .. } if self.orders.shutting_down() => {
@@ -215,13 +272,30 @@ impl Replica {
                         Drained::Over { cut_off } => return self.end(&life, cut_off).await,
                     }
                 }
-                Turn::Drain(_) | Turn::Stop => return self.end(&life, 0).await,
+                Event::Turn(Turn::Drain(_) | Turn::Stop) => return self.end(&life, 0).await,
             }
         };
         serving.settled().await;
         // Whatever is wrong with it, it will not end by itself politely, and nobody waits for it.
         self.finish(&life, Duration::ZERO).await;
         self.lost(&life, fault, serving.served()).await
+    }
+
+    fn serving(&self) -> Serving {
+        let (shared, kind) = (Arc::clone(&self.shared), self.target.pool.kind);
+        Serving::new(shared, self.seat.clone(), self.key.clone(), kind)
+    }
+
+    /// The new engine is the replica's; the old one finishes what it has.
+    async fn took_over(&mut self, life: &mut Life, serving: &mut Serving, target: Arc<Target>, new: Life) {
+        self.target = target;
+        let old = std::mem::replace(life, new);
+        *serving = self.serving();
+        serving.took_over(life);
+        self.prepared = Some(life.record.prepared.clone());
+        self.show_target();
+        let target = Arc::clone(&self.target);
+        self.retire(old, &target).await;
     }
 
     /// Ends it as was asked.
@@ -234,7 +308,7 @@ impl Replica {
 
     /// Ends it because the manager does, or leaves it for the next one.
     async fn leave(&mut self, life: &Life) -> After {
-        if self.pool.on_exit == OnExit::Keep && life.record.handoff.is_some() {
+        if self.target.pool.on_exit == OnExit::Keep && life.record.handoff.is_some() {
             tracing::info!(replica = %self.key, pid = life.engine.pid(), "the engine is left running");
             return After::Stopped;
         }
@@ -244,10 +318,26 @@ impl Replica {
     /// It was about to end anyway, and is not started again; why it ended is shown.
     async fn lost_while_draining(&mut self, life: &Life, fault: &Fault) -> After {
         self.finish(life, Duration::ZERO).await;
-        let loss = self.explain(life, fault, true).await;
+        let loss = losing::explain(&self.shared, life, fault, true).await;
         tracing::warn!(replica = %self.key, cause = loss.cause.as_str(), "lost while draining: {}", first_line(&loss.message));
         self.seat.update(|r| r.last_error = Some(loss.into_wire()));
         self.seat.warmup(StepStatus::Pending, "stopped");
         After::Stopped
+    }
+}
+
+/// What happens to an engine that runs.
+enum Event {
+    Lost(Fault),
+    Turn(Turn),
+    /// It is to run something else.
+    Target,
+    Candidate(Outcome),
+}
+
+async fn outcome_of(candidate: &mut Option<Candidate>) -> Outcome {
+    match candidate {
+        Some(candidate) => candidate.outcome().await,
+        None => std::future::pending().await,
     }
 }

@@ -27,7 +27,8 @@ impl Replica {
         };
         let cancel = Cancel::new();
         let mut work = tokio::task::spawn_blocking({
-            let (shared, pool, cancel) = (Arc::clone(&self.shared), Arc::clone(&self.pool), cancel.clone());
+            let (shared, pool, cancel) =
+                (Arc::clone(&self.shared), Arc::clone(&self.target.pool), cancel.clone());
             let (replica, progress) = (self.key.replica.clone(), self.progress());
             move || shared.preparer.prepare(&pool, &replica, &progress, &cancel)
         });

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pool_managerd::{
-    App, AppConfig, Cancel, InheritedEnv, Prepare, PrepareError, Progress, RestartPolicy, Running,
-    StartError, Timings, Token,
+    App, AppConfig, AvailableMemory, Cancel, InheritedEnv, Prepare, PrepareError, Progress, RestartPolicy,
+    Running, StartError, Timings, Token,
 };
 use wire::config::PoolConfig;
 use wire::operation::{OperationAccepted, OperationList};
@@ -101,6 +101,7 @@ pub(crate) struct Setup {
     pub(crate) pool: PoolConfig,
     pub(crate) preparer: Arc<StubPreparer>,
     pub(crate) timings: Timings,
+    pub(crate) memory: AvailableMemory,
 }
 
 pub(crate) fn setup() -> Setup {
@@ -133,6 +134,7 @@ pub(crate) fn setup() -> Setup {
         pool: PoolConfig::new(PoolId::try_new("p").unwrap(), "builtin:stub"),
         preparer: Arc::default(),
         timings,
+        memory: || Some(1 << 40),
     }
 }
 
@@ -155,6 +157,7 @@ impl Setup {
             token: Token::generate().unwrap(),
             preparer: Arc::clone(&self.preparer) as Arc<dyn Prepare>,
             inherited: InheritedEnv::default(),
+            memory: self.memory,
             timings: self.timings.clone(),
         }
     }

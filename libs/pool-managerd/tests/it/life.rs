@@ -58,7 +58,7 @@ async fn a_stop_leaves_nothing_behind_and_a_preload_starts_again() {
     assert_eq!((replica.pid, replica.url), (None, None));
     assert_eq!(setup.handoff(), None);
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
-    for gone in ["run/p.r0.pid", "run/p.r0.key"] {
+    for gone in ["run/p.r0.pid", "run/p.r0.1.key"] {
         assert!(!setup.runtime().join(gone).exists(), "{gone}");
     }
 

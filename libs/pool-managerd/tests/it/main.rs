@@ -15,4 +15,5 @@ mod life;
 mod loss;
 mod managers;
 mod probes;
+mod reload;
 mod simulation;

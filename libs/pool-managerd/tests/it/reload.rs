@@ -1,0 +1,166 @@
+//! Reload: a new engine takes the place of one that serves, or does not and changes nothing.
+
+use std::time::{Duration, Instant};
+
+use wire::{ErrorCode, OperationState, OperationView, Phase};
+
+use crate::harness::{Generation, Manager, Setup, engines_of, setup, within};
+use pool_managerd::PrepareError;
+
+const SLOW: &[(&str, &str)] = &[("TOKEN_MS", "10")];
+
+/// A pool that serves with generation 1, whose next engine has the faults.
+async fn serving(setup: &Setup, next: &[(&str, &str)]) -> Manager {
+    let manager = setup.start().await;
+    manager.ready().await;
+    setup.preparer.faults(next);
+    manager
+}
+
+async fn reloaded(manager: &Manager) -> OperationView {
+    let reload = manager.begin("reload", "").await;
+    manager.ended(&reload).await
+}
+
+/// POOLD-RELOAD-001
+#[tokio::test]
+async fn a_new_engine_takes_over_while_the_old_one_finishes_what_it_has() {
+    let setup = setup().with_faults(SLOW);
+    let manager = serving(&setup, SLOW).await;
+    let old = setup.handoff().unwrap();
+    let generation = Generation::begin(&old, 300).await;
+    let ended = reloaded(&manager).await;
+    assert_eq!(ended.state, OperationState::Succeeded, "{ended:#?}");
+    assert!(generation.runs(), "it was to be exchanged while something runs");
+    let new = manager.ready().await;
+    assert_eq!(new.generation, 2);
+    assert_ne!((&new.url, &new.api_key), (&old.url, &old.api_key));
+    assert_eq!(engines_of(setup.runtime()).len(), 2, "both run");
+    assert!(generation.was_whole().await, "what ran was cut off");
+    let only_new = || engines_of(setup.runtime()) == [new.pid.unwrap()];
+    within(Duration::from_secs(20), "the old engine ends", only_new).await;
+    let gone =
+        ["run/p.r0.1.key", "run/p.r0.next", "run/llamacpp-p.r0.next.log"].map(|f| setup.runtime().join(f));
+    within(Duration::from_secs(20), "its files are gone", || !gone.iter().any(|file| file.exists())).await;
+    assert_eq!(manager.ready().await, new, "the claim of the new engine stays");
+    manager.running.shutdown().await;
+    assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
+}
+
+/// POOLD-RELOAD-004
+#[tokio::test]
+async fn an_engine_that_exits_stays_unready_or_fails_its_completion_changes_nothing() {
+    for (faults, cause, words) in [
+        (&[("EXIT_AT_START", "3"), ("SAY", "no such thing")][..], "exit", "code 3"),
+        (&[("NO_BIND", "1")], "startup_timeout", "ready"),
+        (&[("MUTE", "1")], "canary_failed", "no answer in time"),
+    ] {
+        let mut setup = setup();
+        setup.timings.startup_base = Duration::from_secs(2);
+        setup.timings.canary_timeout = Duration::from_secs(2);
+        let manager = serving(&setup, faults).await;
+        let before = manager.ready().await;
+        let ended = reloaded(&manager).await;
+        assert_eq!(ended.state, OperationState::RolledBack, "{faults:?}: {ended:#?}");
+        let outcome = ended.outcome.unwrap();
+        let error = outcome.error.expect("the reason is kept");
+        assert_eq!(error.cause, cause, "{error:#?}");
+        assert!(error.message.contains(words), "{error:#?}");
+        assert!(outcome.message.ends_with("; the old one serves"), "{}", outcome.message);
+        assert_eq!(manager.ready().await, before, "the old engine was touched");
+        assert_eq!(engines_of(setup.runtime()), [before.pid.unwrap()]);
+        setup.preparer.faults(&[]);
+        assert_eq!(reloaded(&manager).await.state, OperationState::Succeeded, "and the next may succeed");
+        manager.running.shutdown().await;
+    }
+}
+
+/// POOLD-RELOAD-004
+#[tokio::test]
+async fn what_cannot_be_prepared_is_not_taken() {
+    let setup = setup();
+    let manager = serving(&setup, &[]).await;
+    let before = manager.ready().await;
+    let message = "sha256 mismatch".to_owned();
+    setup.preparer.failure(Some(PrepareError { message, remedy: None, may_heal: true }));
+    let ended = reloaded(&manager).await;
+    assert_eq!(ended.state, OperationState::RolledBack);
+    let error = ended.outcome.unwrap().error.unwrap();
+    assert_eq!((error.cause.as_str(), error.message.as_str()), ("provisioning", "sha256 mismatch"));
+    assert_eq!(manager.ready().await, before);
+    manager.running.shutdown().await;
+}
+
+/// POOLD-RELOAD-002
+#[tokio::test]
+async fn without_memory_for_both_the_old_engine_ends_first_and_comes_back_if_the_new_one_fails() {
+    let mut setup = setup().with_faults(SLOW);
+    setup.memory = || Some(0);
+    let manager = serving(&setup, &[("EXIT_AT_START", "3")]).await;
+    let old = manager.ready().await;
+    let generation = Generation::begin(&old, 100).await;
+    let reload = manager.begin("reload", "").await;
+    manager.phase(Phase::Draining).await;
+    assert_eq!(engines_of(setup.runtime()), [old.pid.unwrap()], "one at a time");
+    assert!(generation.was_whole().await, "what ran was cut off");
+    setup.preparer.faults(SLOW);
+    let ended = manager.ended(&reload).await;
+    assert_eq!(ended.state, OperationState::RolledBack, "{ended:#?}");
+    assert_eq!(ended.outcome.unwrap().error.unwrap().cause, "exit");
+    let back = manager.ready().await;
+    assert_eq!(back.generation, 3, "the old one, the one that failed, the old one again");
+
+    let ended = reloaded(&manager).await;
+    assert_eq!(ended.state, OperationState::Succeeded, "{ended:#?}");
+    let new = manager.ready().await;
+    assert_eq!(new.generation, 4);
+    assert_eq!(engines_of(setup.runtime()), [new.pid.unwrap()]);
+    manager.running.shutdown().await;
+}
+
+/// POOLD-RELOAD-005
+#[tokio::test]
+async fn a_caller_names_no_path_and_no_engine_that_is_not_in_the_store() {
+    let setup = setup();
+    let manager = serving(&setup, &[]).await;
+    for (body, param) in [
+        (r#"{"model": "/etc/passwd"}"#, "model"),
+        (r#"{"model": "file:/etc/passwd"}"#, "model"),
+        (r#"{"engine_ref": "/bin/sh"}"#, "engine_ref"),
+    ] {
+        let (status, answer) = manager.ask("reload", body).await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &param.into()), "{body}: {answer}");
+    }
+    let (status, answer) = manager.ask("reload", r#"{"flags": []}"#).await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &ErrorCode::InvalidParams.as_str().into()));
+    manager.running.shutdown().await;
+}
+
+/// POOLD-RELOAD-003
+#[tokio::test]
+async fn a_shutdown_in_the_middle_leaves_no_engine() {
+    let setup = setup();
+    let manager = serving(&setup, &[("LOAD_MS", "60000")]).await;
+    manager.begin("reload", "").await;
+    within(Duration::from_secs(20), "both run", || engines_of(setup.runtime()).len() == 2).await;
+    let begun = Instant::now();
+    manager.running.shutdown().await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
+}
+
+/// POOLD-RELOAD-003
+#[tokio::test]
+async fn the_old_engine_may_be_lost_meanwhile() {
+    let setup = setup();
+    let manager = serving(&setup, &[("LOAD_MS", "300")]).await;
+    let reload = manager.begin("reload", "").await;
+    within(Duration::from_secs(20), "both run", || engines_of(setup.runtime()).len() == 2).await;
+    let old = setup.handoff().unwrap().pid.unwrap();
+    crate::harness::signal(old, rustix::process::Signal::KILL);
+    assert_eq!(manager.ended(&reload).await.state, OperationState::Succeeded);
+    let new = manager.ready().await;
+    let only_new = || engines_of(setup.runtime()) == [new.pid.unwrap()];
+    within(Duration::from_secs(20), "one engine is left", only_new).await;
+    manager.running.shutdown().await;
+}
