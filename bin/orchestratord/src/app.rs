@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::Health;
-use wire::config::{JournalConfig, PoolConfig, QueueConfig};
+use wire::config::{Config, PoolConfig, QueueConfig};
 
 use crate::compose::{PoolManager, connect, program_on};
 use crate::exit::{CONFIG, Fatal, TEMPORARY};
@@ -99,7 +99,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         settings.config.pools.iter().map(pool_spec).collect(),
         registry.clone(),
         host.clone(),
-        limits(&settings.config.journal),
+        limits(&settings.config),
         dispatch::Metrics::register(&mut exposition),
         stop.accepting.clone(),
         tasks.dispatch.clone(),
@@ -164,12 +164,14 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     Ok(Running { addr, state, pool_manager, journal, stop, tasks })
 }
 
-fn limits(keep: &JournalConfig) -> dispatch::Limits {
+fn limits(config: &Config) -> dispatch::Limits {
+    let keep = &config.journal;
     dispatch::Limits {
         drain: DRAIN,
         kept_tasks: keep.keep_tasks,
         kept_bytes: keep.keep_bytes,
         kept_for: Duration::from_secs(keep.keep_minutes.saturating_mul(60)),
+        callers: config.limits.clone(),
         ..dispatch::Limits::default()
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use task_log::journal::Unrecorded;
 use wire::{PoolId, TaskId};
 
-use crate::InvalidPlacement;
+use crate::{InvalidPlacement, LimitReached};
 
 /// Why a task was not admitted. Nothing was queued.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,14 @@ pub enum AdmissionError {
         /// As above.
         retry_after: Duration,
     },
+    /// Its caller has asked for as much as it may.
+    #[error("the limit of {reached} is reached")]
+    RateLimited {
+        /// Which limit.
+        reached: LimitReached,
+        /// When it lets the next request in; whole seconds, at least one.
+        retry_after: Duration,
+    },
     /// At the measured rate it would end after its deadline.
     #[error(
         "the task would start in about {} and take about {}, which a deadline of {} does not allow",
@@ -80,6 +88,7 @@ impl AdmissionError {
             Self::QueueFull { .. } => "queue_full",
             Self::Conflict { .. } => "conflict",
             Self::OverShare { .. } => "over_share",
+            Self::RateLimited { .. } => "rate_limited",
             Self::DeadlineUnmet { .. } => "deadline_unmet",
             Self::InvalidPlacement(_) => "invalid_placement",
             Self::Unrecorded => "unrecorded",

@@ -21,6 +21,7 @@ use crate::metrics::ClassMetrics;
 use crate::place::Wish;
 use crate::pool::Pool;
 use crate::queue::Place;
+use crate::quota::Permit;
 use crate::size::Size;
 use crate::{CallerId, Detach, Owner};
 
@@ -49,6 +50,8 @@ pub(crate) struct TaskCore {
     /// Whether it is in the journal; until that is settled nobody may know of it.
     pub(crate) recorded: watch::Sender<Recorded>,
     state: Mutex<State>,
+    /// It counts among its caller's tasks until it has ended.
+    permit: Mutex<Option<Permit>>,
 }
 
 #[derive(Debug)]
@@ -219,6 +222,7 @@ impl TaskCore {
             ended: CancellationToken::new(),
             recorded: watch::Sender::new(task.recorded),
             state: Mutex::new(state),
+            permit: Mutex::default(),
         }
     }
 
@@ -265,6 +269,11 @@ impl TaskCore {
     pub(crate) fn may_stay(&self) -> bool {
         let waits = matches!(&*self.lock(), State::Live(live) if !live.running);
         waits && *self.recorded.borrow() == Recorded::Yes
+    }
+
+    /// Holds its place among its caller's tasks until it has ended.
+    pub(crate) fn holds(&self, permit: Option<Permit>) {
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
     }
 
     pub(crate) fn metrics(&self) -> &ClassMetrics {
@@ -360,6 +369,7 @@ impl TaskCore {
             *history = past;
         }
         drop(state);
+        self.holds(None);
         self.ended.cancel();
         Some(account)
     }

@@ -19,12 +19,13 @@ use crate::core::{NewTask, TaskCore};
 use crate::durable::{Entrusted, Recorded};
 use crate::ending::{Ending, Failure};
 use crate::estimate::Asked;
-use crate::foresight::Late;
+use crate::foresight::{Late, whole_seconds};
 use crate::loops::{keeper, pool_loop};
 use crate::names::Names;
 use crate::place::Wish;
 use crate::pool::{NotQueued, Pool};
 use crate::queue::{NoPlace, Place};
+use crate::quota::Quotas;
 use crate::store::Store;
 use crate::watchers::watch_connection;
 use crate::{
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     names: RwLock<Names>,
     store: Mutex<Store>,
     pub(crate) next_seq: AtomicU64,
+    pub(crate) quotas: Quotas,
     /// Set once, before anything is submitted; absent: nothing outlives this process.
     pub(crate) journal: OnceLock<Journal>,
     pub(crate) shutdown: CancellationToken,
@@ -82,6 +84,7 @@ impl Dispatch {
             names,
             store: Mutex::default(),
             next_seq: AtomicU64::new(0),
+            quotas: Quotas::new(limits.callers.clone()),
             journal: OnceLock::new(),
             shutdown,
             tracker,
@@ -250,6 +253,7 @@ impl Shared {
         let entrusted = if durable { Some(Entrusted::new(&id, &pool.spec.id, &spec)?) } else { None };
         let recorded = if durable { Recorded::Pending } else { Recorded::NotNeeded };
         let core = Arc::new(self.new_task(pool, spec, wish, id, recorded));
+        self.check_quota(pool, &core).inspect_err(|_| core.discard())?;
         let dropped = pool.admit(&core, &self.registry.snapshot()).map_err(|not_queued| {
             core.discard();
             self.refusal(pool, deadline, not_queued)
@@ -269,6 +273,19 @@ impl Shared {
         }
         pool.wake.notify_one();
         Ok(self.task(core, true))
+    }
+
+    /// Charges the task's caller for it, if it may ask for more.
+    fn check_quota(&self, pool: &Pool, core: &TaskCore) -> Result<(), AdmissionError> {
+        let permit =
+            self.quotas.admit(&core.caller, core.size, core.admitted).map_err(|(reached, wait)| {
+                // One of its own tasks must end first.
+                let wait = wait.map(|wait| wait.as_secs_f64());
+                let wait = wait.or_else(|| pool.lock_estimator().service(core.size)).unwrap_or(1.0);
+                AdmissionError::RateLimited { reached, retry_after: whole_seconds(wait, &self.limits) }
+            })?;
+        core.holds(permit);
+        Ok(())
     }
 
     fn repeated(self: &Arc<Self>, known: Arc<TaskCore>, spec: &TaskSpec) -> Result<Task, AdmissionError> {
@@ -343,7 +360,8 @@ impl Shared {
     pub(crate) fn end(&self, core: &TaskCore, ending: Ending) {
         let Some(account) = core.end(&ending) else { return };
         core.pool.leave(core);
-        core.pool.ended(core, &account, matches!(ending, Ending::Finished(_)));
+        let real = core.pool.ended(core, &account, matches!(ending, Ending::Finished(_)));
+        self.quotas.settle(&core.caller, core.size, real);
         let class = core.metrics();
         class.tokens_in.inc_by(account.used.tokens_in.unwrap_or(0));
         class.tokens_out.inc_by(account.used.tokens_out);

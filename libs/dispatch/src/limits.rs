@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use wire::config::LimitsConfig;
+
 /// The numbers.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -29,6 +31,8 @@ pub struct Limits {
     pub retry_after_unmeasured: Duration,
     /// Upper bound of `Retry-After`; 120 s.
     pub retry_after_max: Duration,
+    /// What each caller may ask for; nothing is limited.
+    pub callers: LimitsConfig,
 }
 
 impl Default for Limits {
@@ -45,6 +49,7 @@ impl Default for Limits {
             drain: Duration::from_secs(10),
             retry_after_unmeasured: Duration::from_secs(5),
             retry_after_max: Duration::from_secs(120),
+            callers: LimitsConfig::default(),
         }
     }
 }

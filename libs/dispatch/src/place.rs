@@ -123,7 +123,8 @@ pub fn place(snapshot: &Snapshot, wish: &Wish, usable: impl Fn(&ReplicaKey, u64)
         Some((Insist::Prefer, name)) if *name == key.replica => PlacementOutcome::Preferred,
         _ => PlacementOutcome::MostFree,
     };
-    let words = Why { key, replica, outcome, feasible: feasible.len() }.to_string();
+    let others = Others { snapshot, wish, chosen: key, usable: &usable };
+    let words = Why { key, replica, outcome, feasible: feasible.len(), others }.to_string();
     Decision { chosen: Some((key.clone(), replica.generation)), words, outcome }
 }
 
@@ -137,16 +138,52 @@ impl Wish {
     }
 }
 
-struct Why<'a> {
+/// Replicas that a decision names besides the one it chose.
+const NAMED: usize = 4;
+
+struct Why<'a, U> {
     key: &'a ReplicaKey,
     replica: &'a Replica,
     outcome: PlacementOutcome,
     feasible: usize,
+    others: Others<'a, U>,
 }
 
-impl fmt::Display for Why<'_> {
+/// What became of the replicas that were not chosen.
+struct Others<'a, U> {
+    snapshot: &'a Snapshot,
+    wish: &'a Wish,
+    chosen: &'a ReplicaKey,
+    usable: &'a U,
+}
+
+impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Others<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, replica, outcome, feasible } = self;
+        let mut others = self.snapshot.pool(&self.wish.pool).filter(|(key, _)| *key != self.chosen);
+        for (key, replica) in others.by_ref().take(NAMED) {
+            write!(f, "; {key}: ")?;
+            match () {
+                () if !replica.ready => match &replica.last_down_reason {
+                    Some(reason) => write!(f, "down ({reason})")?,
+                    None => f.write_str("down")?,
+                },
+                () if replica.draining => f.write_str("draining")?,
+                () if !self.wish.allows(&key.replica) => f.write_str("not where it is pinned")?,
+                () if replica.slots_free == 0 => f.write_str("no free slot")?,
+                () if !(self.usable)(key, replica.generation) => f.write_str("did not answer just now")?,
+                () => write!(f, "{} of {} slots free", replica.slots_free, replica.slots_total)?,
+            }
+        }
+        match others.count() {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
+}
+
+impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Why<'_, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, replica, outcome, feasible, others } = self;
         match outcome {
             PlacementOutcome::Pinned => write!(f, "{key}: pinned there")?,
             PlacementOutcome::Preferred => write!(f, "{key}: preferred and free")?,
@@ -157,7 +194,7 @@ impl fmt::Display for Why<'_> {
                 write!(f, "{key}: most free slots of {feasible} replicas")?;
             }
         }
-        write!(f, " ({} of {} slots free)", replica.slots_free, replica.slots_total)
+        write!(f, " ({} of {} slots free){others}", replica.slots_free, replica.slots_total)
     }
 }
 
@@ -261,6 +298,35 @@ mod tests {
         up(&registry, "r0", 1, false);
         assert!(words(false).contains("did not answer"), "{}", words(false));
         assert_eq!(words(true), "p/r0: the only replica with a free slot (1 of 1 slots free)");
+    }
+
+    /// ORCHD-PLACE-001
+    #[test]
+    fn a_decision_says_why_not_the_others() {
+        let registry = Registry::default();
+        ["r0", "r1", "r2", "r3"].iter().for_each(|name| up(&registry, name, 1, *name == "r2"));
+        let _held = registry.try_lease(&key("r0"), 1);
+        registry.apply(Event::Down { key: key("r3"), generation: 1, reason: "killed".to_owned() });
+        let words = place(&registry.snapshot(), &wish(PlacementMode::Auto, None), |_, _| true).words;
+        let expected = "p/r1: the only replica with a free slot (1 of 1 slots free); p/r0: no free slot; \
+                        p/r2: draining; p/r3: down (killed)";
+        assert_eq!(words, expected);
+    }
+
+    /// ORCHD-PLACE-002
+    #[test]
+    fn a_decision_among_a_thousand_replicas_costs_microseconds() {
+        let registry = Registry::default();
+        (0..1_000).for_each(|n| up(&registry, &format!("r{n}"), 4, false));
+        let (snapshot, auto) = (registry.snapshot(), wish(PlacementMode::Auto, None));
+        let decide = || place(&snapshot, &auto, |_, _| true);
+        assert_eq!(decide(), decide());
+        let began = std::time::Instant::now();
+        (0..200).for_each(|_| drop(std::hint::black_box(decide())));
+        let each = began.elapsed() / 200;
+        println!("a decision among 1,000 replicas: {each:?}");
+        let patience = if cfg!(debug_assertions) { 100 } else { 1 };
+        assert!(each <= std::time::Duration::from_micros(20) * patience, "{each:?}");
     }
 
     #[test]

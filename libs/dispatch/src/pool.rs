@@ -111,8 +111,9 @@ impl Pool {
     }
 
     /// A task has ended that had a slot: its caller is charged what it was, and the pool learns.
-    pub(crate) fn ended(&self, core: &TaskCore, account: &Account, finished: bool) {
-        let Some(total) = account.decode else { return };
+    /// Says what it was; one that never had a slot was nothing.
+    pub(crate) fn ended(&self, core: &TaskCore, account: &Account, finished: bool) -> Size {
+        let Some(total) = account.decode else { return Size::default() };
         let tokens_in = account.used.tokens_in.unwrap_or(core.size.tokens_in);
         let size = Size { tokens_in, tokens_out: account.used.tokens_out };
         self.lock_queue().settle(core.place.priority, &core.caller, core.size, size);
@@ -123,6 +124,7 @@ impl Pool {
             // Places are as before, starts are not.
             self.moved.send_modify(|version| *version += 1);
         }
+        size
     }
 
     pub(crate) fn close(&self) -> Vec<Arc<TaskCore>> {
@@ -144,7 +146,8 @@ impl Pool {
             return None;
         }
         let suspects = self.suspects(now);
-        let usable = |key: &ReplicaKey, generation| !suspects.contains_key(&(key.clone(), generation));
+        let suspect = |key: &ReplicaKey, life| suspects.keys().any(|(other, of)| *of == life && other == key);
+        let usable = |key: &ReplicaKey, life| !suspect(key, life);
         // Tasks that wish the same are equally stuck: each wish is tried once per walk.
         let mut stuck: Vec<Wish> = Vec::new();
         let offer = |core: &Arc<TaskCore>| {

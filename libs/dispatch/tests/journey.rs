@@ -11,7 +11,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dispatch::{AdmissionError, CallerId, Limits, Owner, TaskFilter, TaskSpec};
+use dispatch::{AdmissionError, CallerId, LimitReached, Limits, Owner, TaskFilter, TaskSpec};
 use support::{Engine, Script, World, all, batch, id, key, owner, pool, spec, until_entries, words};
 use task_log::Entry;
 use wire::config::FullPolicy;
@@ -142,6 +142,24 @@ async fn a_flood_is_told_that_the_rest_of_the_places_is_for_others() {
     let refused = world.dispatch.submit(of("flood")).unwrap_err();
     assert!(matches!(refused, AdmissionError::OverShare { held: 2, capacity: 4, .. }), "{refused:?}");
     assert!(refused.to_string().contains("2 of your tasks wait in pool p"), "{refused}");
+}
+
+/// ORCHD-LIMIT-003
+#[tokio::test(start_paused = true)]
+async fn a_task_counts_until_it_has_ended_however_it_ends() {
+    let callers = serde_json::from_str(r#"{"default":{"concurrent_tasks":1}}"#).unwrap();
+    let world = World::with(4, FullPolicy::Reject, Limits { callers, ..Limits::default() });
+    let waiting = world.submit(spec("x"));
+    let refused = world.dispatch.submit(spec("y")).unwrap_err();
+    let (reached, retry_after) = (LimitReached::Concurrent(1), Duration::from_secs(1));
+    assert_eq!(refused, AdmissionError::RateLimited { reached, retry_after });
+    waiting.cancel();
+    let expires = world.submit(TaskSpec { deadline: Some(MS), ..spec("z") });
+    assert!(words(&expires).await.starts_with("error:DEADLINE_EXCEEDED"));
+    world.up(0, 1, 1, &Engine::new(Script::Speak(1, MS)));
+    for _ in 0..2 {
+        assert!(words(&world.submit(spec("x"))).await.ends_with("end:stop"));
+    }
 }
 
 /// ORCHD-ADMIT-009

@@ -177,6 +177,9 @@ impl From<AdmissionError> for ApiError {
                     .pool(pool)
                     .retry_after_ms(retry_after.as_millis() as u64)
             }
+            AdmissionError::RateLimited { retry_after, .. } => {
+                ErrorBody::new(ErrorCode::RateLimited, message).retry_after_ms(retry_after.as_millis() as u64)
+            }
             AdmissionError::Conflict { .. } => ErrorBody::new(ErrorCode::Conflict, message).param("task_id"),
             AdmissionError::DeadlineUnmet { pool, .. } => ErrorBody::new(ErrorCode::DeadlineUnmet, message)
                 .pool(pool)

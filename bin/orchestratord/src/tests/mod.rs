@@ -6,6 +6,7 @@ mod doors;
 mod draining;
 mod edge;
 mod limits;
+mod load;
 mod openai;
 mod stops;
 mod streams;

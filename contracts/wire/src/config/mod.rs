@@ -3,6 +3,7 @@
 
 mod api;
 mod journal;
+mod limits;
 mod models;
 mod pool;
 mod provisioning;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use api::{ApiConfig, LogConfig, LogFormat, PoolManagerdConfig, TlsConfig, TokensFile};
 pub use journal::JournalConfig;
+pub use limits::{CallerLimits, LimitsConfig};
 pub use models::{ModelsConfig, TrustPolicy};
 pub use pool::{Auto, Devices, EngineKind, FullPolicy, OnExit, PoolConfig, PoolKind, QueueConfig};
 pub use provisioning::{
@@ -37,6 +39,8 @@ pub struct Config {
     pub pool_managerd: PoolManagerdConfig,
     /// Which models are trusted, and how much room they may take.
     pub models: ModelsConfig,
+    /// How much each caller may ask for.
+    pub limits: LimitsConfig,
     /// The pools of this machine.
     pub pools: Vec<PoolConfig>,
 }
@@ -51,6 +55,7 @@ impl Default for Config {
             log: LogConfig::default(),
             pool_managerd: PoolManagerdConfig::default(),
             models: ModelsConfig::default(),
+            limits: LimitsConfig::default(),
             pools: vec![PoolConfig::haiku()],
         }
     }
@@ -89,6 +94,7 @@ impl Config {
         let mut problems = Vec::new();
         self.journal.problems(&mut problems);
         self.models.problems(&mut problems);
+        self.limits.problems(&mut problems);
         let mut names = std::collections::BTreeMap::new();
         for (i, pool) in self.pools.iter().enumerate() {
             pool.problems(&format!("pools[{i}]"), &mut problems);

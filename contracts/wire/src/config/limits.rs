@@ -1,0 +1,86 @@
+//! How much each caller may ask for.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::ConfigProblem;
+
+/// How much each caller may ask for: the owner of an API key, else a session, else an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// What holds for every caller.
+    pub default: CallerLimits,
+    /// What holds for the callers of these names in the tokens file; what one does not say is as in
+    /// `default`.
+    pub tokens: BTreeMap<String, CallerLimits>,
+}
+
+/// What one caller may ask for; null is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CallerLimits {
+    /// Tasks admitted per minute.
+    pub requests_per_minute: Option<u32>,
+    /// Tokens per minute, of prompts and answers; an answer counts as what is expected of it until it
+    /// has ended.
+    pub tokens_per_minute: Option<u32>,
+    /// Tasks that wait or run at once.
+    pub concurrent_tasks: Option<u32>,
+}
+
+impl LimitsConfig {
+    /// What holds for the caller of this name; `None` for one without a key.
+    #[must_use]
+    pub fn of(&self, name: Option<&str>) -> CallerLimits {
+        let own = name.and_then(|name| self.tokens.get(name)).copied().unwrap_or_default();
+        CallerLimits {
+            requests_per_minute: own.requests_per_minute.or(self.default.requests_per_minute),
+            tokens_per_minute: own.tokens_per_minute.or(self.default.tokens_per_minute),
+            concurrent_tasks: own.concurrent_tasks.or(self.default.concurrent_tasks),
+        }
+    }
+
+    pub(super) fn problems(&self, out: &mut Vec<ConfigProblem>) {
+        let named = self.tokens.iter().map(|(name, limits)| (format!("limits.tokens.{name}"), limits));
+        for (at, limits) in std::iter::once(("limits.default".to_owned(), &self.default)).chain(named) {
+            for (key, limit) in [
+                ("requests_per_minute", limits.requests_per_minute),
+                ("tokens_per_minute", limits.tokens_per_minute),
+                ("concurrent_tasks", limits.concurrent_tasks),
+            ] {
+                if limit == Some(0) {
+                    let problem = "must be at least 1; leave it out for no limit".to_owned();
+                    out.push(ConfigProblem { path: format!("{at}.{key}"), problem });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_token_does_not_say_is_as_for_everybody() {
+        let json = r#"{"default":{"requests_per_minute":60,"concurrent_tasks":4},
+                       "tokens":{"web":{"concurrent_tasks":16}}}"#;
+        let limits: LimitsConfig = serde_json::from_str(json).unwrap();
+        let web = limits.of(Some("web"));
+        assert_eq!((web.requests_per_minute, web.concurrent_tasks), (Some(60), Some(16)));
+        assert_eq!(limits.of(Some("other")), limits.default);
+        assert_eq!(limits.of(None), limits.default);
+    }
+
+    #[test]
+    fn a_limit_of_nothing_is_a_mistake() {
+        let json = r#"{"tokens":{"web":{"tokens_per_minute":0}}}"#;
+        let mut problems = Vec::new();
+        serde_json::from_str::<LimitsConfig>(json).unwrap().problems(&mut problems);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].path, "limits.tokens.web.tokens_per_minute");
+    }
+}
