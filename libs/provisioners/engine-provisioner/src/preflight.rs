@@ -161,18 +161,12 @@ pub(crate) fn missing(found: &Found, needs: &Needs<'_>, distro: Distro, cache: &
     let others = sdist || config.sources.iter().any(|source| matches!(source, EngineSource::Archive(_)));
     let remedy = format!("{}, or list another source", install("git"));
     add(git_listed && !others && !found.git, "git", "to fetch the `git` source", "git", remedy);
-    let wanted = disk(found, needs);
+    let wanted = FREE_BYTES + if found.own_toolkit { managed::DISK_BYTES } else { 0 };
     let free = format!("{} MiB of free disk in {}", wanted >> 20, cache.display());
     let remedy = format!("there are {} MiB; make room or set LLAMA_ORCH_CACHE", found.free_bytes >> 20);
     add(found.free_bytes < wanted, &free, "for sources and the build", "", remedy);
     out.extend(cuda_missing(found, needs, distro));
     out
-}
-
-/// What the disk must have room for.
-fn disk(found: &Found, needs: &Needs<'_>) -> u64 {
-    let cuda = if matches!(needs.target, Target::Cuda { .. }) { FREE_BYTES } else { 0 };
-    FREE_BYTES + cuda + if found.own_toolkit { managed::DISK_BYTES } else { 0 }
 }
 
 /// Driver, toolkit, cards and compiler have to fit together before an hour is spent on compiling.

@@ -3,5 +3,6 @@
 
 mod cuda;
 mod ensure;
+mod kills;
 mod machine;
 mod store;

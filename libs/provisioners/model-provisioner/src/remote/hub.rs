@@ -7,7 +7,7 @@ use super::url::{Endpoint, SafeUrl, encode};
 use super::{FetchError, Patience, choose};
 use crate::{Cancel, Selector};
 
-const DEFAULT_REVISION: &str = "main";
+pub(super) const DEFAULT_REVISION: &str = "main";
 const MAX_LIST: usize = 16 << 20;
 /// The hub lists a thousand entries a page.
 const MAX_PAGES: usize = 20;

@@ -3,6 +3,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::choose::choose;
+use crate::Selector;
+
 /// Files that may be `file` of `repo` at `commit`, best first.
 pub(crate) fn candidates(caches: &[PathBuf], repo: &str, commit: &str, file: &str) -> Vec<PathBuf> {
     // The file's name comes from the hub: it must not lead out of the cache.
@@ -13,6 +16,44 @@ pub(crate) fn candidates(caches: &[PathBuf], repo: &str, commit: &str, file: &st
     let snapshot = format!("models--{}/snapshots/{commit}", repo.replace('/', "--"));
     let flat = format!("{}_{}", repo.replace('/', "_"), file.replace('/', "_"));
     caches.iter().flat_map(|cache| [cache.join(&snapshot).join(file), cache.join(&flat)]).collect()
+}
+
+/// What a cache knows of a reference by itself: the file, and the digest it is stored under there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Local {
+    pub(crate) path: PathBuf,
+    pub(crate) sha256: String,
+}
+
+/// The wanted file of `repo` at `revision` without asking the hub: by the commit that the cache resolved
+/// the revision to, and the digest that its blob is named by.
+pub(crate) fn local(caches: &[PathBuf], repo: &str, revision: &str, selector: &Selector) -> Option<Local> {
+    caches.iter().find_map(|cache| {
+        let home = cache.join(format!("models--{}", repo.replace('/', "--")));
+        let resolved = std::fs::read_to_string(home.join("refs").join(revision)).ok();
+        let commit = resolved.as_deref().map_or(revision, str::trim);
+        if commit.len() != 40 || !commit.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        let snapshot = home.join("snapshots").join(commit);
+        let path = snapshot.join(choose(repo, &files_below(&snapshot), selector).ok()?);
+        let blob = std::fs::read_link(&path).ok()?.file_name()?.to_str()?.to_owned();
+        let is_sha256 = blob.len() == 64 && blob.bytes().all(|b| b.is_ascii_hexdigit());
+        is_sha256.then_some(Local { path, sha256: blob })
+    })
+}
+
+/// Files and the files of one level of directories, as repositories of models have them.
+fn files_below(snapshot: &Path) -> Vec<String> {
+    let names = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    };
+    let inner = |name: String| match snapshot.join(&name).is_dir() {
+        true => names(&snapshot.join(&name)).iter().map(|file| format!("{name}/{file}")).collect(),
+        false => vec![name],
+    };
+    names(snapshot).into_iter().flat_map(inner).collect()
 }
 
 #[cfg(test)]

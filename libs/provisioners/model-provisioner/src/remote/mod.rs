@@ -68,7 +68,7 @@ impl Remote<'_> {
         }
         let name = reference.to_string();
         if self.offline {
-            return Err(FetchError::Offline { cache: self.models.clone() });
+            return self.without_network(reference, pinned.as_deref());
         }
         let _one =
             store.lock(&format!("ref-{}", store::key(&name)), &self.wait_notice(&name), self.cancel)?;
@@ -82,6 +82,20 @@ impl Remote<'_> {
         let entry = self.obtain(&store, &client, &source, &name)?;
         store.record(&name, &entry)?;
         Ok(entry.path)
+    }
+
+    /// What another program fetched from the hub, by what its cache says of it; checked like everything.
+    fn without_network(&self, reference: &ModelRef, pinned: Option<&str>) -> Result<PathBuf, FetchError> {
+        if let ModelRef::Hub { repo, selector, revision } = reference {
+            let revision = revision.as_deref().unwrap_or(hub::DEFAULT_REVISION);
+            let found = hub_cache::local(&self.network.hub_caches, repo, revision, selector);
+            if let Some(found) = found.filter(|found| pinned.is_none_or(|pinned| pinned == found.sha256))
+                && self.intact(&found.path, &found.sha256, None)?
+            {
+                return Ok(found.path);
+            }
+        }
+        Err(FetchError::Offline { cache: self.models.clone() })
     }
 
     /// What an earlier staging left, if it is intact. Touches no network.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step of a test should panic")]
 
 mod catalog;
+mod inject;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -437,4 +438,34 @@ fn a_file_in_the_hub_cache_is_used_if_it_has_the_right_bytes() {
     let other = Machine::new(&hub).with("HF_HUB_CACHE", place);
     assert!(other.stage(REF).unwrap().path.starts_with(other.dir.path()));
     assert_eq!(hub.gets().len(), 1);
+}
+
+/// MPROV-009
+#[test]
+fn without_a_network_the_hub_cache_is_enough_if_its_bytes_are_what_their_name_says() {
+    let hub = hub(good);
+    let cache = tempfile::tempdir().unwrap();
+    let home = cache.path().join("models--org--repo");
+    let blob = home.join("blobs").join(sha256(model()));
+    let snapshot = home.join("snapshots").join(COMMIT);
+    for dir in [blob.parent().unwrap(), &snapshot, &home.join("refs")] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    std::fs::write(&blob, model()).unwrap();
+    std::os::unix::fs::symlink(&blob, snapshot.join(FILE)).unwrap();
+    std::fs::write(home.join("refs/main"), COMMIT).unwrap();
+    let machine = Machine::new(&hub).with("HF_HUB_CACHE", cache.path().to_str().unwrap());
+    let stage = |reference: &str| {
+        let provisioner = machine.provisioner().offline(true);
+        provisioner.stage(&reference.parse().unwrap(), None, &|_| (), &Cancel::new())
+    };
+    assert_eq!(stage(REF).unwrap().path, snapshot.join(FILE));
+    assert_eq!(stage(&format!("{REF}@{COMMIT}")).unwrap().digest, sha256(model()));
+    let offline = |reference: &str| chain(&stage(reference).unwrap_err()).contains("offline: it is not in");
+    assert!(offline("hf:org/repo:Q8_0") && offline("hf:org/repo:Q4_K_M@v1"));
+    let mut bytes = model().to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    assert!(offline(REF), "damaged");
+    assert!(hub.seen().is_empty());
 }

@@ -1,0 +1,137 @@
+//! A download that is killed at random points: whatever is under a final name is the whole, right file.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const PIECE: usize = 16 * 1024;
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// A hub with one model, which it sends slowly, and how many bytes it has sent.
+struct Hub {
+    base: String,
+    sent: Arc<AtomicUsize>,
+    model: Arc<Vec<u8>>,
+}
+
+impl Hub {
+    fn start(model: Vec<u8>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let hub = Self { base, sent: Arc::default(), model: Arc::new(model) };
+        let (sent, model) = (hub.sent.clone(), hub.model.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (sent, model) = (sent.clone(), model.clone());
+                // The client is killed in the middle: a broken pipe is what is wanted.
+                std::thread::spawn(move || drop(answer(stream, &model, &sent)));
+            }
+        });
+        hub
+    }
+}
+
+fn answer(mut stream: TcpStream, model: &[u8], sent: &AtomicUsize) -> std::io::Result<()> {
+    let mut lines = BufReader::new(stream.try_clone()?).lines().map_while(Result::ok);
+    let first = lines.next().unwrap_or_default();
+    let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let mut head =
+        |status: &str, more: &str| write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n{more}\r\n");
+    if first.contains("/api/") {
+        let list = r#"[{"type":"file","path":"m-q4_k_m.gguf","oid":"x","size":1}]"#;
+        head("200 OK", &format!("Content-Length: {}\r\n", list.len()))?;
+        return stream.write_all(list.as_bytes());
+    }
+    if first.starts_with("HEAD") {
+        let (sha256, size) = (digest(model), model.len());
+        return head(
+            "200 OK",
+            &format!("X-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{sha256}\"\r\nX-Linked-Size: {size}\r\n"),
+        );
+    }
+    let range = headers
+        .iter()
+        .find_map(|line| line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
+    let from: usize = range.and_then(|range| range.trim_end_matches('-').parse().ok()).unwrap_or(0);
+    let (total, left) = (model.len(), model.len() - from);
+    match from {
+        0 => head("200 OK", &format!("ETag: \"v1\"\r\nContent-Length: {left}\r\n"))?,
+        _ => {
+            let part = format!("bytes {from}-{}/{total}", total - 1);
+            head("206 x", &format!("ETag: \"v1\"\r\nContent-Range: {part}\r\nContent-Length: {left}\r\n"))?;
+        }
+    }
+    for piece in model[from..].chunks(PIECE) {
+        stream.write_all(piece)?;
+        sent.fetch_add(piece.len(), Ordering::SeqCst);
+        // As slow as a line may be.
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
+/// The files under final names.
+fn finals(cache: &Path) -> Vec<PathBuf> {
+    let dirs = std::fs::read_dir(cache.join("models")).into_iter().flatten().flatten();
+    let hex = |name: &str| name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let dirs = dirs.filter(|dir| dir.file_name().to_str().is_some_and(hex));
+    let files = dirs.flat_map(|dir| std::fs::read_dir(dir.path()).into_iter().flatten().flatten());
+    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|e| e == "gguf")).collect()
+}
+
+/// MPROV-007
+#[test]
+fn kills_at_random_points_leave_no_unverified_file_under_a_final_name() {
+    // 20 in the fast pass; `LLORCH_KILLS=200` is the whole one.
+    let kills: u64 = std::env::var("LLORCH_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    gguf_random::Shape { width: 256, layers: 2, ..Default::default() }.write(&path).unwrap();
+    let hub = Hub::start(std::fs::read(&path).unwrap());
+    let wanted = digest(&hub.model);
+    let cache = dir.path().join("cache");
+    let config = dir.path().join("c.yaml");
+    let text = "pools:\n  - id: p\n    model: hf:o/r:Q4_K_M\n    provisioning: { gpu: off, sources: [ path: { binary: /nonexistent } ] }\n";
+    std::fs::write(&config, text).unwrap();
+    let (mut random, mut finished) = (17u64, 0);
+    for _ in 0..kills {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // A third of the way on average, and now and then so late that it is finishing.
+        let point = (random >> 33) as usize % (hub.model.len() * 2 / 3);
+        hub.sent.store(0, Ordering::SeqCst);
+        let mut process = Command::new(env!("CARGO_BIN_EXE_engine-provisioner"))
+            .arg("--config")
+            .arg(&config)
+            .env_clear()
+            .env("HF_ENDPOINT", &hub.base)
+            .env("LLAMA_ORCH_CACHE", &cache)
+            .env("HOME", dir.path())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while hub.sent.load(Ordering::SeqCst) < point && process.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < until, "the download does not move");
+            std::thread::yield_now();
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+        for file in finals(&cache) {
+            assert_eq!(digest(&std::fs::read(&file).unwrap()), wanted, "{}", file.display());
+            finished += 1;
+            // From the start again.
+            std::fs::remove_dir_all(cache.join("models")).unwrap();
+        }
+    }
+    assert!(finished > 0 && finished < kills, "{finished} of {kills}: both ends were met");
+}
