@@ -299,6 +299,7 @@ const OPERATIONS: &[Operation] = &[
     op(ORCHD, Open, "GET", "/readyz", "At least one pool is ready", (200, Json("Readiness")), &[503]),
     op(ORCHD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Text), &[401]),
     op(POOLD, Open, "GET", "/health", "The process is up", (200, Json("Health")), &[]),
+    op(POOLD, Control, "GET", "/ready", "At least one pool is ready", (200, Json("Readiness")), &[401, 503]),
     op(POOLD, Control, "GET", "/v2/pools", "Pools with their replicas", (200, Json("PoolList")), &[401]),
     op(POOLD, Control, "GET", "/v2/pools/{id}", "One pool", (200, Json("PoolView")), &[401, 404]),
     op(

@@ -92,7 +92,10 @@ pub(super) fn refuse_the_hopeless(state: &AppState, pool: &PoolId) -> Result<(),
     };
     let why = last.map(|error| format!(": {}", error.message)).unwrap_or_default();
     let mut body = ErrorBody::new(code, format!("pool {pool} {what}{why}")).pool(pool.clone());
-    body.hint = last.and_then(|error| error.remedy.clone());
+    body.hint = match code {
+        ErrorCode::PoolDraining => Some(format!("POST /v2/pools/{pool}/undrain brings it back")),
+        _ => last.and_then(|error| error.remedy.clone()),
+    };
     // What waits for somebody to change something is not worth repeating.
     body.retriable = code != ErrorCode::PoolUnready;
     if body.retriable {

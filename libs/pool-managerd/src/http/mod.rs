@@ -34,6 +34,7 @@ const BODY_LIMIT_BYTES: usize = 64 * 1024;
 pub(crate) fn router(api: Api) -> Router {
     Router::new()
         .route("/health", get(health))
+        .route("/ready", get(pools::ready))
         .route("/metrics", get(metrics))
         .route("/v2/pools", get(pools::list))
         .route("/v2/pools/{id}", get(pools::show))

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use wire::pool::PoolList;
-use wire::{ErrorCode, PoolId, PoolView};
+use wire::{ErrorCode, Phase, PoolId, PoolView, Readiness};
 
 use super::Api;
 use super::problem::Problem;
@@ -12,6 +12,16 @@ use crate::manager::NotTaken;
 
 pub(super) async fn list(State(api): State<Api>) -> Json<PoolList> {
     Json(api.manager.board().list())
+}
+
+/// 200 when a replica of any pool serves, else 503; which pools do and which do not.
+pub(super) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness>) {
+    let serves = |pool: &PoolView| pool.replicas.iter().any(|replica| replica.phase == Phase::Ready);
+    let (ready, waiting): (Vec<_>, Vec<_>) = api.manager.board().list().pools.into_iter().partition(serves);
+    let ids = |pools: Vec<PoolView>| pools.into_iter().map(|pool| pool.id).collect::<Vec<_>>();
+    let (pools_ready, pools_waiting) = (ids(ready), ids(waiting));
+    let status = if pools_ready.is_empty() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (status, Json(Readiness { ready: !pools_ready.is_empty(), pools_ready, pools_waiting }))
 }
 
 pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<PoolView>, Problem> {

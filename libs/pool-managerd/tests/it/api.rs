@@ -80,3 +80,24 @@ async fn metrics_count_what_happened() {
     assert!(!text.contains("poold_engine_restarts_total{"), "nothing was lost: {text}");
     manager.running.shutdown().await;
 }
+
+/// POOLD-API-002
+#[tokio::test]
+async fn it_is_ready_while_a_pool_serves() {
+    let setup = setup();
+    let manager = setup.start().await;
+    manager.ready().await;
+    let ready = async || {
+        let answer =
+            manager.request("GET", "/ready").bearer_auth(manager.running.token()).send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<wire::Readiness>().await.unwrap())
+    };
+    let (status, answer) = ready().await;
+    assert_eq!((status, answer.ready, answer.pools_waiting.len()), (200, true, 0));
+    let stop = manager.stop().await;
+    manager.ended(&stop).await;
+    let (status, answer) = ready().await;
+    assert_eq!((status, answer.ready, answer.pools_ready.len()), (503, false, 0));
+    assert_eq!(answer.pools_waiting[0].as_str(), "p");
+    manager.running.shutdown().await;
+}

@@ -164,3 +164,18 @@ async fn the_old_engine_may_be_lost_meanwhile() {
     within(Duration::from_secs(20), "one engine is left", only_new).await;
     manager.running.shutdown().await;
 }
+
+/// POOLD-RELOAD-003
+#[tokio::test]
+async fn the_next_manager_adopts_the_engine_that_took_over() {
+    let mut setup = setup();
+    setup.pool.on_exit = wire::config::OnExit::Keep;
+    let manager = serving(&setup, &[]).await;
+    assert_eq!(reloaded(&manager).await.state, OperationState::Succeeded);
+    let new = manager.ready().await;
+    manager.running.shutdown().await;
+    assert_eq!(engines_of(setup.runtime()), [new.pid.unwrap()], "the old one has ended, the new one is kept");
+    let next = setup.start().await;
+    assert_eq!(next.ready().await, new, "the same engine with the same claim");
+    next.running.shutdown().await;
+}
