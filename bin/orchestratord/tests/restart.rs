@@ -83,11 +83,13 @@ impl House {
         self.dir.path().join("runtime/journal")
     }
 
-    /// How often each prompt was generated from.
+    /// How often each prompt was generated from; a list is a prompt with an answer to go on behind.
     fn generations(&self) -> BTreeMap<String, usize> {
         let mut seen = BTreeMap::new();
         for request in self.stub.requests().iter().filter(|request| request.path == "/completion") {
-            *seen.entry(request.body["prompt"].as_str().unwrap().to_owned()).or_default() += 1;
+            if let Some(prompt) = request.body["prompt"].as_str() {
+                *seen.entry(prompt.to_owned()).or_default() += 1;
+            }
         }
         seen
     }

@@ -54,8 +54,17 @@ pub struct EngineChunk {
     pub text: String,
     /// Token ids behind it; empty where the engine's protocol does not carry them.
     pub tokens: Vec<u32>,
+    /// Tokens behind it whose ids the engine did not say: of a character that several tokens make
+    /// up, llama-server names only the last.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unnamed: u32,
     /// The engine's own JSON, so that tool deltas, logprobs and reasoning survive.
     pub raw: Box<RawValue>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// `queued`.
@@ -140,7 +149,7 @@ pub enum FinishReason {
 }
 
 /// What ran, so that it can be run again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Receipt {
     /// As in `PreparedEngine`.
     pub engine_version: String,
@@ -151,6 +160,34 @@ pub struct Receipt {
     pub seed: Option<Seed>,
     /// SHA-256 (hex) over the generated token ids, each as four little-endian bytes.
     pub tokens_sha256: String,
+    /// Where the task went on after the engine under it was lost, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seams: Vec<Seam>,
+}
+
+/// A place where one engine took over from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Seam {
+    /// Index of the first token after it.
+    pub from_index: u64,
+    /// What the next engine was given of what had been said.
+    pub by: SeamBy,
+    /// Where it went on.
+    pub replica_id: ReplicaId,
+    /// The seed from here on, of a task that draws its tokens: the same one would draw the same
+    /// numbers again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<Seed>,
+}
+
+/// What an engine that goes on is given of what had been said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SeamBy {
+    /// The very token ids.
+    Ids,
+    /// The text, because not all ids were known; its tokens may be other ones.
+    Text,
 }
 
 /// `error`.
@@ -165,6 +202,9 @@ pub struct StreamError {
     /// When to try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
     /// Token events that were sent before.
     pub tokens_sent: u64,
 }

@@ -32,7 +32,7 @@ pub struct TaskRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16_777_216))]
     pub max_tokens: Option<u32>,
-    /// Sampling, flattened by hand because unknown fields must be refused.
+    /// Seed of the sampling, 0 to 4294967295, as a number or a string.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<Seed>,
     /// 0 is greedy.
@@ -70,6 +70,9 @@ pub struct TaskRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub deadline_ms: Option<u64>,
+    /// What becomes of it when the engine under it is lost after its first token.
+    #[serde(default)]
+    pub on_interrupt: OnInterrupt,
     /// Where it may run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
@@ -111,6 +114,18 @@ pub enum Priority {
     Interactive,
     /// Nobody is.
     Batch,
+}
+
+/// What becomes of a task whose engine is lost after its first token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInterrupt {
+    /// It goes on with another engine, announced by `resumed`. A task with a grammar or a JSON schema
+    /// cannot, and fails with `ENGINE_LOST`.
+    #[default]
+    Resume,
+    /// It fails with `ENGINE_LOST`.
+    Fail,
 }
 
 /// Where a task may run.

@@ -15,5 +15,6 @@ pub use adapter::{BoxFuture, ProbeError, Probed, SubmitError, WorkerAdapter};
 pub use host::{AdapterHost, Binding};
 pub use request::{
     ChatRequest, CompletionRequest, EmbeddingRequest, EngineRequest, Input, Prompt, RerankRequest, Sampling,
+    SoFar,
 };
 pub use stream::{EngineItem, Finished, StreamFault, TokenStream};

@@ -58,6 +58,22 @@ pub struct CompletionRequest {
     pub sampling: Sampling,
     /// Whether the engine may reuse its prompt cache; false on a deterministic pool.
     pub cache_prompt: bool,
+    /// What another engine has answered already; this one goes on behind it.
+    #[serde(skip)]
+    pub so_far: SoFar,
+}
+
+/// The part of an answer that is there already. `max_tokens` counts what comes after it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SoFar {
+    /// None of it.
+    #[default]
+    Nothing,
+    /// These tokens.
+    Ids(Vec<u32>),
+    /// This text, where not all of its ids are known; the engine's tokenizer reads it together with
+    /// the prompt.
+    Text(String),
 }
 
 /// What to continue.

@@ -4,17 +4,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling};
+use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling, SoFar};
+use sha2::{Digest, Sha256};
 use task_log::{Entry, Full, LogWriter, TaskLog};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::event::{FinishReason, Resumed, Started};
-use wire::task::TaskView;
-use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState};
+use wire::event::{FinishReason, Resumed, Seam, SeamBy, Started};
+use wire::task::{OnInterrupt, TaskView};
+use wire::{EngineChunk, ErrorBody, ReplicaKey, Seed, SessionId, TaskId, TaskState};
 
 use crate::durable::Recorded;
-use crate::ending::{Ending, Ran, Tokens, Used, millis};
+use crate::ending::{Ending, Failure, Ran, Used, end, millis, used};
 use crate::estimate::Asked;
 use crate::foresight::Predicted;
 use crate::metrics::ClassMetrics;
@@ -22,8 +23,9 @@ use crate::place::Wish;
 use crate::pool::Pool;
 use crate::queue::Place;
 use crate::quota::Permit;
+use crate::said::Said;
 use crate::size::Size;
-use crate::{CallerId, Detach, Owner};
+use crate::{CallerId, Detach, Limits, Owner};
 
 /// What never changes about a task, and its state.
 #[derive(Debug)]
@@ -49,6 +51,7 @@ pub(crate) struct TaskCore {
     pub(crate) ended: CancellationToken,
     /// Whether it is in the journal; until that is settled nobody may know of it.
     pub(crate) recorded: watch::Sender<Recorded>,
+    on_interrupt: OnInterrupt,
     state: Mutex<State>,
     /// It counts among its caller's tasks until it has ended.
     permit: Mutex<Option<Permit>>,
@@ -59,7 +62,7 @@ enum State {
     Live(Box<Live>),
     Ended {
         state: TaskState,
-        history: History,
+        history: Box<History>,
     },
     /// It had ended before this process began; what was shown of it then.
     Past(Box<TaskView>),
@@ -71,8 +74,13 @@ struct Live {
     request: EngineRequest,
     running: bool,
     lost: Option<String>,
+    /// Until when it waits for an engine to go on with.
+    resume_by: Option<Instant>,
     retries_left: u32,
-    tokens: Tokens,
+    resumes_left: u32,
+    said: Said,
+    /// What the engine that runs it now was given of what was said, and how many tokens that is.
+    resumed: (SoFar, u64),
     first_chunk: Option<Instant>,
     last_chunk: Option<Instant>,
     history: History,
@@ -84,6 +92,9 @@ struct History {
     run: Option<Run>,
     queue: Option<Duration>,
     decode: Option<Duration>,
+    /// Time on engines that were lost.
+    decode_before: Duration,
+    seams: Vec<Seam>,
     /// Of a task that has ended.
     tokens_out: Option<u64>,
 }
@@ -113,8 +124,11 @@ pub(crate) enum Refused {
 pub(crate) enum AfterLoss {
     /// Its reader has seen nothing of it: it may run again.
     Again,
-    /// It has begun to speak, or has been retried often enough.
-    GiveUp,
+    /// It has begun to speak and cannot or may not go on elsewhere, or was tried often enough; why, where
+    /// its owner can do something about it.
+    GiveUp(Option<&'static str>),
+    /// It has said all that it may: only the engine's end is missing.
+    Spent,
     /// It has ended meanwhile.
     Ended,
 }
@@ -130,14 +144,17 @@ pub(crate) struct Account {
 }
 
 impl State {
-    pub(crate) fn live(writer: LogWriter, request: EngineRequest, retries: u32) -> Self {
+    pub(crate) fn live(writer: LogWriter, request: EngineRequest, limits: &Limits) -> Self {
         Self::Live(Box::new(Live {
             writer,
             request,
             running: false,
             lost: None,
-            retries_left: retries,
-            tokens: Tokens::default(),
+            resume_by: None,
+            retries_left: limits.retries,
+            resumes_left: limits.resumes,
+            said: Said::default(),
+            resumed: (SoFar::Nothing, 0),
             first_chunk: None,
             last_chunk: None,
             history: History::default(),
@@ -149,22 +166,122 @@ impl Live {
     /// Writes the terminal entry; says what the task cost and what is shown of it from now on.
     fn close(self, ending: &Ending) -> (Account, History) {
         let mut past = self.history;
-        past.decode = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
+        let on_engine = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
+        let before = Some(past.decode_before).filter(|before| !before.is_zero());
+        past.decode = on_engine.map(|last| last + past.decode_before).or(before);
         let since = past.run.as_ref().map(|run| run.since);
         let to_first = match self.first_chunk {
-            None => past.decode,
+            None => on_engine,
             Some(first) => since.and_then(|since| first.checked_duration_since(since)),
         };
-        let used = self.tokens.used(ending);
+        let used = used(&self.said, ending, &self.resumed.0, self.resumed.1);
         past.tokens_out = Some(used.tokens_out);
-        let end = |reason| self.tokens.end(used, reason, ran(&past, &self.request));
+        let end = |reason| end(&self.said, used, reason, ran(&past, &self.request));
         match ending {
             Ending::Finished(finished) => self.writer.end(end(finished.reason)),
+            Ending::Spent => self.writer.end(end(FinishReason::Length)),
             Ending::Cancelled(_) => self.writer.end(end(FinishReason::Cancelled)),
             Ending::Failed(failure) => self.writer.error(failure.event()),
         }
         (Account { used, decode: past.decode, to_first }, past)
     }
+}
+
+impl Live {
+    /// Announces that another engine goes on.
+    fn go_on(&mut self, reason: String, run: &Run) {
+        let replica_id = run.key.replica.clone();
+        self.resume_by = None;
+        let so_far = self.said.so_far();
+        let by = match so_far {
+            SoFar::Nothing => None,
+            SoFar::Ids(_) => Some(SeamBy::Ids),
+            SoFar::Text(_) => Some(SeamBy::Text),
+        };
+        if let Some(by) = by {
+            let seed = continuing_seed(&self.request, self.said.count()).map(Seed);
+            let seam =
+                Seam { from_index: self.writer.token_events(), by, replica_id: replica_id.clone(), seed };
+            self.history.seams.push(seam);
+        }
+        self.resumed = (so_far, self.said.count());
+        // The writer knows the index.
+        self.writer.resumed(Resumed { from_index: 0, reason, replica_id });
+    }
+
+    /// What the engine is asked: all of it, or the rest of it.
+    fn ask(&self) -> EngineRequest {
+        let mut request = self.request.clone();
+        if let EngineRequest::Completion(completion) = &mut request
+            && self.resumed.0 != SoFar::Nothing
+        {
+            completion.sampling.max_tokens = self.said.left(&self.request);
+            completion.sampling.seed =
+                continuing_seed(&self.request, self.resumed.1).or(completion.sampling.seed);
+            completion.so_far = self.resumed.0.clone();
+        }
+        request
+    }
+
+    fn after_loss(&mut self, reason: &str, on_interrupt: OnInterrupt, limits: &Limits) -> AfterLoss {
+        let completion = match &self.request {
+            EngineRequest::Completion(completion) => Some(completion),
+            EngineRequest::Chat(_) | EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
+        };
+        if completion.is_some() {
+            self.said.drop_held();
+        }
+        if !self.said.spoken {
+            if self.retries_left == 0 {
+                return AfterLoss::GiveUp(None);
+            }
+            self.retries_left -= 1;
+            return self.wait_again(reason);
+        }
+        let bound =
+            completion.is_none_or(|c| c.sampling.grammar.is_some() || c.sampling.json_schema.is_some());
+        if on_interrupt == OnInterrupt::Fail {
+            return AfterLoss::GiveUp(None);
+        }
+        if bound {
+            return AfterLoss::GiveUp(Some(
+                "an answer bound to a grammar or a schema cannot go on in its middle",
+            ));
+        }
+        if self.said.left(&self.request) == Some(0) {
+            return AfterLoss::Spent;
+        }
+        if self.resumes_left == 0 {
+            return AfterLoss::GiveUp(Some("it was taken over as often as a task may be"));
+        }
+        self.resumes_left -= 1;
+        self.resume_by = Instant::now().checked_add(limits.resume_within);
+        self.wait_again(reason)
+    }
+
+    fn wait_again(&mut self, reason: &str) -> AfterLoss {
+        if let Some(run) = self.history.run.as_ref().filter(|_| self.running) {
+            self.history.decode_before += run.since.elapsed();
+        }
+        self.running = false;
+        self.lost = Some(reason.to_owned());
+        AfterLoss::Again
+    }
+}
+
+/// The seed behind a seam, of a task that draws its tokens: the engine begins to draw anew, and the same
+/// seed would draw the same numbers again. `None` where nothing is drawn or no seed was asked for.
+fn continuing_seed(request: &EngineRequest, said: u64) -> Option<u32> {
+    let EngineRequest::Completion(completion) = request else { return None };
+    let (seed, temperature) = (completion.sampling.seed?, completion.sampling.temperature);
+    if temperature == Some(0.0) {
+        return None;
+    }
+    let mut digest = Sha256::new();
+    digest.update(seed.to_le_bytes());
+    digest.update(said.to_le_bytes());
+    let bytes: [u8; 32] = digest.finalize().into();
+    Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
 
 /// What a task is made of; see [`TaskCore`].
@@ -184,13 +301,13 @@ pub(crate) struct NewTask {
     pub(crate) size: Size,
     pub(crate) request: EngineRequest,
     pub(crate) recorded: Recorded,
+    pub(crate) on_interrupt: OnInterrupt,
 }
 
 impl TaskCore {
-    pub(crate) fn new(mut task: NewTask, log: (TaskLog, LogWriter), retries: u32) -> Self {
-        let (log, writer) = log;
+    pub(crate) fn new(mut task: NewTask, (log, writer): (TaskLog, LogWriter), limits: &Limits) -> Self {
         let request = std::mem::replace(&mut task.request, nothing());
-        Self::with(task, log, State::live(writer, request, retries))
+        Self::with(task, log, State::live(writer, request, limits))
     }
 
     /// A task that had ended before this process began.
@@ -221,38 +338,18 @@ impl TaskCore {
             log,
             ended: CancellationToken::new(),
             recorded: watch::Sender::new(task.recorded),
+            on_interrupt: task.on_interrupt,
             state: Mutex::new(state),
             permit: Mutex::default(),
         }
     }
 
-    /// Goes on behind what an earlier process wrote of it.
-    pub(crate) fn take_up(&self, past: &[Entry], reason: &str) {
-        let mut state = self.lock();
-        let State::Live(live) = &mut *state else { return };
-        for entry in past {
-            match entry {
-                Entry::Started(started) => {
-                    live.history.queue = Some(Duration::from_millis(started.queue_ms));
-                    live.lost = Some(reason.to_owned());
-                }
-                Entry::Chunk { chunk, .. } => live.tokens.see(chunk),
-                Entry::Resumed(_) | Entry::End(_) | Entry::Error(_) => {}
-            }
-        }
-    }
-
     /// A task that got no place: nobody knows of it, and nothing is said in its log.
     pub(crate) fn discard(&self) {
-        let ended = State::Ended { state: TaskState::Interrupted, history: History::default() };
+        let ended = State::Ended { state: TaskState::Interrupted, history: Box::default() };
         if let State::Live(live) = std::mem::replace(&mut *self.lock(), ended) {
             live.writer.discard();
         }
-    }
-
-    /// Whether a reader may have heard anything that was generated.
-    pub(crate) fn has_spoken(&self) -> bool {
-        matches!(&*self.lock(), State::Live(live) if live.tokens.spoken)
     }
 
     /// Its record is on disk, or cannot be.
@@ -285,9 +382,9 @@ impl TaskCore {
     pub(crate) fn begin(&self, run: Run) -> Option<EngineRequest> {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return None };
+        live.last_chunk = None;
         if let Some(reason) = live.lost.take() {
-            let replica_id = run.key.replica.clone();
-            live.writer.resumed(Resumed { from_index: 0, reason, replica_id });
+            live.go_on(reason, &run);
         } else {
             let queue = run.since.saturating_duration_since(self.admitted);
             live.writer.started(Started {
@@ -302,7 +399,7 @@ impl TaskCore {
         }
         live.history.run = Some(run);
         live.running = true;
-        Some(live.request.clone())
+        Some(live.ask())
     }
 
     fn count_start(&self, queue: Duration) {
@@ -318,13 +415,15 @@ impl TaskCore {
     pub(crate) fn append(&self, chunk: EngineChunk, now: Instant) -> Result<(), Refused> {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return Err(Refused::Ended) };
-        live.tokens.see(&chunk);
+        live.said.see(&chunk);
         live.writer.chunk(chunk).map_err(Refused::Full)?;
-        if !live.tokens.spoken {
+        if !live.said.spoken {
             return Ok(());
         }
         match live.last_chunk.replace(now) {
             Some(before) => self.metrics().inter_token.observe((now - before).as_secs_f64()),
+            // The first after a seam is neither a first token nor one that followed another.
+            None if live.resumed.1 > 0 => {}
             None => {
                 live.first_chunk = Some(now);
                 self.metrics().first_token.observe((now - self.admitted).as_secs_f64());
@@ -333,30 +432,91 @@ impl TaskCore {
         Ok(())
     }
 
+    /// Whether its reader has anything of it.
+    pub(crate) fn has_spoken(&self) -> bool {
+        matches!(&*self.lock(), State::Live(live) if live.said.spoken)
+    }
+
+    /// When the engine that runs it now last sent something; `None` before its first token.
+    pub(crate) fn last_chunk(&self) -> Option<Instant> {
+        match &*self.lock() {
+            State::Live(live) => live.last_chunk,
+            State::Ended { .. } | State::Past(_) => None,
+        }
+    }
+
     /// The engine was lost. The state is waiting again when the answer is [`AfterLoss::Again`]. A
     /// chat that had only named its role runs again too; its log then holds that chunk twice, which
     /// clients of the protocol take as it is.
-    pub(crate) fn after_loss(&self, reason: &str) -> AfterLoss {
+    pub(crate) fn after_loss(&self, reason: &str, limits: &Limits) -> AfterLoss {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return AfterLoss::Ended };
-        if live.tokens.spoken || live.retries_left == 0 {
-            return AfterLoss::GiveUp;
+        live.after_loss(reason, self.on_interrupt, limits)
+    }
+
+    /// The engine reported an error; what has shown nothing yet may be tried again.
+    pub(crate) fn after_fault(&self, reason: &str) -> AfterLoss {
+        let mut state = self.lock();
+        let State::Live(live) = &mut *state else { return AfterLoss::Ended };
+        if live.said.spoken || live.retries_left == 0 {
+            return AfterLoss::GiveUp(None);
         }
         live.retries_left -= 1;
-        live.running = false;
-        live.lost = Some(reason.to_owned());
-        AfterLoss::Again
+        live.wait_again(reason)
+    }
+
+    /// An earlier process was running the task, and `past` is what it wrote of it. The task waits as one
+    /// does whose engine was lost, or cannot go on: then the answer says why.
+    pub(crate) fn take_over(&self, past: &[Entry], reason: &str, limits: &Limits) -> AfterLoss {
+        let mut state = self.lock();
+        let State::Live(live) = &mut *state else { return AfterLoss::Ended };
+        let mut started = false;
+        for entry in past {
+            match entry {
+                Entry::Chunk { chunk, .. } => live.said.see(chunk),
+                Entry::Started(of) => {
+                    started = true;
+                    live.history.queue = Some(Duration::from_millis(of.queue_ms));
+                }
+                Entry::Resumed(_) => live.said.drop_held(),
+                Entry::End(_) | Entry::Error(_) => {}
+            }
+        }
+        if started { live.after_loss(reason, self.on_interrupt, limits) } else { AfterLoss::Again }
+    }
+
+    /// How long it may wait in the queue now.
+    pub(crate) fn waits_until(&self) -> Option<Instant> {
+        let resume_by = match &*self.lock() {
+            State::Live(live) => live.resume_by,
+            State::Ended { .. } | State::Past(_) => None,
+        };
+        self.deadline.into_iter().chain(resume_by).min()
+    }
+
+    /// What it ends with when it has waited so long.
+    pub(crate) fn waited_too_long(&self, now: Instant) -> Failure {
+        let lost = match &*self.lock() {
+            State::Live(live) => live.lost.clone().filter(|_| live.resume_by.is_some()),
+            State::Ended { .. } | State::Past(_) => None,
+        };
+        match lost {
+            Some(reason) if self.deadline.is_none_or(|deadline| deadline > now) => {
+                Failure::engine_lost(&reason).because("no other engine could take it over in time")
+            }
+            _ => Failure::deadline(),
+        }
     }
 
     /// Ends the task: its log is terminal when this returns. `None` when it had ended before.
     pub(crate) fn end(&self, ending: &Ending) -> Option<Account> {
         let mut state = self.lock();
         let shown = match ending {
-            Ending::Finished(_) => TaskState::Done,
+            Ending::Finished(_) | Ending::Spent => TaskState::Done,
             Ending::Cancelled(_) => TaskState::Cancelled,
             Ending::Failed(failure) => failure.state(),
         };
-        let ended = State::Ended { state: shown, history: History::default() };
+        let ended = State::Ended { state: shown, history: Box::default() };
         let live = match std::mem::replace(&mut *state, ended) {
             State::Live(live) => *live,
             before @ (State::Ended { .. } | State::Past(_)) => {
@@ -366,7 +526,7 @@ impl TaskCore {
         };
         let (account, past) = live.close(ending);
         if let State::Ended { history, .. } = &mut *state {
-            *history = past;
+            **history = past;
         }
         drop(state);
         self.holds(None);
@@ -384,7 +544,7 @@ impl TaskCore {
         let (shown, history, words) = match &*state {
             State::Live(live) if live.running => (TaskState::Running, &live.history, true),
             State::Live(live) => (TaskState::Queued, &live.history, false),
-            State::Ended { state, history } => (*state, history, true),
+            State::Ended { state, history } => (*state, &**history, true),
             State::Past(view) => {
                 let mut view = TaskView::clone(view);
                 self.add_outcome(&mut view);
@@ -424,6 +584,7 @@ impl TaskCore {
                 let mut body = ErrorBody::new(error.code, error.message.clone()).pool(view.pool_id.clone());
                 body.retriable = error.retriable;
                 body.retry_after_ms = error.retry_after_ms;
+                body.hint.clone_from(&error.hint);
                 view.error = Some(body);
             }
             _ => {}
@@ -442,6 +603,7 @@ pub(crate) fn nothing() -> EngineRequest {
         prompt: Prompt::Text(String::new()),
         sampling: Sampling::default(),
         cache_prompt: false,
+        so_far: SoFar::Nothing,
     })
 }
 
@@ -452,11 +614,13 @@ fn ran(past: &History, request: &EngineRequest) -> Ran {
         EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
     };
     let decode = past.decode.unwrap_or_default();
-    let Some(run) = &past.run else { return Ran { seed, decode, ..Ran::default() } };
+    let seams = past.seams.clone();
+    let Some(run) = &past.run else { return Ran { seed, decode, seams, ..Ran::default() } };
     Ran {
         engine_version: run.engine_version.to_string(),
         model_digest: run.model_digest.to_string(),
         seed,
         decode,
+        seams,
     }
 }

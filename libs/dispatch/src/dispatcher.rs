@@ -225,7 +225,7 @@ impl Shared {
         pools.insert(id, pool);
     }
 
-    fn resolve(&self, model: &str) -> Result<Arc<Pool>, UnknownModel> {
+    pub(crate) fn resolve(&self, model: &str) -> Result<Arc<Pool>, UnknownModel> {
         let id = self.names.read().unwrap_or_else(PoisonError::into_inner).resolve(model)?;
         let unknown = || UnknownModel { model: model.to_owned(), nearest: Vec::new() };
         self.pool(&id).ok_or_else(unknown)
@@ -307,7 +307,7 @@ impl Shared {
         let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
         let log = self.new_log(seq, recorded);
         let task = self.describe(pool, spec, wish, (id, seq, recorded));
-        TaskCore::new(task, log, self.limits.retries)
+        TaskCore::new(task, log, &self.limits)
     }
 
     /// What a task is made of; its id and its number are given.
@@ -335,6 +335,7 @@ impl Shared {
             size: pool.lock_estimator().expect(&asked),
             request: spec.request,
             recorded,
+            on_interrupt: spec.on_interrupt,
         }
     }
 
@@ -369,7 +370,7 @@ impl Shared {
             class.decode.observe(decode.as_secs_f64());
         }
         match ending {
-            Ending::Finished(_) => {}
+            Ending::Finished(_) | Ending::Spent => {}
             Ending::Cancelled(reason) => core.pool.metrics.canceled(reason.as_str()),
             Ending::Failed(failure) => core.pool.metrics.failed(failure.code.as_str()),
         }
@@ -378,7 +379,7 @@ impl Shared {
         self.forget(forgotten);
     }
 
-    fn task(self: &Arc<Self>, core: Arc<TaskCore>, created_now: bool) -> Task {
+    pub(crate) fn task(self: &Arc<Self>, core: Arc<TaskCore>, created_now: bool) -> Task {
         Task { shared: Arc::clone(self), core, created_now }
     }
 

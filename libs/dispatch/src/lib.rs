@@ -17,6 +17,7 @@ mod asked;
 mod caller;
 mod core;
 mod dispatcher;
+mod distrust;
 mod durable;
 mod ending;
 mod estimate;
@@ -32,6 +33,7 @@ mod quota;
 mod record;
 mod restore;
 mod run;
+mod said;
 #[cfg(test)]
 mod simulation;
 mod size;

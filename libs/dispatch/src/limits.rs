@@ -17,6 +17,16 @@ pub struct Limits {
     pub kept_for: Duration,
     /// Times a task is dispatched again after its engine was lost before the first token; 2.
     pub retries: u32,
+    /// Times a task goes on with another engine after the one under it was lost; 4.
+    pub resumes: u32,
+    /// How long it waits for one; 120 s.
+    pub resume_within: Duration,
+    /// Silence in the middle of an answer after which an engine is taken for stalled; 120 s, because the
+    /// prompts of other slots may hold a slow one up for long.
+    pub stalled_after: Duration,
+    /// Errors that an engine reports in a row, without finishing a task between them, after which it is
+    /// taken for broken; 3.
+    pub faults: u32,
     /// How long a replica whose engine did not take a task gets no other one; 1 s. Its registry
     /// entry is still up then, and without a pause one dead engine would use up every task's
     /// retries within a millisecond.
@@ -43,6 +53,10 @@ impl Default for Limits {
             kept_bytes: 64 * 1024 * 1024,
             kept_for: Duration::from_secs(3_600),
             retries: 2,
+            resumes: 4,
+            resume_within: Duration::from_secs(120),
+            stalled_after: Duration::from_secs(120),
+            faults: 3,
             suspect_for: Duration::from_secs(1),
             batch_wait: Duration::from_secs(30),
             first_reader: Duration::from_secs(30),

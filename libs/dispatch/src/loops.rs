@@ -39,7 +39,8 @@ pub(crate) async fn pool_loop(shared: Arc<Shared>, pool: Arc<Pool>) {
 fn match_up(shared: &Arc<Shared>, pool: &Arc<Pool>) -> Instant {
     let now = Instant::now();
     for core in pool.take_expired(now) {
-        shared.end(&core, Ending::Failed(Failure::deadline()));
+        let failure = core.waited_too_long(now);
+        shared.end(&core, Ending::Failed(failure));
     }
     while let Some(placed) = pool.take_placed(&shared.registry, now) {
         let generation = shared.running.track_future(run(Arc::clone(shared), placed));

@@ -11,6 +11,7 @@ use wire::ReplicaKey;
 use wire::task::Priority;
 
 use crate::core::{Account, TaskCore};
+use crate::distrust::Distrust;
 use crate::estimate::{Estimator, Served};
 use crate::foresight::Late;
 use crate::metrics::{Metrics, PoolMetrics};
@@ -31,7 +32,7 @@ pub(crate) struct Pool {
     estimator: Mutex<Estimator>,
     /// The tasks that hold a slot, by number, and since when.
     running: Mutex<BTreeMap<u64, (Instant, Arc<TaskCore>)>>,
-    suspects: Mutex<HashMap<(ReplicaKey, u64), Instant>>,
+    distrust: Mutex<Distrust>,
 }
 
 /// Why a task was not queued.
@@ -57,7 +58,7 @@ impl Pool {
             moved: watch::Sender::new(0),
             estimator: Mutex::default(),
             running: Mutex::default(),
-            suspects: Mutex::default(),
+            distrust: Mutex::new(Distrust::new(limits)),
             spec: Arc::new(spec),
         }
     }
@@ -177,8 +178,17 @@ impl Pool {
 
     /// Gives a life of a replica no task for a while.
     pub(crate) fn suspect(&self, key: &ReplicaKey, generation: u64, until: Instant) {
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        suspects.insert((key.clone(), generation), until);
+        self.lock_distrust().suspect(key, generation, until);
+    }
+
+    /// An engine has reported an error of its own; too many of them make it suspect.
+    pub(crate) fn fault(&self, key: &ReplicaKey, generation: u64, until: Instant) {
+        self.lock_distrust().fault(key, generation, until);
+    }
+
+    /// An engine has finished a task.
+    pub(crate) fn trust(&self, key: &ReplicaKey, generation: u64) {
+        self.lock_distrust().trust(key, generation);
     }
 
     pub(crate) fn depth(&self) -> u32 {
@@ -203,9 +213,11 @@ impl Pool {
     }
 
     fn suspects(&self, now: Instant) -> HashMap<(ReplicaKey, u64), Instant> {
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        suspects.retain(|_, until| *until > now);
-        suspects.clone()
+        self.lock_distrust().suspects(now)
+    }
+
+    fn lock_distrust(&self) -> MutexGuard<'_, Distrust> {
+        self.distrust.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -247,7 +259,7 @@ pub(crate) fn waiting(core: &Arc<TaskCore>) -> Waiting<Arc<TaskCore>> {
         caller: core.caller.clone(),
         size: core.size,
         since: core.admitted,
-        deadline: core.deadline,
+        deadline: core.waits_until(),
         item: Arc::clone(core),
     }
 }

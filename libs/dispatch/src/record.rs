@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use adapter_host::EngineRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
-use wire::task::{Placement, Priority};
+use wire::task::{OnInterrupt, Placement, Priority};
 use wire::{PoolId, SessionId, TaskId};
 
 use crate::{CallerId, Detach, Owner, TaskSpec};
@@ -37,6 +37,12 @@ struct Record {
     session: Option<SessionId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tokens_in: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    on_interrupt: OnInterrupt,
+}
+
+fn is_default(on_interrupt: &OnInterrupt) -> bool {
+    *on_interrupt == OnInterrupt::default()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -84,6 +90,7 @@ pub(crate) fn write(id: &TaskId, pool: &PoolId, spec: &TaskSpec) -> serde_json::
         deadline,
         placement,
         detach,
+        on_interrupt,
         session,
     } = spec;
     let now = now_ms();
@@ -108,6 +115,7 @@ pub(crate) fn write(id: &TaskId, pool: &PoolId, spec: &TaskSpec) -> serde_json::
         },
         session: session.clone(),
         tokens_in: *tokens_in,
+        on_interrupt: *on_interrupt,
     })
 }
 
@@ -143,6 +151,7 @@ pub(crate) fn read(record: &RawValue, request: EngineRequest) -> Result<Restored
                 Kept::AfterMs(grace) => Detach::After(Duration::from_millis(grace)),
                 Kept::Never => Detach::Never,
             },
+            on_interrupt: record.on_interrupt,
             session: record.session,
         },
         age: Duration::from_millis(now.saturating_sub(record.admitted_ms)),
@@ -160,7 +169,7 @@ fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adapter_host::{CompletionRequest, Prompt, Sampling};
+    use adapter_host::{CompletionRequest, Prompt, Sampling, SoFar};
 
     fn request() -> EngineRequest {
         let prompt = Prompt::Text("SECRET".to_owned());
@@ -168,6 +177,7 @@ mod tests {
             prompt,
             sampling: Sampling::default(),
             cache_prompt: true,
+            so_far: SoFar::Nothing,
         })
     }
 
@@ -203,6 +213,7 @@ mod tests {
             deadline: Some(Duration::from_secs(100)),
             placement: None,
             detach: Detach::Never,
+            on_interrupt: OnInterrupt::Resume,
             session: None,
         };
         let pool = PoolId::try_new("p").unwrap();

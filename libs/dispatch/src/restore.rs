@@ -1,6 +1,6 @@
 //! Taking back what an earlier process had accepted: with ids, numbers, owners and events, in order.
-//! Tasks that had ended can be read; those that waited wait again; one that ran runs again if nobody
-//! has heard a word of it, and says that it was cut off otherwise.
+//! Tasks that had ended can be read; those that waited wait again; one that ran goes on behind what
+//! it had said, as if its engine had been lost, or says that it was cut off.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use wire::config::QueueConfig;
 use wire::task::TaskView;
 use wire::{ErrorCode, PoolId, TaskState};
 
-use crate::core::{NewTask, TaskCore, nothing};
+use crate::core::{AfterLoss, NewTask, TaskCore, nothing};
 use crate::dispatcher::Shared;
 use crate::durable::Recorded;
 use crate::ending::{Ending, Failure};
@@ -105,19 +105,21 @@ impl Shared {
         let past = entries.clone();
         let (log, writer) = journal.restore(seq, entries, self.limits.task_log_bytes);
         let new = self.describe_restored(&pool, seq, restored);
-        let core = Arc::new(TaskCore::new(new, (log, writer?), self.limits.retries));
-        core.take_up(&past, RESTARTED);
+        let core = Arc::new(TaskCore::new(new, (log, writer?), &self.limits));
+        let fate = core.take_over(&past, RESTARTED, &self.limits);
         self.lock_store().insert(Arc::clone(&core));
-        let fate = match (readable, core.has_spoken()) {
-            (false, _) => Err(Failure::unreadable()),
-            (true, true) => Err(Failure::cut_off()),
-            (true, false) => pool.take_over(&core).map_err(|_| Failure::interrupted()),
+        let ending = match (readable, fate) {
+            (false, _) => Ending::Failed(Failure::unreadable()),
+            (true, AfterLoss::Again) => match pool.take_over(&core) {
+                Ok(()) => return Some(true),
+                Err(_) => Ending::Failed(Failure::interrupted()),
+            },
+            (true, AfterLoss::Spent) => Ending::Spent,
+            (true, AfterLoss::GiveUp(Some(why))) => Ending::Failed(Failure::cut_off().because(why)),
+            (true, AfterLoss::GiveUp(None) | AfterLoss::Ended) => Ending::Failed(Failure::cut_off()),
         };
-        let goes_on = fate.is_ok();
-        if let Err(failure) = fate {
-            self.end(&core, Ending::Failed(failure));
-        }
-        Some(goes_on)
+        self.end(&core, ending);
+        Some(false)
     }
 
     fn describe_restored(&self, pool: &Arc<Pool>, seq: u64, restored: Restored) -> NewTask {

@@ -5,8 +5,9 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use adapter_host::{EngineItem, StreamFault, SubmitError, TokenStream, WorkerAdapter};
+use adapter_host::{EngineItem, EngineRequest, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter};
 use futures_util::StreamExt;
 use registry::SlotLease;
 use tokio::time::Instant;
@@ -27,6 +28,8 @@ enum Verdict {
     End(Ending),
     /// Its replica went away between its choice and its use; the task has not begun.
     NotBegun,
+    /// The engine lives and has reported an error of its own.
+    Faulty { failure: Failure },
     /// The engine is gone; `failure` is what the task ends with if it may not run again. The reason
     /// is logged and holds nothing that the engine said.
     Lost { reason: String, failure: Failure },
@@ -46,15 +49,33 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     let distrust = || core.pool.suspect(&key, generation, Instant::now() + shared.limits.suspect_for);
     match verdict {
         Verdict::EndedElsewhere => {}
-        Verdict::End(ending) => shared.end(&core, ending),
+        Verdict::End(ending) => {
+            if matches!(ending, Ending::Finished(_)) {
+                core.pool.trust(&key, generation);
+            }
+            shared.end(&core, ending);
+        }
         Verdict::NotBegun => {
             distrust();
-            again(&shared, &core);
+            shared.queue_again(&core);
+        }
+        Verdict::Faulty { failure } => {
+            core.pool.fault(&key, generation, Instant::now() + shared.limits.suspect_for);
+            // Of the request as likely as of the engine: going on with it would be tried in vain.
+            tracing::warn!(task = %core.id, replica = %key, "the engine reported an error");
+            after_fault(&shared, &core, failure);
         }
         Verdict::Lost { reason, .. } if drains => {
             tracing::info!(task = %core.id, replica = %key, %reason, "the drain of its replica cut a task off");
             let failure = Failure::draining(&key);
-            after_loss(&shared, &core, "its replica was drained", failure);
+            let another =
+                shared.registry.snapshot().pool(&core.pool.spec.id).any(|(_, r)| r.ready && !r.draining);
+            if another || !core.has_spoken() {
+                after_loss(&shared, &core, "its replica was drained", failure);
+            } else {
+                // The replica comes back when somebody says so: an answer does not wait for that.
+                shared.end(&core, Ending::Failed(failure));
+            }
         }
         Verdict::Lost { reason, failure } => {
             distrust();
@@ -70,22 +91,37 @@ fn count_placement(core: &TaskCore, outcome: PlacementOutcome) {
 }
 
 fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure: Failure) {
-    match core.after_loss(reason) {
+    match core.after_loss(reason, &shared.limits) {
         AfterLoss::Ended => {}
-        AfterLoss::GiveUp => shared.end(core, Ending::Failed(failure)),
-        AfterLoss::Again => again(shared, core),
+        AfterLoss::GiveUp(None) => shared.end(core, Ending::Failed(failure)),
+        AfterLoss::GiveUp(Some(why)) => shared.end(core, Ending::Failed(failure.because(why))),
+        AfterLoss::Spent => shared.end(core, Ending::Spent),
+        AfterLoss::Again => shared.queue_again(core),
     }
 }
 
-fn again(shared: &Shared, core: &Arc<TaskCore>) {
-    if core.pool.put_back(core).is_err() {
-        if core.may_stay() {
-            return;
+/// A task that has shown nothing may be tried again; one that has ends in the engine's words.
+fn after_fault(shared: &Shared, core: &Arc<TaskCore>, failure: Failure) {
+    const REASON: &str = "it reported an error before its first token";
+    match core.after_fault(REASON) {
+        AfterLoss::Again => shared.queue_again(core),
+        AfterLoss::Ended => {}
+        AfterLoss::GiveUp(_) | AfterLoss::Spent => shared.end(core, Ending::Failed(failure)),
+    }
+}
+
+impl Shared {
+    /// Lets a task wait again that has had a slot.
+    pub(crate) fn queue_again(&self, core: &Arc<TaskCore>) {
+        if core.pool.put_back(core).is_err() {
+            if core.may_stay() {
+                return;
+            }
+            self.end(core, Ending::Failed(Failure::interrupted()));
+        } else if core.has_ended() {
+            // It ended before it was back: it must not take up a place.
+            core.pool.leave(core);
         }
-        shared.end(core, Ending::Failed(Failure::interrupted()));
-    } else if core.has_ended() {
-        // It ended before it was back: it must not take up a place.
-        core.pool.leave(core);
     }
 }
 
@@ -122,13 +158,15 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
     }
 }
 
-async fn submit(
-    adapter: &dyn WorkerAdapter,
-    request: adapter_host::EngineRequest,
-) -> Result<TokenStream, Verdict> {
+async fn submit(adapter: &dyn WorkerAdapter, request: EngineRequest) -> Result<TokenStream, Verdict> {
+    let goes_on = matches!(&request, EngineRequest::Completion(c) if c.so_far != SoFar::Nothing);
     adapter.submit(request).await.map_err(|error| match error {
         SubmitError::Lost(reason) => lost(reason),
-        SubmitError::Refused(body) => Verdict::End(Ending::Failed(Failure::new(body.code, body.message))),
+        // What was said has filled the context meanwhile.
+        SubmitError::Refused(body) if goes_on && body.code == ErrorCode::ContextOverflow => {
+            Verdict::End(Ending::Spent)
+        }
+        SubmitError::Refused(body) => Verdict::End(Ending::Failed(Failure::refused(*body))),
     })
 }
 
@@ -181,6 +219,24 @@ async fn cut_short(shared: &Shared, core: &TaskCore, lease: &SlotLease) -> Verdi
         () = shared.drained.cancelled() => Verdict::End(Ending::Failed(Failure::interrupted())),
         () = until(core.deadline) => Verdict::End(Ending::Failed(Failure::deadline())),
         () = unread => Verdict::End(Ending::Cancelled(CancelReason::Unread)),
+        () = stalled(core, shared.limits.stalled_after) => Verdict::Lost {
+            reason: format!("it sent nothing for {} s", shared.limits.stalled_after.as_secs()),
+            failure: Failure::stalled(shared.limits.stalled_after),
+        },
+    }
+}
+
+/// Resolves when the engine has begun to answer and then sent nothing for `limit`. Costs nothing per
+/// token: it looks when the limit would be over.
+async fn stalled(core: &TaskCore, limit: Duration) {
+    let mut look = Instant::now() + limit;
+    loop {
+        tokio::time::sleep_until(look).await;
+        let silent_since = core.last_chunk().unwrap_or_else(Instant::now);
+        if silent_since + limit <= Instant::now() {
+            return;
+        }
+        look = silent_since + limit;
     }
 }
 
@@ -194,9 +250,10 @@ fn fault_verdict(fault: StreamFault) -> Verdict {
         StreamFault::Lost(reason) => lost(reason),
         StreamFault::Protocol(what) => lost(format!("it broke its protocol: {what}")),
         StreamFault::Engine(what) => {
-            let failure = Failure::new(ErrorCode::Internal, format!("the engine reported: {what}"));
-            // What it said may quote the prompt: it is its owner's, the reason is logged.
-            Verdict::Lost { reason: "it reported an error in the middle of its answer".to_owned(), failure }
+            // What it said may quote the prompt: it is its owner's and never logged.
+            Verdict::Faulty {
+                failure: Failure::new(ErrorCode::Internal, format!("the engine reported: {what}")),
+            }
         }
     }
 }

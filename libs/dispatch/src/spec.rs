@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use adapter_host::EngineRequest;
 use wire::config::QueueConfig;
-use wire::task::{Placement, Priority};
+use wire::task::{OnInterrupt, Placement, Priority};
 use wire::{PoolId, SessionId, TaskId, TaskState};
 
 use crate::CallerId;
@@ -52,6 +52,8 @@ pub struct TaskSpec {
     pub placement: Option<Placement>,
     /// What a missing reader means.
     pub detach: Detach,
+    /// What the loss of its engine means once it has begun to speak.
+    pub on_interrupt: OnInterrupt,
     /// The session it belongs to.
     pub session: Option<SessionId>,
 }

@@ -360,3 +360,15 @@ async fn nothing_is_admitted_after_an_interruption() {
     world.dispatch.interrupt_now();
     assert_eq!(world.dispatch.submit(spec("late")).unwrap_err(), AdmissionError::ShuttingDown);
 }
+
+/// LCPP-007
+#[tokio::test(start_paused = true)]
+async fn the_hint_of_a_refusal_reaches_its_owner() {
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(1, MS));
+    engine.then(Script::Refuse(ErrorCode::ContextOverflow, "no".to_owned()));
+    world.up(0, 1, 1, &engine);
+    let task = world.submit(spec("x"));
+    all(&task).await;
+    assert_eq!(task.view().error.unwrap().hint.as_deref(), Some("ask otherwise"));
+}

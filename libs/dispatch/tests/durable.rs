@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use adapter_host::SoFar;
 use dispatch::{AdmissionError, Owner, Task, TaskFilter, TaskSpec};
 use support::*;
 use task_log::journal::{Options, Space};
 use task_log::{Journal, Position};
 use wire::TaskState;
+use wire::task::OnInterrupt;
 
 /// One life of the control plane.
 struct Life {
@@ -149,6 +151,26 @@ async fn a_task_that_had_not_spoken_runs_again_and_one_that_had_says_that_it_was
     let engine = Engine::new(Script::Speak(1, Duration::ZERO));
     life.world.up(0, 1, 1, &engine);
     assert_eq!(words(&life.task("silent").unwrap()).await, "started:r0 resumed:r0 0=t0 end:stop");
+    life.killed().await;
+}
+
+/// ORCHD-RESUME-010, ORCHD-JOURNAL-003
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_a_restart_cut_off_goes_on_behind_its_log() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    life.world.up(0, 1, 1, &Engine::new(Script::HangAfter(2)));
+    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
+    until_entries(&life.submit(spec).await, 3).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    assert_eq!((life.taken.waiting, life.taken.interrupted), (1, 0));
+    let engine = Engine::new(Script::Speak(4, Duration::ZERO));
+    life.world.up(0, 1, 1, &engine);
+    let task = life.task("a").unwrap();
+    assert_eq!(words(&task).await, "started:r0 0=t0 1=t1 resumed:r0 2=t2 3=t3 end:stop");
+    assert_eq!(engine.asked()[0].so_far, SoFar::Ids(vec![0, 1]));
+    assert_eq!((task.view().tokens_in, task.view().tokens_out), (Some(7), Some(5)));
     life.killed().await;
 }
 

@@ -64,6 +64,6 @@ async fn no_line_and_no_reason_holds_what_the_engine_said_and_its_owner_reads_it
         }
     }
     let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(lines.matches("the engine of a task was lost").count(), 4, "the lines were caught: {lines}");
+    assert_eq!(lines.matches("the engine reported an error").count(), 4, "the lines were caught: {lines}");
     assert!(!lines.contains(SECRET), "{lines}");
 }

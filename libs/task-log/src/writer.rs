@@ -110,6 +110,7 @@ impl Drop for LogWriter {
                 message: "the task was cut off before it ended; submit it again".to_owned(),
                 retriable: true,
                 retry_after_ms: None,
+                hint: None,
                 tokens_sent,
             }));
         }

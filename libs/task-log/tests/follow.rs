@@ -18,6 +18,7 @@ fn chunk(text: &str) -> EngineChunk {
     EngineChunk {
         text: text.to_owned(),
         tokens: vec![1],
+        unnamed: 0,
         raw: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
     }
 }
@@ -33,6 +34,7 @@ fn end() -> End {
             model_digest: String::new(),
             seed: None,
             tokens_sha256: String::new(),
+            ..Receipt::default()
         },
     }
 }
@@ -123,6 +125,7 @@ async fn an_error_says_how_many_tokens_were_sent() {
         message: String::new(),
         retriable: true,
         retry_after_ms: None,
+        hint: None,
         tokens_sent: 99,
     });
     assert!(matches!(log.terminal().as_deref(), Some(Entry::Error(error)) if error.tokens_sent == 2));

@@ -26,7 +26,7 @@ fn raw(json: &str) -> Box<RawValue> {
 }
 
 fn chunk(text: &str) -> EngineChunk {
-    EngineChunk { text: text.to_owned(), tokens: vec![1], raw: raw("{\"content\":  \"x\"}") }
+    EngineChunk { text: text.to_owned(), tokens: vec![1], unnamed: 0, raw: raw("{\"content\":  \"x\"}") }
 }
 
 fn end() -> End {
@@ -40,6 +40,7 @@ fn end() -> End {
             model_digest: String::new(),
             seed: None,
             tokens_sha256: String::new(),
+            ..Receipt::default()
         },
     }
 }

@@ -47,6 +47,8 @@ pub struct Faults {
     pub eos_after: Option<u64>,
     /// `stamp`: every token's text is `@` and the microseconds since the epoch at which it was sent.
     pub stamp: bool,
+    /// `char-tokens`: a word beyond ASCII takes three tokens, and only the last is named.
+    pub char_tokens: bool,
     /// `split-bytes`: each byte of a stream is its own HTTP chunk.
     pub split_bytes: bool,
     /// `split-utf8`: frames are cut in the middle of their first character of several bytes.
@@ -84,6 +86,7 @@ impl Faults {
             "error-after" => self.error_after = Some(count(value)?),
             "eos-after" => self.eos_after = Some(count(value)?),
             "stamp" => self.stamp = on(value)?,
+            "char-tokens" => self.char_tokens = on(value)?,
             "split-bytes" => self.split_bytes = on(value)?,
             "split-utf8" => self.split_utf8 = on(value)?,
             "invalid-utf8-after" => self.invalid_utf8_after = Some(count(value)?),

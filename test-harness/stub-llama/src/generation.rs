@@ -62,6 +62,8 @@ pub(crate) struct Generation {
     lease: Lease,
     words: Continuation,
     text: String,
+    /// Bytes of it that were sent.
+    sent: usize,
     count: u64,
     ending: Option<(&'static str, String, bool)>,
     garbled: bool,
@@ -149,7 +151,7 @@ impl Generation {
     pub(crate) fn new(plan: Plan, shared: Shared, lease: Lease) -> Self {
         let words = Continuation::new(&plan.prompt, plan.seed);
         let (text, nth) = (String::new(), shared.next_generation());
-        Self { plan, shared, lease, words, text, count: 0, ending: None, garbled: false, nth }
+        Self { plan, shared, lease, words, text, sent: 0, count: 0, ending: None, garbled: false, nth }
     }
 
     pub(crate) fn faults(&self) -> crate::Faults {
@@ -219,19 +221,29 @@ impl Generation {
 
     fn token(&mut self, eos: bool) -> Piece {
         self.count += 1;
-        let (id, mut text) = match self.words.next() {
+        let (id, word) = match self.words.next() {
             Some(word) if !eos => word,
             _ => (EOS, String::new()),
         };
-        let before = self.text.len();
-        self.text.push_str(&text);
-        let found = self.plan.stop.iter().filter_map(|w| Some((self.text.find(w.as_str())?, w))).min();
+        if self.shared.faults().char_tokens && !word.is_ascii() {
+            // Two tokens before this one made no whole character, so nothing was sent of them.
+            self.count += 2;
+        }
+        self.text.push_str(&word);
+        let unsent = &self.text[self.sent..];
+        let found = self.plan.stop.iter().filter_map(|w| Some((unsent.find(w.as_str())?, w))).min();
         let used = self.plan.prompt.len() as u64 + self.count;
+        let send = match found {
+            Some((at, _)) => at,
+            // As the real server: what may become a stop string is held back, and all before it too.
+            None if self.plan.stop.iter().any(|word| may_become(unsent, word)) => 0,
+            None => unsent.len(),
+        };
+        let text = unsent[..send].to_owned();
+        self.sent += send;
         if eos {
             self.ending = Some(("eos", String::new(), false));
-        } else if let Some((at, word)) = found {
-            // The real server holds a possible stop string back; here only the word that ends it is cut.
-            text.truncate(at.saturating_sub(before));
+        } else if let Some((_, word)) = found {
             self.ending = Some(("word", word.clone(), false));
         } else if self.plan.limit.is_some_and(|limit| self.count >= limit) {
             self.ending = Some(("limit", String::new(), false));
@@ -240,4 +252,9 @@ impl Generation {
         }
         Piece { id, text, count: self.count, slot: self.lease.id }
     }
+}
+
+/// Whether a text ends with the beginning of a stop string.
+fn may_become(text: &str, stop: &str) -> bool {
+    stop.char_indices().skip(1).any(|(at, _)| text.ends_with(&stop[..at]))
 }

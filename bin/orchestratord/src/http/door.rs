@@ -12,7 +12,7 @@ use dispatch::{Detach, TaskSpec};
 use sha2::{Digest, Sha256};
 use task_log::{Entry, Follower};
 use wire::config::PoolKind;
-use wire::task::Priority;
+use wire::task::{OnInterrupt, Priority};
 use wire::{ErrorBody, ErrorCode, Phase, PoolId, TaskId};
 
 use super::error::{ApiError, from_stream};
@@ -66,6 +66,8 @@ impl<'a> Asked<'a> {
             deadline: None,
             placement: None,
             detach: Detach::AtOnce,
+            // Its chunks are one choice of one engine; a client of this API could not tell a seam.
+            on_interrupt: OnInterrupt::Fail,
             session: None,
         })?;
         let mut follower = task.log().follow(None);

@@ -37,6 +37,7 @@ pub(crate) fn from_stream(error: &StreamError) -> ErrorBody {
     let mut body = ErrorBody::new(error.code, error.message.clone());
     body.retriable = error.retriable;
     body.retry_after_ms = error.retry_after_ms;
+    body.hint.clone_from(&error.hint);
     body
 }
 

@@ -47,6 +47,7 @@ pub(super) async fn submit(
         deadline: validate::duration("deadline_ms", request.deadline_ms)?,
         placement: request.placement,
         detach,
+        on_interrupt: request.on_interrupt,
         session: request.session_id,
     };
     let task = state.dispatch.submit_durably(spec).await?;

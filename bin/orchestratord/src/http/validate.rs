@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling};
+use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling, SoFar};
 use serde_json::Value;
 use wire::TaskRequest;
 use wire::task::{Message, Workload};
@@ -37,7 +37,12 @@ pub(super) fn engine_request(task: &TaskRequest, cache_prompt: bool) -> Result<E
     if sampling.grammar.is_some() && sampling.json_schema.is_some() {
         return Err(ApiError::invalid("grammar", "give grammar or json_schema, not both"));
     }
-    Ok(EngineRequest::Completion(CompletionRequest { prompt, sampling, cache_prompt }))
+    Ok(EngineRequest::Completion(CompletionRequest {
+        prompt,
+        sampling,
+        cache_prompt,
+        so_far: SoFar::Nothing,
+    }))
 }
 
 fn prompt(task: &TaskRequest) -> Result<Prompt, ApiError> {

@@ -8,6 +8,7 @@ mod edge;
 mod limits;
 mod load;
 mod openai;
+mod resume;
 mod stops;
 mod streams;
 

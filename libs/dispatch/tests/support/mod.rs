@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adapter_host::{
     AdapterHost, Binding, BoxFuture, CompletionRequest, EngineItem, EngineRequest, Finished, ProbeError,
-    Probed, Prompt, Sampling, StreamFault, SubmitError, TokenStream, WorkerAdapter,
+    Probed, Prompt, Sampling, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter,
 };
 use dispatch::{Detach, Dispatch, Limits, Metrics, Owner, PoolSpec, Task, TaskSpec};
 use registry::{Event, Registry, Up};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::config::{FullPolicy, QueueConfig};
 use wire::event::FinishReason;
-use wire::task::Priority;
+use wire::task::{OnInterrupt, Priority};
 use wire::{EngineChunk, ErrorBody, ErrorCode, PoolId, ReplicaId, ReplicaKey, TaskId};
 
 /// What an engine does with one generation.
@@ -44,6 +44,9 @@ pub(crate) struct Engine {
     pub(crate) script: Mutex<VecDeque<Script>>,
     pub(crate) otherwise: Script,
     pub(crate) prompts: Mutex<Vec<String>>,
+    pub(crate) asked: Mutex<Vec<CompletionRequest>>,
+    /// What it says, by position.
+    pub(crate) says: fn(u32) -> EngineChunk,
     pub(crate) running: AtomicUsize,
     pub(crate) peak: AtomicUsize,
 }
@@ -54,9 +57,23 @@ impl Engine {
             script: Mutex::default(),
             otherwise,
             prompts: Mutex::default(),
+            asked: Mutex::default(),
+            says: chunk,
             running: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
         })
+    }
+
+    /// One that says something else than words.
+    pub(crate) fn saying(says: fn(u32) -> EngineChunk, otherwise: Script) -> Arc<Self> {
+        let engine = Self::new(otherwise);
+        let mut engine = Arc::into_inner(engine).expect("nobody else holds it yet");
+        engine.says = says;
+        Arc::new(engine)
+    }
+
+    pub(crate) fn asked(&self) -> Vec<CompletionRequest> {
+        self.asked.lock().unwrap().clone()
     }
 
     pub(crate) fn then(&self, script: Script) {
@@ -80,10 +97,16 @@ pub(crate) struct Adapter(pub(crate) Arc<Engine>);
 
 impl WorkerAdapter for Adapter {
     fn submit(&self, request: EngineRequest) -> BoxFuture<'_, Result<TokenStream, SubmitError>> {
-        let EngineRequest::Completion(CompletionRequest { prompt: Prompt::Text(prompt), .. }) = request
-        else {
-            panic!("the tests ask for completions")
+        let EngineRequest::Completion(request) = request else { panic!("the tests ask for completions") };
+        let Prompt::Text(prompt) = request.prompt.clone() else { panic!("the tests ask with text") };
+        // It goes on where the answer so far ends.
+        let from = match &request.so_far {
+            SoFar::Nothing => 0,
+            SoFar::Ids(ids) => ids.last().unwrap() + 1,
+            SoFar::Text(text) => u32::try_from(text.chars().count()).unwrap(),
         };
+        let says = self.0.says;
+        self.0.asked.lock().unwrap().push(request);
         self.0.prompts.lock().unwrap().push(prompt);
         let script = self.0.script.lock().unwrap().pop_front().unwrap_or_else(|| self.0.otherwise.clone());
         let now = self.0.running.fetch_add(1, Ordering::SeqCst) + 1;
@@ -92,8 +115,10 @@ impl WorkerAdapter for Adapter {
         Box::pin(async move {
             match script {
                 Script::Unreachable => Err(SubmitError::Lost("connection refused".to_owned())),
-                Script::Refuse(code, why) => Err(SubmitError::Refused(Box::new(ErrorBody::new(code, why)))),
-                script => Ok(TokenStream::new(stream(script, busy))),
+                Script::Refuse(code, why) => {
+                    Err(SubmitError::Refused(Box::new(ErrorBody::new(code, why).hint("ask otherwise"))))
+                }
+                script => Ok(TokenStream::new(stream(script, from, says, busy))),
             }
         })
     }
@@ -111,6 +136,7 @@ pub(crate) fn chunk(n: u32) -> EngineChunk {
     EngineChunk {
         text: format!("t{n} "),
         tokens: vec![n],
+        unnamed: 0,
         raw: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
     }
 }
@@ -118,15 +144,17 @@ pub(crate) fn chunk(n: u32) -> EngineChunk {
 fn role() -> EngineChunk {
     let raw = r#"{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}]}"#;
     let raw = serde_json::value::RawValue::from_string(raw.to_owned()).unwrap();
-    EngineChunk { text: String::new(), tokens: vec![], raw }
+    EngineChunk { text: String::new(), tokens: vec![], unnamed: 0, raw }
 }
 
 fn stream(
     script: Script,
+    from: u32,
+    says: fn(u32) -> EngineChunk,
     busy: Busy,
 ) -> impl futures_core::Stream<Item = Result<EngineItem, StreamFault>> + Send + 'static {
-    let state = (0, Some(script), busy);
-    futures_util::stream::unfold(state, async |(n, script, busy)| {
+    let state = (from, Some(script), busy);
+    futures_util::stream::unfold(state, move |(n, script, busy)| async move {
         let script = script?;
         let (tokens, pause) = match &script {
             Script::Speak(tokens, pause) => (*tokens, *pause),
@@ -140,7 +168,7 @@ fn stream(
             if !pause.is_zero() {
                 tokio::time::sleep(pause).await;
             }
-            let chunk = if matches!(script, Script::BreakAfterRole) { role() } else { chunk(n) };
+            let chunk = if matches!(script, Script::BreakAfterRole) { role() } else { says(n) };
             return Some((Ok(EngineItem::Chunk(chunk)), (n + 1, Some(script), busy)));
         }
         match script {
@@ -152,8 +180,10 @@ fn stream(
             _ => {
                 let reason = FinishReason::Stop;
                 // One more than was shown: the end token.
-                let tokens_out = u64::from(tokens) + 1;
-                let finished = Finished { reason, tokens_in: 7, tokens_out };
+                let tokens_out = u64::from(tokens.saturating_sub(from)) + 1;
+                // It counts what it was given of the answer among the prompt.
+                let tokens_in = 7 + u64::from(from);
+                let finished = Finished { reason, tokens_in, tokens_out };
                 Some((Ok(EngineItem::Finished(finished)), (n, None, busy)))
             }
         }
@@ -194,11 +224,13 @@ pub(crate) fn spec(prompt: &str) -> TaskSpec {
             prompt: Prompt::Text(prompt.to_owned()),
             sampling: Sampling { seed: Some(42), ..Sampling::default() },
             cache_prompt: false,
+            so_far: SoFar::Nothing,
         }),
         priority: Priority::Interactive,
         deadline: None,
         placement: None,
         detach: Detach::Never,
+        on_interrupt: OnInterrupt::Fail,
         session: None,
     }
 }

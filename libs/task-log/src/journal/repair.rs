@@ -156,6 +156,7 @@ fn lost(there: &[Entry]) -> Entry {
                 .to_owned(),
         retriable: true,
         retry_after_ms: None,
+        hint: None,
         tokens_sent: there.iter().filter(said).count() as u64,
     })
 }

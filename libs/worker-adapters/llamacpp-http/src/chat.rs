@@ -73,7 +73,7 @@ impl Read for Chat {
             }
             let tokens = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
             let tokens = tokens.into_iter().filter_map(|token| token.id).collect();
-            step.chunk = Some(chunk(choice.delta.content.unwrap_or_default(), tokens, data)?);
+            step.chunk = Some(chunk(choice.delta.content.unwrap_or_default(), tokens, 0, data)?);
         }
         if let (Some(usage), Some(reason)) = (frame.usage, self.reason) {
             let (tokens_in, tokens_out) = (usage.prompt_tokens, usage.completion_tokens);

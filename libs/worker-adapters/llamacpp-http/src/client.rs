@@ -117,7 +117,7 @@ impl LlamaCpp {
             }
         };
         let response = self.post("/completion", &request::Completion::new(&request, prompt)).await?;
-        Ok(stream::tokens(response, completion::Completion))
+        Ok(stream::tokens(response, completion::Completion::default()))
     }
 
     async fn chat(&self, request: ChatRequest) -> Result<TokenStream, SubmitError> {

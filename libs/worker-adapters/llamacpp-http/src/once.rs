@@ -64,7 +64,7 @@ pub(crate) fn answer(path: &str, body: Vec<u8>) -> Result<TokenStream, String> {
     let text = String::from_utf8(body).map_err(|_| strange())?;
     let usage = serde_json::from_str::<Answer>(&text).map_err(|_| strange())?.usage;
     let raw = RawValue::from_string(text).map_err(|_| strange())?;
-    let chunk = EngineChunk { text: String::new(), tokens: Vec::new(), raw };
+    let chunk = EngineChunk { text: String::new(), tokens: Vec::new(), unnamed: 0, raw };
     let (reason, tokens_in) = (FinishReason::Stop, usage.prompt_tokens);
     let finished = Finished { reason, tokens_in, tokens_out: 0 };
     Ok(TokenStream::new(stream::iter([Ok(EngineItem::Chunk(chunk)), Ok(EngineItem::Finished(finished))])))

@@ -1,6 +1,8 @@
 //! Request bodies, field by field: what is not named here is not sent.
 
-use adapter_host::{ChatRequest, CompletionRequest, Sampling};
+use std::borrow::Cow;
+
+use adapter_host::{ChatRequest, CompletionRequest, Sampling, SoFar};
 use serde::Serialize;
 use serde_json::Value;
 use wire::task::Message;
@@ -8,7 +10,7 @@ use wire::task::Message;
 /// `POST /completion`.
 #[derive(Serialize)]
 pub(crate) struct Completion<'a> {
-    prompt: &'a str,
+    prompt: PromptBody<'a>,
     stream: bool,
     return_tokens: bool,
     cache_prompt: bool,
@@ -58,7 +60,7 @@ impl<'a> Completion<'a> {
             json_schema,
         } = &request.sampling;
         Self {
-            prompt,
+            prompt: PromptBody::new(prompt, &request.so_far),
             stream: true,
             return_tokens: true,
             cache_prompt: request.cache_prompt,
@@ -75,6 +77,35 @@ impl<'a> Completion<'a> {
             stop,
             grammar: grammar.as_deref(),
             json_schema: json_schema.as_ref(),
+        }
+    }
+}
+
+/// A prompt and what was answered already. In a list the text comes first and gets what the model's
+/// tokenizer puts before every text; the ids behind it stay as they are.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum PromptBody<'a> {
+    Text(Cow<'a, str>),
+    Parts(Vec<Part<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(crate) enum Part<'a> {
+    Text(&'a str),
+    Id(u32),
+}
+
+impl<'a> PromptBody<'a> {
+    fn new(prompt: &'a str, so_far: &SoFar) -> Self {
+        match so_far {
+            SoFar::Ids(ids) if !ids.is_empty() => {
+                let ids = ids.iter().copied().map(Part::Id);
+                Self::Parts(std::iter::once(Part::Text(prompt)).chain(ids).collect())
+            }
+            SoFar::Nothing | SoFar::Ids(_) => Self::Text(prompt.into()),
+            SoFar::Text(text) => Self::Text(format!("{prompt}{text}").into()),
         }
     }
 }

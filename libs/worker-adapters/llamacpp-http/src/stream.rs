@@ -24,6 +24,11 @@ const DRAIN: Duration = Duration::from_millis(20);
 pub(crate) trait Read: Send + 'static {
     /// Reads the data of one event.
     fn read(&mut self, data: &str) -> Result<Step, StreamFault>;
+
+    /// The end, if the stream breaks off here and had said all but that.
+    fn cut(&mut self) -> Option<Finished> {
+        None
+    }
 }
 
 /// What one event says.
@@ -71,8 +76,8 @@ impl<R: Read> Reading<R> {
             }
             match self.body.next().await {
                 Some(Ok(bytes)) => self.take(&bytes),
-                Some(Err(error)) => self.fail(StreamFault::Lost(broken(&error))),
-                None => self.fail(StreamFault::Lost("it closed the stream before the end".to_owned())),
+                Some(Err(error)) => self.cut(broken(&error)),
+                None => self.cut("it closed the stream before the end".to_owned()),
             }
         }
     }
@@ -122,6 +127,12 @@ impl<R: Read> Reading<R> {
         }
     }
 
+    fn cut(&mut self, reason: String) {
+        self.over = true;
+        let end = self.read.cut().map(EngineItem::Finished);
+        self.ready.push_back(end.ok_or(StreamFault::Lost(reason)));
+    }
+
     fn fail(&mut self, fault: StreamFault) {
         self.over = true;
         self.ready.push_back(Err(fault));
@@ -151,7 +162,12 @@ pub(crate) fn malformed(error: &serde_json::Error) -> StreamFault {
     StreamFault::Protocol(format!("an event is not its JSON, at byte {}", error.column()))
 }
 
-pub(crate) fn chunk(text: String, tokens: Vec<u32>, data: &str) -> Result<EngineChunk, StreamFault> {
+pub(crate) fn chunk(
+    text: String,
+    tokens: Vec<u32>,
+    unnamed: u32,
+    data: &str,
+) -> Result<EngineChunk, StreamFault> {
     let raw = RawValue::from_string(data.to_owned()).map_err(|error| malformed(&error))?;
-    Ok(EngineChunk { text, tokens, raw })
+    Ok(EngineChunk { text, tokens, unnamed, raw })
 }

@@ -4,7 +4,7 @@
 
 use adapter_host::{
     ChatRequest, CompletionRequest, EngineItem, EngineRequest, Finished, ProbeError, Probed, Prompt,
-    Sampling, StreamFault, SubmitError, TokenStream, WorkerAdapter as _,
+    Sampling, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter as _,
 };
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -29,7 +29,12 @@ fn engine(change: impl FnOnce(&mut StubConfig)) -> (RunningStub, LlamaCpp) {
 fn completion(prompt: &str, max_tokens: u32) -> EngineRequest {
     let sampling = Sampling { max_tokens: Some(max_tokens), seed: Some(4), ..Sampling::default() };
     let prompt = Prompt::Text(prompt.to_owned());
-    EngineRequest::Completion(CompletionRequest { prompt, sampling, cache_prompt: false })
+    EngineRequest::Completion(CompletionRequest {
+        prompt,
+        sampling,
+        cache_prompt: false,
+        so_far: SoFar::Nothing,
+    })
 }
 
 fn user(content: &str) -> Vec<Message> {
@@ -103,6 +108,7 @@ async fn messages_are_rendered_by_the_engines_own_template() {
         prompt: Prompt::Messages(user("hi")),
         sampling: Sampling { stop: vec!["§".to_owned()], ..Sampling::default() },
         cache_prompt: true,
+        so_far: SoFar::Nothing,
     };
     let (_, _, _, end) = all(adapter.submit(EngineRequest::Completion(request)).await.unwrap()).await;
     assert_eq!(end.unwrap().reason, FinishReason::Stop);
@@ -267,7 +273,12 @@ async fn a_request_the_engine_fails_at_is_refused_on_every_path_with_its_words()
     }
     let adapter = LlamaCpp::new(&server.uri(), None).unwrap();
     let prompt = Prompt::Messages(user("hi"));
-    let messages = CompletionRequest { prompt, sampling: Sampling::default(), cache_prompt: false };
+    let messages = CompletionRequest {
+        prompt,
+        sampling: Sampling::default(),
+        cache_prompt: false,
+        so_far: SoFar::Nothing,
+    };
     for request in [chat(|_| {}), EngineRequest::Completion(messages), completion("x", 1)] {
         let SubmitError::Refused(error) = adapter.submit(request).await.unwrap_err() else {
             panic!("the engine lives")
@@ -292,4 +303,25 @@ async fn a_loss_is_told_in_words_for_its_reader() {
 
 async fn answer(server: &MockServer, at: &str, with: ResponseTemplate) {
     Mock::given(method("POST")).and(path(at)).respond_with(with).mount(server).await;
+}
+
+/// LCPP-011
+#[tokio::test]
+async fn an_answer_so_far_goes_behind_the_prompt_as_ids_or_as_text() {
+    for (so_far, prompt) in [
+        (SoFar::Nothing, json!("once upon")),
+        (SoFar::Ids(vec![7, 8]), json!(["once upon", 7, 8])),
+        (SoFar::Text(" a time".to_owned()), json!("once upon a time")),
+    ] {
+        let (stub, adapter) = engine(|c| c.faults.eos_after = Some(1));
+        let request = CompletionRequest {
+            prompt: Prompt::Text("once upon".to_owned()),
+            sampling: Sampling::default(),
+            cache_prompt: false,
+            so_far,
+        };
+        let (_, _, _, end) = all(adapter.submit(EngineRequest::Completion(request)).await.unwrap()).await;
+        assert!(end.is_ok());
+        assert_eq!(stub.requests()[0].body["prompt"], prompt);
+    }
 }

@@ -1,6 +1,6 @@
 //! `POST /v1/completions`: the text behind a prompt.
 
-use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling};
+use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling, SoFar};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -30,7 +30,8 @@ pub(in crate::http) async fn completions(
     let (prompt, sampling) = (prompt(&request)?, sampling(&request)?);
     let asked = Asked::of(&state, &caller, &request.model, PoolKind::Chat)?;
     let cache_prompt = asked.cache_prompt();
-    let completion = CompletionRequest { prompt: Prompt::Text(prompt), sampling, cache_prompt };
+    let completion =
+        CompletionRequest { prompt: Prompt::Text(prompt), sampling, cache_prompt, so_far: SoFar::Nothing };
     let begun = asked.begin(EngineRequest::Completion(completion), &body.bytes).await?;
     let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
     let reply = Reply::new("cmpl", OBJECT, &begun.id, request.model, include_usage);
