@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use cucumber::gherkin::Step;
 use cucumber::{then, when};
 use serde_json::Value;
+use test_harness_bdd::until;
 
 use crate::world::{Answer, Lab};
 
@@ -14,10 +15,7 @@ async fn ask(lab: &mut Lab, method: String, path: String, step: &Step) -> Result
 
 #[when(expr = "a client asks {word} {word} with {string}")]
 async fn ask_with(lab: &mut Lab, method: String, path: String, header: String, step: &Step) -> Result<()> {
-    let mut path = path;
-    for (name, id) in &lab.tasks {
-        path = path.replace(&format!("${name}"), id);
-    }
+    let path = with_tasks(lab, &path);
     let api = lab.api()?;
     let verb = method.parse::<reqwest::Method>().context("an HTTP method")?;
     let mut request = api.http().request(verb, api.url(&path));
@@ -25,9 +23,29 @@ async fn ask_with(lab: &mut Lab, method: String, path: String, header: String, s
         request = request.header(name, value);
     }
     if let Some(body) = &step.docstring {
-        request = request.header("Content-Type", "application/json").body(body.trim().to_owned());
+        let body = with_tasks(lab, body.trim());
+        request = request.header("Content-Type", "application/json").body(body);
     }
     lab.answer = Some(Answer::of(&method, &path, request.send().await.context("asking")?).await?);
+    Ok(())
+}
+
+/// A text with the ids of tasks in place of their names.
+fn with_tasks(lab: &Lab, text: &str) -> String {
+    let fill = |text: String, (name, id): (&String, &String)| text.replace(&format!("${name}"), id);
+    lab.tasks.iter().fold(text.to_owned(), fill)
+}
+
+#[then(expr = "the operation becomes {word}")]
+async fn operation(lab: &mut Lab, state: String) -> Result<()> {
+    let id = field(lab, "/operation_id")?.as_str().context("no operation_id")?.to_owned();
+    let api = lab.api()?.clone();
+    until(&format!("the operation is {state}"), || async {
+        let view = api.get(&format!("/v2/operations/{id}")).await?;
+        anyhow::ensure!(view["state"] == state, "{view:#}");
+        Ok(true)
+    })
+    .await?;
     Ok(())
 }
 

@@ -150,6 +150,14 @@ async fn stop(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+#[when("orchestratord is killed")]
+async fn kill_orchestratord(lab: &mut Lab) -> Result<()> {
+    let process = lab.orchestratord.as_mut().context("orchestratord does not run")?;
+    process.signal(Signal::SIGKILL)?;
+    process.ended().await?;
+    Ok(())
+}
+
 #[then(expr = "it took less than {int} seconds")]
 fn took(lab: &mut Lab, seconds: u64) -> Result<()> {
     let took = Duration::from_secs_f64(*lab.noted.get("stop").context("nothing was stopped")?);
