@@ -13,6 +13,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("adapter-host", 1),
     ("child", 1),
     ("config-loader", 1),
+    ("devices", 1),
     ("handoff", 1),
     ("provisioners-model-provisioner", 1),
     ("registry", 1),

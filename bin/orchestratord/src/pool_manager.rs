@@ -10,11 +10,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::PoolList;
-use wire::{ErrorBody, ErrorEnvelope, OperationId, OperationKind, OperationView, PoolId, PoolView};
+use wire::{
+    DeviceList, ErrorBody, ErrorEnvelope, OperationId, OperationKind, OperationView, PoolId, PoolView,
+};
 
 /// The views are refreshed this often: progress that a person watches moves about once a second.
 const PERIOD: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// A driver without its persistence daemon takes seconds to wake up.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The pools of pool-managerd, as they were a moment ago. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -96,13 +100,27 @@ impl PoolManagerClient {
         self.ask(self.http.get(format!("{}/v2/operations/{id}", self.endpoint.url))).await
     }
 
+    /// The machine's cards.
+    pub(crate) async fn devices(&self) -> Result<DeviceList, OrderError> {
+        let request = self.http.get(format!("{}/v2/devices", self.endpoint.url));
+        self.ask_within(LOOK_TIMEOUT, request).await
+    }
+
     fn post(&self, pool: &PoolId, what: &str) -> reqwest::RequestBuilder {
         self.http.post(format!("{}/v2/pools/{pool}/{what}", self.endpoint.url))
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, OrderError> {
+        self.ask_within(TIMEOUT, request).await
+    }
+
+    async fn ask_within<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        request: reqwest::RequestBuilder,
+    ) -> Result<T, OrderError> {
         let unreachable = |source| OrderError::Unreachable { url: self.endpoint.url.clone(), source };
-        let request = request.bearer_auth(&self.endpoint.token).timeout(TIMEOUT);
+        let request = request.bearer_auth(&self.endpoint.token).timeout(limit);
         let answer = request.send().await.map_err(unreachable)?;
         if answer.status().is_success() {
             return answer.json().await.map_err(unreachable);

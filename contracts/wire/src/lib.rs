@@ -8,6 +8,7 @@
 pub mod anthropic;
 pub mod catalog;
 pub mod config;
+pub mod device;
 pub mod error;
 pub mod event;
 pub mod handoff;
@@ -23,6 +24,7 @@ pub mod seed;
 pub mod task;
 
 pub use catalog::CatalogModel;
+pub use device::{Device, DeviceList};
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
 pub use event::EngineChunk;
 pub use handoff::{Handoff, HandoffModel, HandoffState};
@@ -31,6 +33,6 @@ pub use meta::{Health, Readiness, Version};
 pub use model::ModelRecord;
 pub use operation::{OperationKind, OperationState, OperationView};
 pub use pool::{Phase, PoolHealth, PoolView, ReplicaView, Wanted};
-pub use prepared::PreparedEngine;
+pub use prepared::{MemoryEstimate, PreparedEngine};
 pub use seed::Seed;
 pub use task::{PreparationStep, StepKind, StepStatus, TaskRequest, TaskState, TaskView};

@@ -231,6 +231,15 @@ const OPERATIONS: &[Operation] = &[
         (200, Json("OperationView")),
         &[401, 403, 404, 503],
     ),
+    op(
+        ORCHD,
+        Control,
+        "GET",
+        "/v2/devices",
+        "Graphics cards of this machine, as pool-managerd sees them",
+        (200, Json("DeviceList")),
+        &[401, 403, 503],
+    ),
     op(ORCHD, Data, "GET", "/v2/meta/version", "Version of this daemon", (200, Json("Version")), &[401]),
     op(ORCHD, Data, "GET", "/v1/models", "Models, as OpenAI lists them", (200, Json("ModelList")), &[401]),
     takes(
@@ -300,6 +309,15 @@ const OPERATIONS: &[Operation] = &[
     op(ORCHD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Text), &[401]),
     op(POOLD, Open, "GET", "/health", "The process is up", (200, Json("Health")), &[]),
     op(POOLD, Control, "GET", "/ready", "At least one pool is ready", (200, Json("Readiness")), &[401, 503]),
+    op(
+        POOLD,
+        Control,
+        "GET",
+        "/v2/devices",
+        "Graphics cards of this machine",
+        (200, Json("DeviceList")),
+        &[401],
+    ),
     op(POOLD, Control, "GET", "/v2/pools", "Pools with their replicas", (200, Json("PoolList")), &[401]),
     op(POOLD, Control, "GET", "/v2/pools/{id}", "One pool", (200, Json("PoolView")), &[401, 404]),
     op(

@@ -29,9 +29,13 @@ pub struct PreparedEngine {
     pub pool_id: PoolId,
     /// The replica it was prepared for.
     pub replica_id: ReplicaId,
-    /// Value for `CUDA_VISIBLE_DEVICES`; absent on a CPU build.
+    /// UUIDs of the cards it may use, as `CUDA_VISIBLE_DEVICES` takes them; absent on a CPU build. With
+    /// `devices: auto` the candidates, best first: pool-managerd takes one when it starts the engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_mask: Option<String>,
+    /// What a replica of it will need, by its model's header; absent when the header does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryEstimate>,
     /// SHA-256 (hex) over everything that went into the build.
     pub engine_digest: String,
     /// SHA-256 (hex) of the model file.
@@ -43,4 +47,25 @@ pub struct PreparedEngine {
     /// Additional environment for the engine, already checked.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+}
+
+/// What an engine will need, in bytes, whichever device it is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemoryEstimate {
+    /// The model's tensors.
+    pub weights_bytes: u64,
+    /// Keys and values of one slot at the pool's context.
+    pub kv_bytes_per_slot: u64,
+    /// Keys and values of all slots.
+    pub kv_bytes: u64,
+    /// Scratch buffers of a computation; once per device.
+    pub compute_bytes: u64,
+}
+
+impl MemoryEstimate {
+    /// All of it on one device.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.weights_bytes.saturating_add(self.kv_bytes).saturating_add(self.compute_bytes)
+    }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use devices::Discover;
 use handoff::{HandoffDir, HandoffError};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
@@ -15,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wire::config::PoolConfig;
 
+use crate::cards::Cards;
 use crate::http::{Api, router, serve};
 use crate::manager::Manager;
 use crate::metrics::Metrics;
@@ -49,6 +51,8 @@ pub struct AppConfig {
     /// How many bytes a second engine beside one that serves may use; [`available_memory`](crate::available_memory)
     /// asks the kernel.
     pub memory: AvailableMemory,
+    /// Who finds the machine's cards.
+    pub cards: Arc<dyn Discover>,
     /// Limits and periods.
     pub timings: Timings,
 }
@@ -163,6 +167,7 @@ impl App {
             provisioning: Mutex::new(()),
             loading: Semaphore::new(LOADING_AT_ONCE),
             memory: config.memory,
+            cards: Cards::new(config.cards),
             timings: config.timings,
             hurry: CancellationToken::new(),
             metrics: Metrics::new(),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use config_loader::Env;
+use devices::{System, Way};
 use provisioners_engine_provisioner::{EnsureError, check_pool};
 use wire::PoolId;
 use wire::config::{Config, PoolConfig};
@@ -47,6 +48,7 @@ impl AppConfig {
             preparer: Arc::new(EngineProvisioning::new(&config.paths.cache, &config.models, env)),
             inherited: InheritedEnv::pick(env.iter()),
             memory: crate::available_memory,
+            cards: Arc::new(System::new(env.var("PATH"), Way::from_variable(env.var("LLAMA_ORCH_DEVICES")))),
             timings: Timings::default(),
         })
     }

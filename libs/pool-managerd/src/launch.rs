@@ -202,6 +202,7 @@ mod tests {
             pool_id: PoolId::try_new("p").unwrap(),
             replica_id: ReplicaId::nth(0),
             device_mask: Some("1".to_owned()),
+            memory: None,
             engine_digest: String::new(),
             model_digest: String::new(),
             ctx: 1,

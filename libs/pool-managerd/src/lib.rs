@@ -9,6 +9,7 @@
 
 mod app;
 mod board;
+mod cards;
 mod classify;
 pub mod daemon;
 mod durable;
@@ -44,6 +45,8 @@ mod watch;
 pub use app::{App, AppConfig, Running, StartError};
 pub use child::{Holder, holder_of_port};
 pub use classify::{Cause, Ending, classify};
+pub use classify::{Cause, classify};
+pub use devices::{Discover, Inventory};
 pub use from_config::AppConfigError;
 pub use launch::InheritedEnv;
 pub use memory::{AvailableMemory, available as available_memory};

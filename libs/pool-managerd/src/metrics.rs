@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use wire::ReplicaKey;
+use wire::{Device, ReplicaKey};
 
 use crate::classify::Cause;
 
@@ -36,6 +36,51 @@ pub(crate) struct Metrics {
     adoptions: Family<ReplicaLabels, Counter>,
     breaker: Family<ReplicaLabels, Gauge>,
     load: Family<ReplicaLabels, Histogram>,
+    cards: CardGauges,
+}
+
+/// Gauges per card; a card that is gone is not shown any more.
+#[derive(Debug)]
+struct CardGauges {
+    total: Family<CardLabels, Gauge>,
+    free: Family<CardLabels, Gauge>,
+    utilisation: Family<CardLabels, Gauge<f64, AtomicU64>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CardLabels {
+    device: String,
+}
+
+impl CardGauges {
+    fn register(registry: &mut Registry) -> Self {
+        let gauges =
+            Self { total: Family::default(), free: Family::default(), utilisation: Family::default() };
+        registry.register("device_memory_total_bytes", "Memory of a card", gauges.total.clone());
+        registry.register(
+            "device_memory_free_bytes",
+            "Memory of a card that nobody uses",
+            gauges.free.clone(),
+        );
+        let help = "Part of the last second in which a card computed";
+        registry.register("device_utilisation_ratio", help, gauges.utilisation.clone());
+        gauges
+    }
+
+    fn show(&self, cards: &[Device]) {
+        self.total.clear();
+        self.free.clear();
+        self.utilisation.clear();
+        for card in cards {
+            let labels = CardLabels { device: card.index.to_string() };
+            let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.total.get_or_create(&labels).set(bytes(card.vram_total_bytes));
+            self.free.get_or_create(&labels).set(bytes(card.vram_free_bytes));
+            if let Some(percent) = card.utilisation_percent {
+                self.utilisation.get_or_create(&labels).set(f64::from(percent) / 100.0);
+            }
+        }
+    }
 }
 
 fn load_buckets() -> Histogram {
@@ -58,7 +103,8 @@ impl Metrics {
         registry.register("adoptions", "Engines taken over from an earlier manager", adoptions.clone());
         registry.register("breaker_state", "1 while a replica's breaker is open, else 0", breaker.clone());
         registry.register("engine_load_seconds", "From start of the process to readiness", load.clone());
-        Self { registry, restarts, published, adoptions, breaker, load }
+        let cards = CardGauges::register(&mut registry);
+        Self { registry, restarts, published, adoptions, breaker, load, cards }
     }
 
     pub(crate) fn lost(&self, key: &ReplicaKey, cause: Cause) {
@@ -82,8 +128,9 @@ impl Metrics {
         self.breaker.get_or_create(&labels(key)).set(i64::from(open));
     }
 
-    /// OpenMetrics text.
-    pub(crate) fn render(&self) -> Result<String, std::fmt::Error> {
+    /// OpenMetrics text, with the cards as they were looked at for it.
+    pub(crate) fn render(&self, cards: &[Device]) -> Result<String, std::fmt::Error> {
+        self.cards.show(cards);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
         Ok(text)

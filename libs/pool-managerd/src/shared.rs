@@ -8,6 +8,7 @@ use handoff::HandoffDir;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::cards::Cards;
 use crate::launch::InheritedEnv;
 use crate::metrics::Metrics;
 use crate::record::RunDir;
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) loading: Semaphore,
     /// What a second engine beside one that serves may use.
     pub(crate) memory: AvailableMemory,
+    pub(crate) cards: Cards,
     pub(crate) timings: Timings,
     pub(crate) metrics: Metrics,
     /// Told when nobody waits for an engine to end politely any more.

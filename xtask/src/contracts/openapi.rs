@@ -25,6 +25,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::Readiness>();
     generator.subschema_for::<wire::Version>();
     generator.subschema_for::<wire::PoolHealth>();
+    generator.subschema_for::<wire::DeviceList>();
     generator.subschema_for::<wire::pool::PoolList>();
     generator.subschema_for::<wire::PoolView>();
     generator.subschema_for::<wire::OperationView>();

@@ -3,6 +3,7 @@
 mod access;
 mod anthropic;
 mod context;
+mod devices;
 mod door;
 mod error;
 mod events;

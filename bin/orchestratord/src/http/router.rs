@@ -9,7 +9,7 @@ use wire::operations::Access;
 use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
-use super::{AppState, access, anthropic, events, guard, meta, openai, operations, pools, tasks};
+use super::{AppState, access, anthropic, devices, events, guard, meta, openai, operations, pools, tasks};
 
 /// The whole HTTP surface of orchestratord.
 pub fn router(state: AppState) -> Router {
@@ -36,6 +36,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/rerank", post(openai::rerank));
     let control = Router::new()
         .route("/control/pools/{id}/health", get(pools::health))
+        .route("/v2/devices", get(devices::list))
         .route("/v2/pools/{id}/preload", post(pools::preload))
         .route("/v2/pools/{id}/drain", post(operations::drain))
         .route("/v2/pools/{id}/undrain", post(operations::undrain))

@@ -34,6 +34,13 @@ pub struct PoolConfig {
     /// Which GPUs.
     #[serde(default)]
     pub devices: Devices,
+    /// How a model is split over several `devices`, as `[24, 12]`; without it in proportion to their
+    /// free memory.
+    #[serde(default)]
+    pub tensor_split: Option<Vec<f64>>,
+    /// Start engines also where their estimated memory does not fit.
+    #[serde(default)]
+    pub allow_oversubscribe: bool,
     /// Tokens of context per slot.
     #[serde(default = "default_ctx")]
     pub ctx: u32,
@@ -172,6 +179,8 @@ impl PoolConfig {
             kind: PoolKind::default(),
             replicas: one(),
             devices: Devices::default(),
+            tensor_split: None,
+            allow_oversubscribe: false,
             ctx: default_ctx(),
             slots: one(),
             deterministic: false,
@@ -190,6 +199,30 @@ impl PoolConfig {
         #[expect(clippy::expect_used, reason = "a literal that the rule accepts; a test holds it")]
         let id = PoolId::try_new("haiku").expect("valid literal");
         Self { deterministic: true, ..Self::new(id, "builtin:haiku") }
+    }
+
+    fn device_problem(&self) -> Option<(&'static str, String)> {
+        let named: Vec<String> = match &self.devices {
+            Devices::Auto(_) => Vec::new(),
+            Devices::Indices(indices) => indices.iter().map(u32::to_string).collect(),
+            Devices::Uuids(uuids) => uuids.clone(),
+        };
+        if named.is_empty() && self.devices != Devices::default() {
+            return Some(("devices", "must name at least one card, or be auto".to_owned()));
+        }
+        if let Some(twice) = named.iter().enumerate().find_map(|(i, d)| named[..i].contains(d).then_some(d)) {
+            return Some(("devices", format!("names card {twice} twice")));
+        }
+        let split = self.tensor_split.as_ref()?;
+        if split.len() != named.len() {
+            let (parts, cards) = (split.len(), named.len());
+            return Some(("tensor_split", format!("has {parts} parts, and `devices` names {cards} cards")));
+        }
+        let usable = split.iter().all(|part| part.is_finite() && (0.0..=1e9).contains(part));
+        let some = split.iter().any(|part| *part > 0.0);
+        (!usable || !some).then(|| {
+            ("tensor_split", "must be numbers from 0 to 1000000000, and not all of them 0".to_owned())
+        })
     }
 
     pub(super) fn problems(&self, at: &str, out: &mut Vec<ConfigProblem>) {
@@ -215,6 +248,9 @@ impl PoolConfig {
             "model_sha256",
             "must be 64 hexadecimal digits",
         );
+        if let Some(problem) = self.device_problem() {
+            out.push(ConfigProblem { path: format!("{at}.{}", problem.0), problem: problem.1 });
+        }
         self.provisioning.problems(at, out);
     }
 }

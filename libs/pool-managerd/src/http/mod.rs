@@ -3,6 +3,7 @@
 
 mod auth;
 mod body;
+mod devices;
 mod operations;
 mod pools;
 mod problem;
@@ -36,6 +37,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/health", get(health))
         .route("/ready", get(pools::ready))
         .route("/metrics", get(metrics))
+        .route("/v2/devices", get(devices::list))
         .route("/v2/pools", get(pools::list))
         .route("/v2/pools/{id}", get(pools::show))
         .route("/v2/pools/{id}/preload", post(pools::preload))
@@ -61,7 +63,8 @@ async fn health() -> Json<wire::Health> {
 }
 
 async fn metrics(State(api): State<Api>) -> Response {
-    match api.manager.shared().metrics.render() {
+    let shared = api.manager.shared();
+    match shared.metrics.render(shared.cards.recent().await.cards()) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pool_managerd::{
-    App, AppConfig, AvailableMemory, Cancel, InheritedEnv, Prepare, PrepareError, Progress, RestartPolicy,
-    Running, StartError, Timings, Token,
+    App, AppConfig, AvailableMemory, Cancel, Discover, InheritedEnv, Inventory, Prepare, PrepareError, Progress,
+    RestartPolicy, Running, StartError, Timings, Token,
 };
 use wire::config::PoolConfig;
 use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::ReplicaError;
 use wire::{
-    Handoff, OperationId, OperationState, OperationView, Phase, PoolId, PoolView, PreparedEngine, ReplicaId,
-    ReplicaView, StepStatus,
+    Device, Handoff, OperationId, OperationState, OperationView, Phase, PoolId, PoolView, PreparedEngine,
+    ReplicaId, ReplicaView, StepStatus,
 };
 
 /// For things that must happen some time; what must happen soon has its own limit.
@@ -74,12 +74,32 @@ impl Prepare for StubPreparer {
             pool_id: pool.id.clone(),
             replica_id: replica.clone(),
             device_mask: None,
+            memory: None,
             engine_digest: "e".repeat(64),
             model_digest: "d".repeat(64),
             ctx: 512,
             slots: 2,
             env: self.faults.lock().unwrap().clone(),
         })
+    }
+}
+
+/// Cards as a test wants them.
+#[derive(Default)]
+pub(crate) struct FakeCards(Mutex<Vec<Device>>);
+
+impl FakeCards {
+    pub(crate) fn set(&self, cards: Vec<Device>) {
+        *self.0.lock().unwrap() = cards;
+    }
+}
+
+impl Discover for FakeCards {
+    fn look(&self, _stop: &dyn Fn() -> bool) -> Inventory {
+        match self.0.lock().unwrap().clone() {
+            none if none.is_empty() => Inventory::NoCard,
+            cards => Inventory::Cards(cards),
+        }
     }
 }
 
@@ -102,6 +122,7 @@ pub(crate) struct Setup {
     pub(crate) preparer: Arc<StubPreparer>,
     pub(crate) timings: Timings,
     pub(crate) memory: AvailableMemory,
+    pub(crate) cards: Arc<FakeCards>,
 }
 
 pub(crate) fn setup() -> Setup {
@@ -135,6 +156,7 @@ pub(crate) fn setup() -> Setup {
         preparer: Arc::default(),
         timings,
         memory: || Some(1 << 40),
+        cards: Arc::default(),
     }
 }
 
@@ -158,6 +180,7 @@ impl Setup {
             preparer: Arc::clone(&self.preparer) as Arc<dyn Prepare>,
             inherited: InheritedEnv::default(),
             memory: self.memory,
+            cards: Arc::clone(&self.cards) as Arc<dyn Discover>,
             timings: self.timings.clone(),
         }
     }

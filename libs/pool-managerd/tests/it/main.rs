@@ -9,6 +9,7 @@
 mod api;
 mod causes;
 mod daemon;
+mod devices;
 mod drain;
 mod harness;
 mod life;

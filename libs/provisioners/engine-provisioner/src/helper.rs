@@ -42,7 +42,6 @@ pub(crate) enum Tool {
     Cmake,
     Compiler,
     Git,
-    NvidiaSmi,
     Nvcc,
     PackageManager,
     EngineText,

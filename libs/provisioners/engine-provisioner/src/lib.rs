@@ -21,6 +21,7 @@ mod host;
 mod issue;
 mod key;
 mod manifest;
+mod memory;
 mod observer;
 mod packages;
 mod plan;
@@ -36,8 +37,8 @@ mod upkeep;
 mod verifier;
 
 pub use check::check_pool;
+pub use devices::{Discover, Inventory};
 pub use error::{Attempt, EnsureError, FailureKind};
-pub use gpu::{Gpu, GpuInventory, GpuProbe, NvidiaSmi};
 pub use host::Host;
 pub use observer::Observer;
 pub use plan::Plan;

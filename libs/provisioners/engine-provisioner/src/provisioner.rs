@@ -4,17 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use config_loader::Env;
+use devices::{Discover, Inventory, System, Way};
 use provisioners_model_provisioner::{Cancel, ModelProvisioner, ModelRef, Network, StageEvent, VerifyFile};
 use wire::config::{GpuPolicy, ModelsConfig, PoolConfig};
-use wire::{ModelRecord, PreparedEngine, ReplicaId, StepKind};
+use wire::{MemoryEstimate, ModelRecord, PreparedEngine, ReplicaId, StepKind};
 
 use crate::engine::{Engine, Search};
 use crate::error::EnsureError;
-use crate::gpu::{self, Decision, GpuInventory, GpuProbe, NvidiaSmi, Target};
+use crate::gpu::{self, Decision, Target};
 use crate::host::Host;
 use crate::observer::{Observer, Step};
 use crate::verifier::OwnersProgram;
-use crate::{argv, cuda, flags};
+use crate::{argv, cuda, flags, memory};
 
 /// Prepares engines with one cache directory on one machine.
 pub struct EngineProvisioner {
@@ -22,7 +23,7 @@ pub struct EngineProvisioner {
     pub(crate) host: Host,
     pub(crate) models: ModelProvisioner,
     pub(crate) offline: bool,
-    gpus: Box<dyn GpuProbe>,
+    cards: Box<dyn Discover>,
 }
 
 impl EngineProvisioner {
@@ -30,15 +31,16 @@ impl EngineProvisioner {
     #[must_use]
     pub fn new(cache: impl Into<PathBuf>, env: &Env) -> Self {
         let cache = cache.into();
+        let cards = System::new(env.var("PATH"), Way::from_variable(env.var("LLAMA_ORCH_DEVICES")));
         let network = Network::from_vars(|name| env.var(name).map(ToOwned::to_owned));
         let models = ModelProvisioner::new(&cache).with_network(network);
-        Self { cache, host: Host::new(env), models, offline: false, gpus: Box::new(NvidiaSmi) }
+        Self { cache, host: Host::new(env), models, offline: false, cards: Box::new(cards) }
     }
 
     /// Looks for cards in another way.
     #[must_use]
-    pub fn with_gpu_probe(mut self, gpus: Box<dyn GpuProbe>) -> Self {
-        self.gpus = gpus;
+    pub fn with_cards(mut self, cards: Box<dyn Discover>) -> Self {
+        self.cards = cards;
         self
     }
 
@@ -112,14 +114,15 @@ impl EngineProvisioner {
             Target::Cpu => None,
             Target::Cuda { device_mask, .. } => Some(device_mask),
         };
-        Ok(Prepared { engine, model, argv, env, device_mask })
+        let memory = memory::of(pool, &model.path, &argv);
+        Ok(Prepared { engine, model, argv, env, device_mask, memory })
     }
 
     pub(crate) fn decide(&self, pool: &PoolConfig, cancel: &Cancel) -> Result<Decision, EnsureError> {
         let policy = pool.provisioning.gpu;
         let inventory = match policy {
-            GpuPolicy::Off => GpuInventory::NoCard,
-            _ => self.gpus.inventory(&self.host, cancel),
+            GpuPolicy::Off => Inventory::NoCard,
+            _ => self.cards.look(&|| cancel.is_cancelled()),
         };
         if cancel.is_cancelled() {
             return Err(EnsureError::Cancelled);
@@ -199,6 +202,7 @@ struct Prepared {
     argv: Vec<String>,
     env: std::collections::BTreeMap<String, String>,
     device_mask: Option<String>,
+    memory: Option<MemoryEstimate>,
 }
 
 impl Prepared {
@@ -213,6 +217,7 @@ impl Prepared {
             pool_id: pool.id.clone(),
             replica_id: replica,
             device_mask: self.device_mask.clone(),
+            memory: self.memory,
             engine_digest: self.engine.digest.clone(),
             model_digest: self.model.digest.clone(),
             ctx: pool.ctx,

@@ -50,7 +50,6 @@ fn the_list_of_helpers_is_closed_and_an_engine_is_only_asked_for_its_texts() {
         "Cmake",
         "Compiler",
         "Git",
-        "NvidiaSmi",
         "Nvcc",
         "PackageManager",
         "EngineText",

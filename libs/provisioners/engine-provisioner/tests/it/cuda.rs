@@ -1,12 +1,12 @@
 //! A CUDA build driven through a toolkit of scripts: what is run, with which arguments and environment.
 
-use provisioners_engine_provisioner::{Cancel, EnsureError, NvidiaSmi};
+use provisioners_engine_provisioner::{Cancel, EnsureError};
 use wire::config::{EngineSource, GpuPolicy, PathSource, PoolConfig, ToolkitPolicy};
 use wire::{PreparedEngine, ReplicaId};
 
 use crate::machine::{ENGINE, Log, Machine, manifest};
 
-const CARD: &str = "echo '0, GPU-aa, NVIDIA GeForce RTX 3090, 8.6, 24576, 24000'";
+const CARD: &str = "echo '0, GPU-aa, NVIDIA GeForce RTX 3090, 8.6, 24576, 24000, 580.95, 0'";
 
 /// pip as far as it is asked here: it unpacks wheels that have what the real ones have.
 const PIP: &str = r#"
@@ -24,7 +24,7 @@ fn with_card() -> Machine {
 }
 
 fn ensure(machine: &Machine, pool: &PoolConfig) -> Result<PreparedEngine, EnsureError> {
-    let provisioner = machine.provisioner().with_gpu_probe(Box::new(NvidiaSmi));
+    let provisioner = machine.provisioner().with_cards(Box::new(machine.cards()));
     provisioner.ensure(pool, &ReplicaId::nth(0), &Log::default(), &Cancel::new())
 }
 
@@ -100,7 +100,7 @@ fn nvcc_gets_a_compiler_it_accepts_or_the_build_is_refused() {
         // Only this machine's own compilers.
         let env = machine.env(machine.bin().to_str().unwrap());
         provisioners_engine_provisioner::EngineProvisioner::new(machine.cache(), &env)
-            .with_gpu_probe(Box::new(NvidiaSmi))
+            .with_cards(Box::new(machine.cards()))
     };
     for program in ["dirname", "basename", "mkdir", "cp", "sleep", "cat", "env"] {
         std::os::unix::fs::symlink(format!("/usr/bin/{program}"), machine.bin().join(program)).unwrap();

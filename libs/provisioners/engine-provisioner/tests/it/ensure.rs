@@ -11,7 +11,7 @@ use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Ob
 use wire::config::{EngineSource, GitSource, GpuPolicy, PathSource, SdistSource};
 use wire::{PreparationStep, PreparedEngine, ReplicaId, StepStatus};
 
-use crate::machine::{ENGINE, Log, Machine, NoCard, manifest, write_archive};
+use crate::machine::{ENGINE, Log, Machine, manifest, no_card, write_archive};
 
 /// EPROV-001, EPROV-002
 #[test]
@@ -243,8 +243,8 @@ fn a_tag_that_was_moved_is_refused_and_the_pinned_commit_is_built() {
 #[test]
 fn missing_tools_are_all_reported_before_anything_is_fetched() {
     let machine = Machine::new();
-    let provisioner = EngineProvisioner::new(machine.cache(), &machine.env("/nonexistent"))
-        .with_gpu_probe(Box::new(NoCard));
+    let provisioner =
+        EngineProvisioner::new(machine.cache(), &machine.env("/nonexistent")).with_cards(Box::new(no_card));
     let pool = machine.pool(vec![EngineSource::Sdist(SdistSource::pinned())]);
     let error = provisioner.ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap_err();
     let text = error.to_string();

@@ -5,18 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use config_loader::Env;
-use provisioners_engine_provisioner::{
-    Cancel, EngineProvisioner, EnsureError, GpuInventory, GpuProbe, Host, Observer,
-};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Inventory, Observer};
 use sha2::{Digest as _, Sha256};
 use wire::config::{ArchiveSource, EngineSource, PoolConfig};
 use wire::{PreparationStep, PreparedEngine, ReplicaId};
 
-pub(crate) struct NoCard;
-impl GpuProbe for NoCard {
-    fn inventory(&self, _: &Host, _: &Cancel) -> GpuInventory {
-        GpuInventory::NoCard
-    }
+pub(crate) fn no_card() -> Inventory {
+    Inventory::NoCard
 }
 
 #[derive(Default)]
@@ -84,6 +79,12 @@ impl Machine {
         machine
     }
 
+    /// Whatever its `nvidia-smi` lists.
+    pub(crate) fn cards(&self) -> devices::System {
+        let path = std::env::join_paths([self.bin(), "/usr/bin".into(), "/bin".into()]).unwrap();
+        devices::System::new(Some(&path), devices::Way::NvidiaSmi)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -119,7 +120,7 @@ impl Machine {
 
     pub(crate) fn provisioner(&self) -> EngineProvisioner {
         let path = format!("{}:/usr/bin:/bin", self.bin().display());
-        EngineProvisioner::new(self.cache(), &self.env(&path)).with_gpu_probe(Box::new(NoCard))
+        EngineProvisioner::new(self.cache(), &self.env(&path)).with_cards(Box::new(no_card))
     }
 
     pub(crate) fn pool(&self, sources: Vec<EngineSource>) -> PoolConfig {

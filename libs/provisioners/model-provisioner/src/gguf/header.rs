@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, Seek};
 
+use super::dimensions::{Dimensions, Numbers};
 use super::reader::Reader;
 use super::{GgufError, tensors, types};
 
@@ -27,6 +28,10 @@ pub struct GgufHeader {
     pub chat_template: bool,
     /// Size of the whole file.
     pub file_size: u64,
+    /// Sum of the tensors' sizes.
+    pub tensor_bytes: u64,
+    /// What its memory is computed from; `None` when the header does not say enough.
+    pub dimensions: Option<Dimensions>,
 }
 
 /// The keys worth keeping, as they are met.
@@ -40,6 +45,7 @@ struct Kept {
     chat_template: bool,
     /// Every `….context_length`; the architecture may come after it.
     context_lengths: Vec<(String, u64)>,
+    numbers: Numbers,
 }
 
 pub(super) fn parse(input: impl BufRead + Seek, file_size: u64) -> Result<GgufHeader, GgufError> {
@@ -72,8 +78,8 @@ pub(super) fn parse(input: impl BufRead + Seek, file_size: u64) -> Result<GgufHe
     if let Some(parts) = kept.split_count.filter(|parts| *parts > 1) {
         return Err(GgufError::Split(parts));
     }
-    let parameters = tensors::check(&mut reader, tensor_count, kept.alignment.unwrap_or(32), file_size)?;
-    kept.finish(parameters, file_size)
+    let totals = tensors::check(&mut reader, tensor_count, kept.alignment.unwrap_or(32), file_size)?;
+    kept.finish(totals, file_size)
 }
 
 impl Kept {
@@ -93,6 +99,7 @@ impl Kept {
             "general.file_type" => self.file_type = integer(reader, &key, kind)?,
             "general.alignment" => self.alignment = integer(reader, &key, kind)?,
             "split.count" => self.split_count = integer(reader, &key, kind)?,
+            _ if self.numbers.wants(&key) => self.numbers.take(reader, key, kind)?,
             other => match other.strip_suffix(".context_length").map(str::to_owned) {
                 Some(owner) if self.context_lengths.len() < 16 => {
                     if let Some(length) = integer(reader, &key, kind)? {
@@ -105,7 +112,7 @@ impl Kept {
         Ok(())
     }
 
-    fn finish(self, parameters: u64, file_size: u64) -> Result<GgufHeader, GgufError> {
+    fn finish(self, totals: tensors::Totals, file_size: u64) -> Result<GgufHeader, GgufError> {
         let architecture = self.architecture.ok_or_else(|| {
             GgufError::Malformed("general.architecture is missing; this is not a language model".to_owned())
         })?;
@@ -114,12 +121,24 @@ impl Kept {
         let name = self.name.filter(|name| !name.trim().is_empty());
         let quantisation = self.file_type.map_or_else(|| "unknown".to_owned(), types::file_type_name);
         let chat_template = self.chat_template;
-        Ok(GgufHeader { architecture, name, ctx_max, quantisation, parameters, chat_template, file_size })
+        let dimensions = self.numbers.finish(&architecture);
+        let tensors::Totals { parameters, bytes: tensor_bytes } = totals;
+        Ok(GgufHeader {
+            architecture,
+            name,
+            ctx_max,
+            quantisation,
+            parameters,
+            chat_template,
+            file_size,
+            tensor_bytes,
+            dimensions,
+        })
     }
 }
 
 /// An integer of any width; other types are stepped over and count as absent.
-fn integer<R: BufRead + Seek>(
+pub(super) fn integer<R: BufRead + Seek>(
     reader: &mut Reader<R>,
     key: &str,
     kind: u32,

@@ -5,6 +5,7 @@
 //! before anything is allocated or skipped, so a hostile one costs an error, not memory or time. It
 //! reads no tensor data.
 
+mod dimensions;
 mod header;
 mod reader;
 mod tensors;
@@ -13,6 +14,7 @@ mod types;
 use std::fs::File;
 use std::path::Path;
 
+pub use dimensions::Dimensions;
 pub use header::GgufHeader;
 
 /// Why a file is not a usable model.

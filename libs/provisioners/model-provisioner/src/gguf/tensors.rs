@@ -11,24 +11,30 @@ const MAX_DIMS: u32 = 4;
 /// Name length, dimension count, one dimension, type, offset.
 const MIN_INFO_BYTES: u64 = 8 + 4 + 8 + 4 + 8;
 
-/// Returns the sum of all elements.
+/// Sums over all tensors.
+pub(super) struct Totals {
+    pub(super) parameters: u64,
+    pub(super) bytes: u64,
+}
+
 pub(super) fn check<R: BufRead + Seek>(
     reader: &mut Reader<R>,
     count: u64,
     alignment: u64,
     file_size: u64,
-) -> Result<u64, GgufError> {
+) -> Result<Totals, GgufError> {
     if !alignment.is_power_of_two() || alignment > 1 << 20 {
         return Err(GgufError::Malformed(format!(
             "general.alignment is {alignment}, not a small power of two"
         )));
     }
     reader.plausible(count, MIN_INFO_BYTES)?;
-    let (mut parameters, mut data_end) = (0u64, 0u64);
+    let (mut parameters, mut bytes, mut data_end) = (0u64, 0u64, 0u64);
     for _ in 0..count {
         let tensor = Tensor::read(reader)?;
         let overflow = || GgufError::Malformed(format!("the size of tensor {:?} overflows", tensor.name));
         parameters = parameters.checked_add(tensor.elements).ok_or_else(overflow)?;
+        bytes = bytes.checked_add(tensor.bytes).ok_or_else(overflow)?;
         let end = tensor.offset.checked_add(tensor.bytes).ok_or_else(overflow)?;
         data_end = data_end.max(end);
     }
@@ -38,7 +44,7 @@ pub(super) fn check<R: BufRead + Seek>(
     if data_end > 0 && expected > file_size {
         return Err(GgufError::Truncated { expected, actual: file_size });
     }
-    Ok(parameters)
+    Ok(Totals { parameters, bytes })
 }
 
 struct Tensor {

@@ -1,0 +1,126 @@
+//! `nvidia-smi`, where NVML's library cannot be loaded: run with a cleared environment, a limit on its
+//! time and output, and read line by line.
+
+use std::io::Read as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use wire::Device;
+
+const QUERY: &str =
+    "--query-gpu=index,uuid,name,compute_cap,memory.total,memory.free,driver_version,utilization.gpu";
+/// Without the persistence daemon the driver takes seconds to wake up.
+const PATIENCE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(10);
+/// Sixteen cards make some 2 KiB.
+const MAX_OUTPUT: u64 = 64 * 1024;
+const MIB: u64 = 1024 * 1024;
+
+/// The cards it lists, perhaps none; `Err` says why it could not.
+pub(crate) fn cards(program: &Path, path: &str, stop: &dyn Fn() -> bool) -> Result<Vec<Device>, String> {
+    let failed = |problem: String| format!("{}: {problem}", program.display());
+    let mut child = Command::new(program)
+        .args([QUERY, "--format=csv,noheader,nounits"])
+        .env_clear()
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|e| failed(e.to_string()))?;
+    let output = read_all(&mut child);
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        match child.try_wait().map_err(|e| failed(e.to_string()))? {
+            Some(status) => break status,
+            None if stop() || Instant::now() >= end => {
+                end_group(&mut child);
+                return Err(failed(format!("no answer within {} s", PATIENCE.as_secs())));
+            }
+            None => std::thread::sleep(POLL),
+        }
+    };
+    // What it left behind may hold its output open; the group goes before that is waited for.
+    end_group(&mut child);
+    let text = output.and_then(|reader| reader.join().ok()).unwrap_or_default();
+    if !status.success() {
+        return Err(failed(status.to_string()));
+    }
+    Ok(text.lines().filter_map(parse).collect())
+}
+
+/// On a thread of its own, so that a full pipe never holds it up.
+fn read_all(child: &mut Child) -> Option<std::thread::JoinHandle<String>> {
+    let output = child.stdout.take()?;
+    Some(std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // Whatever came before an error is judged line by line.
+        let _partly = output.take(MAX_OUTPUT).read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }))
+}
+
+fn end_group(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(group) = group {
+        // Nobody may be left in it.
+        let _gone = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _reaped = child.wait();
+}
+
+fn parse(line: &str) -> Option<Device> {
+    let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+    let [index, uuid, name, compute, total, free, driver, utilisation] = fields[..] else { return None };
+    let numeric =
+        |text: &str| text.split('.').count() == 2 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    (uuid.starts_with("GPU-") && numeric(compute)).then_some(())?;
+    let bytes = |mib: &str| mib.parse::<u64>().ok().and_then(|mib| mib.checked_mul(MIB));
+    Some(Device {
+        index: index.parse().ok()?,
+        uuid: uuid.to_owned(),
+        name: name.to_owned(),
+        vram_total_bytes: bytes(total)?,
+        vram_free_bytes: bytes(free)?,
+        compute_capability: compute.to_owned(),
+        driver: numeric_version(driver).then(|| driver.to_owned()),
+        utilisation_percent: utilisation.parse().ok(),
+    })
+}
+
+/// Versions look like 535.104.05; what it cannot tell is `[N/A]`.
+fn numeric_version(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_tool_is_a_card_and_anything_else_is_none() {
+        let card = parse("1, GPU-a1, NVIDIA GeForce RTX 3090, 8.6, 24576, 24100, 550.54.14, 3").unwrap();
+        assert_eq!(
+            (card.index, card.uuid.as_str(), card.name.as_str()),
+            (1, "GPU-a1", "NVIDIA GeForce RTX 3090")
+        );
+        assert_eq!((card.vram_total_bytes, card.vram_free_bytes), (24576 * MIB, 24100 * MIB));
+        assert_eq!((card.driver.as_deref(), card.utilisation_percent), (Some("550.54.14"), Some(3)));
+        let vague = parse("0, GPU-b, X, 9.0, 81559, 81000, [N/A], [N/A]").unwrap();
+        assert_eq!((vague.driver, vague.utilisation_percent), (None, None));
+        for other in [
+            "No devices were found",
+            "",
+            "0, GPU-b, X, 9.0, 1, 2, 3",
+            "0, MIG-b, X, 9.0, 1, 2, 3, 4",
+            "0, GPU-b, X, [N/A], 1, 2, 3, 4",
+            "0, GPU-b, X, 9.0, 99999999999999999999, 2, 3, 4",
+            "-1, GPU-b, X, 9.0, 1, 2, 3, 4",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
+        }
+    }
+}

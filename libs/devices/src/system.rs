@@ -1,0 +1,140 @@
+//! This machine: NVML, else `nvidia-smi`, else the sign that a driver is there.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::{Discover, Inventory, nvidia_smi, nvml};
+
+const DRIVER: &str = "/proc/driver/nvidia/version";
+
+/// Which ways of looking are tried.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Way {
+    /// NVML, else `nvidia-smi`.
+    #[default]
+    Auto,
+    /// `nvidia-smi` only, for a machine whose NVML misbehaves.
+    NvidiaSmi,
+    /// No look at all: there is no card.
+    None,
+}
+
+impl Way {
+    /// What `LLAMA_ORCH_DEVICES` says: `auto`, `nvidia-smi` or `none`; anything else is `auto`.
+    #[must_use]
+    pub fn from_variable(value: Option<&OsStr>) -> Self {
+        match value.and_then(OsStr::to_str) {
+            Some("nvidia-smi") => Self::NvidiaSmi,
+            Some("none") => Self::None,
+            _ => Self::Auto,
+        }
+    }
+}
+
+/// This machine's cards.
+#[derive(Debug, Clone, Default)]
+pub struct System {
+    way: Way,
+    path: String,
+}
+
+impl System {
+    /// Looks for `nvidia-smi` on `path`, the value of `PATH`.
+    #[must_use]
+    pub fn new(path: Option<&OsStr>, way: Way) -> Self {
+        Self { way, path: path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default() }
+    }
+
+    fn nvidia_smi(&self) -> Option<PathBuf> {
+        let executable = |path: &PathBuf| {
+            path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        };
+        std::env::split_paths(&self.path)
+            .filter(|dir| dir.is_absolute())
+            .map(|dir| dir.join("nvidia-smi"))
+            .find(executable)
+    }
+}
+
+impl Discover for System {
+    fn look(&self, stop: &dyn Fn() -> bool) -> Inventory {
+        match self.way {
+            Way::None => return Inventory::NoCard,
+            Way::NvidiaSmi => {}
+            Way::Auto => match nvml::cards() {
+                Ok(cards) if !cards.is_empty() => return Inventory::Cards(cards),
+                // No card, no library or a library that does not fit the driver: the tool may know more.
+                Ok(_) | Err(_) => {}
+            },
+        }
+        let driver = Path::new(DRIVER).exists();
+        let Some(program) = self.nvidia_smi() else {
+            let problem = "the NVIDIA driver is loaded but neither its NVML library nor nvidia-smi is there";
+            return if driver { Inventory::DriverOnly(problem.to_owned()) } else { Inventory::NoCard };
+        };
+        match nvidia_smi::cards(&program, &self.path, stop) {
+            Ok(cards) if cards.is_empty() => Inventory::NoCard,
+            Ok(cards) => Inventory::Cards(cards),
+            Err(problem) if driver => Inventory::DriverOnly(problem),
+            // The tool without a driver: a machine whose card is gone or was never there.
+            Err(_) => Inventory::NoCard,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn tool(dir: &Path, script: &str) -> System {
+        let path = dir.join("nvidia-smi");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:/usr/bin:/bin", dir.display());
+        System::new(Some(path.as_ref()), Way::NvidiaSmi)
+    }
+
+    /// POOLD-DEVICE-001
+    #[test]
+    fn nvidia_smi_is_believed_line_by_line_and_gets_no_environment_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let system = tool(
+            dir.path(),
+            "[ -z \"$HOME$CARGO_MANIFEST_DIR\" ] || exit 9\n\
+             echo '0, GPU-a, Card A, 8.6, 24576, 24000, 550.1, 0'\necho rubbish\n\
+             echo '1, GPU-b, Card B, 8.9, 12288, 12000, 550.1, 7'",
+        );
+        let Inventory::Cards(cards) = system.look(&|| false) else { panic!("no cards") };
+        let seen: Vec<_> = cards.iter().map(|card| (card.index, card.uuid.as_str())).collect();
+        assert_eq!(seen, [(0, "GPU-a"), (1, "GPU-b")]);
+    }
+
+    /// POOLD-DEVICE-001
+    #[test]
+    fn a_tool_that_fails_finds_nothing_or_hangs_is_no_card_and_no_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        for script in ["exit 9", "echo 'No devices were found'", "kill -SEGV $$", "printf '\\377\\376'"] {
+            let found = tool(dir.path(), script).look(&|| false);
+            assert!(found.cards().is_empty(), "{script}: {found:?}");
+        }
+        let begun = Instant::now();
+        let hangs = tool(dir.path(), "sleep 60");
+        let stopped = || begun.elapsed() > Duration::from_millis(200);
+        assert!(hangs.look(&stopped).cards().is_empty());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert_eq!(System::new(None, Way::None).look(&|| false), Inventory::NoCard);
+    }
+
+    /// POOLD-DEVICE-001
+    #[test]
+    fn this_machine_can_be_looked_at_whatever_it_has() {
+        let found = System::new(Some("/usr/bin:/bin".as_ref()), Way::Auto).look(&|| false);
+        for card in found.cards() {
+            assert!(card.vram_total_bytes >= card.vram_free_bytes, "{card:?}");
+        }
+        assert_eq!(Way::from_variable(Some("none".as_ref())), Way::None);
+        assert_eq!(Way::from_variable(None), Way::Auto);
+    }
+}
