@@ -29,8 +29,7 @@ pub struct PreparedEngine {
     pub pool_id: PoolId,
     /// The replica it was prepared for.
     pub replica_id: ReplicaId,
-    /// UUIDs of the cards it may use, as `CUDA_VISIBLE_DEVICES` takes them; absent on a CPU build. With
-    /// `devices: auto` the candidates, best first: pool-managerd takes one when it starts the engine.
+    /// UUIDs of the cards it uses, as `CUDA_VISIBLE_DEVICES` takes them; absent on a CPU build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_mask: Option<String>,
     /// What a replica of it will need, by its model's header; absent when the header does not say.

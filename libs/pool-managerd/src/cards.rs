@@ -25,18 +25,8 @@ impl Cards {
 
     /// As they were at most a second ago.
     pub(crate) async fn recent(&self) -> Arc<Inventory> {
-        self.at_most(RECENT).await
-    }
-
-    /// As they are after this call began.
-    pub(crate) async fn now(&self) -> Arc<Inventory> {
-        self.at_most(Duration::ZERO).await
-    }
-
-    async fn at_most(&self, age: Duration) -> Arc<Inventory> {
         let mut last = self.last.lock().await;
-        if let Some((at, inventory)) = last.as_ref().filter(|(at, _)| at.elapsed() < age) {
-            tracing::trace!(?at, "a recent look at the cards is used");
+        if let Some((_, inventory)) = last.as_ref().filter(|(at, _)| at.elapsed() < RECENT) {
             return Arc::clone(inventory);
         }
         let given_up = StopOnDrop(Arc::default());
@@ -65,7 +55,7 @@ mod tests {
     use std::sync::atomic::AtomicU32;
 
     #[tokio::test(start_paused = true)]
-    async fn a_recent_look_serves_many_and_a_start_looks_anew() {
+    async fn a_recent_look_serves_many_and_an_old_one_nobody() {
         let looks = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&looks);
         let cards = Cards::new(Arc::new(move || {
@@ -75,10 +65,8 @@ mod tests {
         cards.recent().await;
         cards.recent().await;
         assert_eq!(looks.load(Ordering::SeqCst), 1);
-        cards.now().await;
-        assert_eq!(looks.load(Ordering::SeqCst), 2);
         tokio::time::advance(RECENT * 2).await;
         cards.recent().await;
-        assert_eq!(looks.load(Ordering::SeqCst), 3);
+        assert_eq!(looks.load(Ordering::SeqCst), 2);
     }
 }

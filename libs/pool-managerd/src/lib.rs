@@ -45,7 +45,6 @@ mod watch;
 pub use app::{App, AppConfig, Running, StartError};
 pub use child::{Holder, holder_of_port};
 pub use classify::{Cause, Ending, classify};
-pub use classify::{Cause, classify};
 pub use devices::{Discover, Inventory};
 pub use from_config::AppConfigError;
 pub use launch::InheritedEnv;

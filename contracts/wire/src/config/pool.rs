@@ -34,13 +34,9 @@ pub struct PoolConfig {
     /// Which GPUs.
     #[serde(default)]
     pub devices: Devices,
-    /// How a model is split over several `devices`, as `[24, 12]`; without it in proportion to their
-    /// free memory.
+    /// How a model is split over several `devices`, as `[24, 12]`; without it as the engine does by itself.
     #[serde(default)]
     pub tensor_split: Option<Vec<f64>>,
-    /// Start engines also where their estimated memory does not fit.
-    #[serde(default)]
-    pub allow_oversubscribe: bool,
     /// Tokens of context per slot.
     #[serde(default = "default_ctx")]
     pub ctx: u32,
@@ -180,7 +176,6 @@ impl PoolConfig {
             replicas: one(),
             devices: Devices::default(),
             tensor_split: None,
-            allow_oversubscribe: false,
             ctx: default_ctx(),
             slots: one(),
             deterministic: false,

@@ -39,6 +39,10 @@ pub(crate) fn plan(pool: &PoolConfig, model: &Path, target: &Target) -> Result<V
         }
         _ => {}
     }
+    if let (Target::Cuda { .. }, Some(split)) = (target, &pool.tensor_split) {
+        let parts: Vec<String> = split.iter().map(f64::to_string).collect();
+        argv.extend(["--tensor-split".to_owned(), parts.join(",")]);
+    }
     argv.extend(own);
     Ok(argv)
 }
@@ -76,5 +80,15 @@ mod tests {
             line(&pool, &cuda()),
             @"--model /m.gguf --ctx-size 32768 --parallel 4 --no-webui --metrics --offline --fit off --embeddings --n-gpu-layers 20 --flash-attn on"
         );
+    }
+
+    /// EPROV-024
+    #[test]
+    fn a_split_over_several_cards_is_handed_on_and_means_nothing_on_a_cpu() {
+        let mut pool = PoolConfig::haiku();
+        pool.tensor_split = Some(vec![24.0, 12.5]);
+        let both = line(&pool, &cuda());
+        assert!(both.ends_with("--n-gpu-layers 999 --tensor-split 24,12.5"), "{both}");
+        assert!(!line(&pool, &Target::Cpu).contains("--tensor-split"));
     }
 }

@@ -71,7 +71,9 @@ pub(crate) fn decide(
         chosen.iter().map(|card| card.compute_capability.replace('.', "")).collect();
     architectures.sort();
     architectures.dedup();
-    let device_mask = chosen.iter().map(|card| card.uuid.as_str()).collect::<Vec<_>>().join(",");
+    // Built for every card that `auto` may choose another time; started on the one with the most room.
+    let used = if *devices == Devices::default() { 1 } else { chosen.len() };
+    let device_mask = chosen.iter().take(used).map(|card| card.uuid.as_str()).collect::<Vec<_>>().join(",");
     Ok(Decision { target: Target::Cuda { nvcc, architectures, device_mask }, notice: None })
 }
 
@@ -121,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn auto_builds_for_every_card_that_it_may_start_on_and_names_the_freest_first() {
+    fn auto_builds_for_every_card_and_starts_on_the_one_with_the_most_free_memory() {
         let cards = Inventory::Cards(vec![card(0, "8.6", 100), card(1, "8.9", 900)]);
         let decision = decide(GpuPolicy::Auto, &Devices::default(), &cards, nvcc()).unwrap();
         let Target::Cuda { architectures, device_mask, .. } = decision.target else { panic!("cpu") };
         let every = vec!["86".to_owned(), "89".to_owned()];
-        assert_eq!((architectures, device_mask.as_str()), (every, "GPU-1,GPU-0"));
+        assert_eq!((architectures, device_mask.as_str()), (every, "GPU-1"));
         let one = decide(GpuPolicy::Auto, &Devices::Indices(vec![1]), &cards, nvcc()).unwrap();
         let Target::Cuda { architectures, .. } = one.target else { panic!("cpu") };
         assert_eq!(architectures, ["89"]);

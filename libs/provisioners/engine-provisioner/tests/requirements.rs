@@ -100,5 +100,5 @@ fn two_gpus_are_masked_one_by_one_and_together() {
     for (plan, mask) in text.iter().zip(["on GPU-0 with", "on GPU-1 with", "on GPU-0,GPU-1 with"]) {
         assert!(plan.contains(mask), "{plan}");
     }
-    assert!(text[2].contains("--split-mode layer"), "{}", text[2]);
+    assert!(text[2].contains("--tensor-split 24,12 --split-mode layer"), "{}", text[2]);
 }
