@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pool_managerd::{
-    App, AppConfig, AvailableMemory, Cancel, Discover, InheritedEnv, Inventory, Prepare, PrepareError, Progress,
-    RestartPolicy, Running, StartError, Timings, Token,
+    App, AppConfig, AvailableMemory, Cancel, Discover, InheritedEnv, Inventory, Prepare, PrepareError,
+    Progress, RestartPolicy, Running, StartError, Timings, Token,
 };
 use wire::config::PoolConfig;
 use wire::operation::{OperationAccepted, OperationList};
