@@ -3,6 +3,7 @@
 
 mod bench;
 mod contracts;
+mod cuda_compile;
 mod floors;
 mod simulate;
 mod trace;
@@ -32,6 +33,12 @@ enum Command {
     Trace,
     /// Train the haiku model from scratch and write it where builtin:haiku takes it from
     TrainHaiku,
+    /// Compile and link llama.cpp for CUDA with the managed toolkit; needs no card and takes hours
+    CudaCompile {
+        /// Compute capability
+        #[arg(long, default_value = "86")]
+        architecture: String,
+    },
     /// Serve simulated days on the real queue and print what they show
     Simulate,
     /// Measure what the control plane costs, against the bare engine, and print the ratios
@@ -49,6 +56,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::TrainHaiku => train::haiku(),
+        Command::CudaCompile { architecture } => cuda_compile::run(&architecture),
         Command::Simulate => simulate::run(),
         Command::Bench(options) => bench::run(&options),
     }

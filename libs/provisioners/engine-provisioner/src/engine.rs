@@ -33,6 +33,13 @@ pub(crate) struct Engine {
     pub(crate) cached: bool,
 }
 
+/// A compiled engine that nobody has looked at yet.
+pub(crate) struct Built {
+    pub(crate) binary: PathBuf,
+    pub(crate) tree: PathBuf,
+    pub(crate) tools: tools::Tools,
+}
+
 /// One search for an engine.
 pub(crate) struct Search<'a> {
     pub(crate) host: &'a Host,
@@ -181,11 +188,34 @@ impl Search<'_> {
             return Ok(engine);
         }
         let began = Instant::now();
+        let Built { binary, tree, tools } = self.build(source, &compilers, &inputs)?;
+        self.step.doing("asking the new engine for its version and flags");
+        let survey = self.survey(&binary)?;
+        let manifest = Manifest {
+            survey: Some(survey),
+            licence: manifest::licence(&tree),
+            ..self.manifest(source, attempts, &inputs, &binary, &tools.cmake, began)?
+        };
+        store.publish(&binary, &manifest, &sbom::cyclonedx(&manifest, &tree))?;
+        // The engine is in place; objects that cannot be removed only cost room.
+        let _ = std::fs::remove_dir_all(store.build_dir(&digest));
+        let issued = self.issue(manifest, false);
+        drop(lock);
+        issued
+    }
+
+    /// Fetches and compiles, under the lock of the digest. The objects stay where they are.
+    pub(crate) fn build(
+        &self,
+        source: &EngineSource,
+        compilers: &Compilers,
+        inputs: &Inputs,
+    ) -> Result<Built, SourceFailure> {
         let fetch =
             source::Fetch { host: self.host, cache: self.cache, step: self.step, cancel: self.cancel };
         let tree = source::fetch(source, &fetch)?;
         let tools = self.tools()?;
-        let dir = store.build_dir(&digest);
+        let dir = Store::new(self.cache).build_dir(&inputs.digest());
         std::fs::create_dir_all(&dir).map_err(SourceFailure::cache("create", &dir))?;
         let binary = Build {
             host: self.host,
@@ -199,19 +229,7 @@ impl Search<'_> {
             cancel: self.cancel,
         }
         .run()?;
-        self.step.doing("asking the new engine for its version and flags");
-        let survey = self.survey(&binary)?;
-        let manifest = Manifest {
-            survey: Some(survey),
-            licence: manifest::licence(&tree),
-            ..self.manifest(source, attempts, &inputs, &binary, &tools.cmake, began)?
-        };
-        store.publish(&binary, &manifest, &sbom::cyclonedx(&manifest, &tree))?;
-        // The engine is in place; objects that cannot be removed only cost room.
-        let _ = std::fs::remove_dir_all(&dir);
-        let issued = self.issue(manifest, false);
-        drop(lock);
-        issued
+        Ok(Built { binary, tree, tools })
     }
 
     /// CMake, Ninja and, for a card without a toolkit of this machine, the managed one.

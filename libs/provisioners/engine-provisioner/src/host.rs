@@ -15,6 +15,8 @@ pub struct Host {
     distro: Distro,
     cpu: String,
     cores: usize,
+    /// Believed instead of asking the disk.
+    free_disk: Option<u64>,
 }
 
 /// Whose package manager a remedy should name.
@@ -55,6 +57,7 @@ impl Host {
             distro: distro(&read("/etc/os-release")),
             cpu: cpu_identity(&read("/proc/cpuinfo")),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            free_disk: None,
         }
     }
 
@@ -84,6 +87,20 @@ impl Host {
 
     pub(crate) fn distro(&self) -> Distro {
         self.distro
+    }
+
+    pub(crate) fn with_free_disk(mut self, bytes: u64) -> Self {
+        self.free_disk = Some(bytes);
+        self
+    }
+
+    /// Room on the disk that `dir` is on, or will be.
+    pub(crate) fn free_disk(&self, dir: &Path) -> u64 {
+        let existing = || dir.ancestors().find(|dir| dir.exists());
+        let ask = || existing().and_then(|dir| rustix::fs::statvfs(dir).ok());
+        // Not being able to ask is no reason to refuse.
+        let asked = || ask().map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        self.free_disk.unwrap_or_else(asked)
     }
 
     #[cfg(test)]

@@ -102,7 +102,9 @@ mod tests {
     }
 
     fn host(dir: &Path, distro: Distro) -> Host {
-        Host::new(&Env::new("/", [("PATH", dir.to_str().unwrap())])).with_distro(distro)
+        Host::new(&Env::new("/", [("PATH", dir.to_str().unwrap())]))
+            .with_distro(distro)
+            .with_free_disk(u64::MAX)
     }
 
     fn needs(packages: &[&'static str]) -> Vec<Missing> {

@@ -84,7 +84,7 @@ pub(crate) fn look(host: &Host, cache: &Path, needs: &Needs<'_>, cancel: &Cancel
         own_tools,
         own_toolkit,
         driver: host.nvidia_driver(),
-        free_bytes: free_bytes(cache),
+        free_bytes: host.free_disk(cache),
     }
 }
 
@@ -101,13 +101,6 @@ fn python(host: &Host, cancel: &Cancel) -> Python {
         (true, false) => Python::WithoutVenv,
         (false, _) => Python::WithoutPip,
     }
-}
-
-fn free_bytes(cache: &Path) -> u64 {
-    let existing = cache.ancestors().find(|dir| dir.exists());
-    let stat = existing.and_then(|dir| rustix::fs::statvfs(dir).ok());
-    // Not being able to ask is no reason to refuse.
-    stat.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Everything that is missing for these sources. Pure.

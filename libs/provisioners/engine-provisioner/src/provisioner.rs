@@ -44,6 +44,13 @@ impl EngineProvisioner {
         self
     }
 
+    /// Believes this instead of asking the disk how much room it has.
+    #[must_use]
+    pub fn with_free_disk(mut self, bytes: u64) -> Self {
+        self.host = self.host.with_free_disk(bytes);
+        self
+    }
+
     /// Holds models to these rules (`models` of the configuration).
     #[must_use]
     pub fn with_model_rules(mut self, rules: &ModelsConfig) -> Self {

@@ -1,6 +1,7 @@
 //! The CUDA toolkit a build uses: the machine's, or a pinned one from the Python package index in the
 //! cache; and what has to fit together for either: driver, toolkit, cards, host compiler.
 
+mod compile;
 pub(crate) mod fit;
 pub(crate) mod managed;
 

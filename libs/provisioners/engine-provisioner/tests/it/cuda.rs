@@ -101,6 +101,7 @@ fn nvcc_gets_a_compiler_it_accepts_or_the_build_is_refused() {
         let env = machine.env(machine.bin().to_str().unwrap());
         provisioners_engine_provisioner::EngineProvisioner::new(machine.cache(), &env)
             .with_cards(Box::new(machine.cards()))
+            .with_free_disk(1 << 40)
     };
     for program in ["dirname", "basename", "mkdir", "cp", "sleep", "cat", "env"] {
         std::os::unix::fs::symlink(format!("/usr/bin/{program}"), machine.bin().join(program)).unwrap();
@@ -154,4 +155,19 @@ fn ccache_is_put_before_the_compilers_where_it_is_there_and_makes_no_other_engin
             format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", machine.bin().join("ccache").display());
         assert!(configure(&calls).contains(&launcher), "{language}");
     }
+}
+
+/// EPROV-017
+#[test]
+fn without_any_card_one_architecture_is_compiled_and_nothing_is_stored() {
+    let machine = Machine::new();
+    machine.tool("python3", PIP);
+    let pool = pool(&machine, ToolkitPolicy::Auto);
+    let compile = || machine.provisioner().compile_for_cuda(&pool, "90", &Log::default(), &Cancel::new());
+    let binary = compile().unwrap();
+    assert!(binary.ends_with("build/bin/llama-server") && binary.exists());
+    assert!(configure(&machine.calls()).contains("-DCMAKE_CUDA_ARCHITECTURES=90"));
+    assert_eq!(provisioners_engine_provisioner::EngineStore::new(&machine.cache()).list(), vec![]);
+    machine.flag("broken");
+    assert_eq!(compile().unwrap_err().exit_code(), 5);
 }

@@ -120,7 +120,9 @@ impl Machine {
 
     pub(crate) fn provisioner(&self) -> EngineProvisioner {
         let path = format!("{}:/usr/bin:/bin", self.bin().display());
-        EngineProvisioner::new(self.cache(), &self.env(&path)).with_cards(Box::new(no_card))
+        EngineProvisioner::new(self.cache(), &self.env(&path))
+            .with_cards(Box::new(no_card))
+            .with_free_disk(1 << 40)
     }
 
     pub(crate) fn pool(&self, sources: Vec<EngineSource>) -> PoolConfig {
