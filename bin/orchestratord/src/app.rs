@@ -28,7 +28,7 @@ use crate::pool_manager::{self, PoolManagerClient, PoolViews};
 use crate::serve::reachable;
 use crate::settings::Settings;
 use crate::tokens::Tokens;
-use crate::{descriptors, reload};
+use crate::{descriptors, reload, usage};
 
 /// Running tasks may finish for this long after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -105,6 +105,8 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         tasks.dispatch.clone(),
     );
     let journal = opened.map(|opened| take_back(&dispatch, opened));
+    let usage_file = settings.config.paths.runtime.join("usage.json");
+    let counting_since = usage::restore(&usage_file, &dispatch);
     let view = FeedView::default();
     let parts = FeedParts {
         registry: registry.clone(),
@@ -141,6 +143,8 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         tasks.background.spawn(task);
         current
     });
+    let keep_usage = usage::keep(usage_file, dispatch.clone(), counting_since, stop.background.clone());
+    tasks.background.spawn(keep_usage);
     let guard = Guard { hosts: settings.config.api.hosts.clone().into(), listen: addr, tokens };
     let state = AppState {
         dispatch,
@@ -154,6 +158,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         exposition: Arc::new(exposition),
         stopping: stop.accepting.clone(),
         started: crate::http::StartTime::now(),
+        counting_since,
         kinds: Arc::new(settings.config.pools.iter().map(|pool| (pool.id.clone(), pool.kind)).collect()),
         bodies: Arc::new(BodyLimits { routes: body_limits, timeout: settings.limits.body_timeout }),
     };

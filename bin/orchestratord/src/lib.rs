@@ -25,5 +25,6 @@ mod settings;
 mod tests;
 pub mod token;
 mod tokens;
+mod usage;
 
 pub use http::{AppState, router};

@@ -22,6 +22,7 @@ pub mod pool;
 pub mod prepared;
 pub mod seed;
 pub mod task;
+pub mod usage;
 
 pub use catalog::CatalogModel;
 pub use device::{Device, DeviceList};

@@ -31,3 +31,46 @@ pub struct Version {
     /// Its version.
     pub version: String,
 }
+
+/// `GET /v2/meta/capabilities`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Capabilities {
+    /// Paths of the OpenAI- and Anthropic-compatible routes.
+    pub routes: Vec<String>,
+    /// What a request may be.
+    pub limits: RequestLimits,
+    /// Every pool.
+    pub pools: Vec<PoolCapabilities>,
+}
+
+/// What a request may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestLimits {
+    /// Bytes of a body, where its route has no limit of its own.
+    pub body_bytes: u64,
+    /// Bytes of a body on routes with a limit of their own.
+    pub body_bytes_of_routes: std::collections::BTreeMap<String, u64>,
+    /// A body must have arrived by then.
+    pub body_timeout_ms: u64,
+}
+
+/// What a pool can do now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolCapabilities {
+    /// The pool.
+    pub id: crate::PoolId,
+    /// Further names it can be asked for by.
+    pub aliases: Vec<String>,
+    /// What it is for; null for a pool that only its engine's handoff speaks of.
+    pub kind: Option<crate::config::PoolKind>,
+    /// Whether a replica takes work.
+    pub ready: bool,
+    /// Models of the replicas that do.
+    pub models: Vec<String>,
+    /// Their engines' versions.
+    pub engines: Vec<String>,
+    /// Tokens of context per slot, at most; null while nothing is ready.
+    pub ctx: Option<u32>,
+    /// Their slots.
+    pub slots_total: u32,
+}

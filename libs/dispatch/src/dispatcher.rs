@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::task::TaskView;
+use wire::usage::UsageRow;
 use wire::{PoolId, TaskId};
 
 use crate::core::{NewTask, TaskCore};
@@ -27,6 +28,7 @@ use crate::pool::{NotQueued, Pool};
 use crate::queue::{NoPlace, Place};
 use crate::quota::Quotas;
 use crate::store::Store;
+use crate::usage::Usage;
 use crate::watchers::watch_connection;
 use crate::{
     AdmissionError, Detach, Limits, Metrics, Owner, PoolSpec, Task, TaskFilter, TaskSpec, UnknownModel,
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     /// Cancelled when running tasks must end now.
     pub(crate) drained: CancellationToken,
     pub(crate) metrics: Metrics,
+    usage: Usage,
     pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
     names: RwLock<Names>,
     store: Mutex<Store>,
@@ -80,6 +83,7 @@ impl Dispatch {
             host,
             drained: CancellationToken::new(),
             metrics,
+            usage: Usage::default(),
             pools: RwLock::default(),
             names,
             store: Mutex::default(),
@@ -120,6 +124,17 @@ impl Dispatch {
             return None;
         }
         Some(self.shared.task(core, false))
+    }
+
+    /// What each caller has used of each pool.
+    #[must_use]
+    pub fn usage(&self) -> Vec<UsageRow> {
+        self.shared.usage.rows()
+    }
+
+    /// Adds what was counted before this process began.
+    pub fn add_usage(&self, rows: Vec<UsageRow>) {
+        self.shared.usage.add(rows);
     }
 
     /// Tasks that the filter's owner may know of, newest first.
@@ -369,6 +384,7 @@ impl Shared {
         if let Some(decode) = account.decode {
             class.decode.observe(decode.as_secs_f64());
         }
+        self.usage.count(core, &account, &ending);
         match ending {
             Ending::Finished(_) | Ending::Spent => {}
             Ending::Cancelled(reason) => core.pool.metrics.canceled(reason.as_str()),

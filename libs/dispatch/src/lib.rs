@@ -40,6 +40,7 @@ mod size;
 mod spec;
 mod store;
 mod task;
+mod usage;
 mod watchers;
 
 pub use admission::{AdmissionError, UnknownModel};

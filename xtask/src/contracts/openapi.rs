@@ -26,6 +26,8 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::Version>();
     generator.subschema_for::<wire::PoolHealth>();
     generator.subschema_for::<wire::DeviceList>();
+    generator.subschema_for::<wire::meta::Capabilities>();
+    generator.subschema_for::<wire::usage::UsageReport>();
     generator.subschema_for::<wire::pool::PoolList>();
     generator.subschema_for::<wire::PoolView>();
     generator.subschema_for::<wire::OperationView>();

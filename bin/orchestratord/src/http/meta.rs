@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
+use wire::usage::UsageReport;
 use wire::{ErrorCode, Health, Readiness, Version};
 
 use super::AppState;
@@ -28,6 +29,10 @@ pub(super) async fn ready(State(state): State<AppState>) -> Response {
 
 pub(super) async fn version() -> Json<Version> {
     Json(Version { service: SERVICE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+}
+
+pub(super) async fn usage(State(state): State<AppState>) -> Json<UsageReport> {
+    Json(UsageReport { since: state.counting_since, usage: state.dispatch.usage() })
 }
 
 pub(super) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {

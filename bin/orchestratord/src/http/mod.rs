@@ -2,6 +2,7 @@
 
 mod access;
 mod anthropic;
+mod capabilities;
 mod context;
 mod devices;
 mod door;
@@ -32,4 +33,4 @@ pub(crate) use meta::SERVICE;
 pub use router::router;
 pub(crate) use server::{Limits as ServerLimits, Server};
 pub use state::AppState;
-pub(crate) use state::StartTime;
+pub(crate) use state::{StartTime, unix_seconds};

@@ -9,7 +9,9 @@ use wire::operations::Access;
 use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
-use super::{AppState, access, anthropic, devices, events, guard, meta, openai, operations, pools, tasks};
+use super::{
+    AppState, access, anthropic, capabilities, devices, events, guard, meta, openai, operations, pools, tasks,
+};
 
 /// The whole HTTP surface of orchestratord.
 pub fn router(state: AppState) -> Router {
@@ -28,6 +30,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/pools/{id}/health", get(pools::health))
         .route("/v1/pools/{id}/health", get(pools::health))
         .route("/v2/meta/version", get(meta::version))
+        .route("/v2/meta/capabilities", get(capabilities::capabilities))
         .route("/v1/models", get(openai::models))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
@@ -44,6 +47,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/pools/{id}/reset", post(operations::reset))
         .route("/v2/operations", get(operations::list))
         .route("/v2/operations/{id}", get(operations::show))
+        .route("/v2/usage", get(meta::usage))
         .route("/metrics", get(meta::metrics));
     let authorised = |routes: Router<AppState>, access: Access| {
         routes.route_layer(from_fn_with_state((state.guard.clone(), access), guard::authorise))

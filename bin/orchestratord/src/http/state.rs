@@ -34,6 +34,8 @@ pub struct AppState {
     pub(crate) stopping: CancellationToken,
     /// When this daemon started, for `created` fields.
     pub(crate) started: StartTime,
+    /// When usage began to be counted, in seconds since the epoch.
+    pub(crate) counting_since: u64,
     pub(crate) bodies: Arc<BodyLimits>,
     /// What each configured pool is for.
     pub(crate) kinds: Arc<BTreeMap<PoolId, PoolKind>>,

@@ -7,10 +7,12 @@ mod draining;
 mod edge;
 mod limits;
 mod load;
+mod observability;
 mod openai;
 mod resume;
 mod stops;
 mod streams;
+mod usage;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

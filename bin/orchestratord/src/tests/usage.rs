@@ -1,0 +1,54 @@
+//! Usage per token and model.
+
+use super::*;
+
+/// ORCHD-USAGE-002
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_counted_by_token_and_survives_a_restart() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let (alice, alices) = crate::tokens::generate(crate::tokens::Scope::Data, "alice");
+    let (bob, bobs) = crate::tokens::generate(crate::tokens::Scope::Data, "bob");
+    std::fs::write(keys.path(), format!("{alices}{bobs}control cccccccccccccccc\n")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = keys.path().to_owned();
+    let settings = settings(dir.path(), |config| config.api.tokens_file = Some(path.into()));
+    let handoffs = HandoffDir::open(dir.path().join("engines")).unwrap();
+    let stub = stub();
+    let mut seen = Vec::new();
+    for round in 1..=2 {
+        let running = app::start(&settings, settings.config.api.listen).await.unwrap();
+        let handoff = json!({"url": stub.url(), "pool_id": "p", "generation": round, "slots_total": 1});
+        handoffs.publish(&serde_json::from_value(handoff).unwrap()).unwrap();
+        let base = format!("http://{}", running.addr());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let health = http.get(format!("{base}/v2/pools/p/health")).bearer_auth(&alice);
+        until(async || {
+            let health: Value = health.try_clone().unwrap().send().await.unwrap().json().await.unwrap();
+            health["ready"] == true
+        })
+        .await;
+        for (token, max_tokens) in [(&alice, 5), (&bob, 7)] {
+            let body = json!({"model": "p", "prompt": "x", "max_tokens": max_tokens});
+            let request = http.post(format!("{base}/v1/completions")).bearer_auth(token);
+            assert_eq!(request.json(&body).send().await.unwrap().status(), 200);
+        }
+        let usage = http.get(format!("{base}/v2/usage"));
+        let refused = usage.try_clone().unwrap().bearer_auth(&alice).send().await.unwrap();
+        assert_eq!(refused.status(), 403);
+        let usage = usage.bearer_auth("cccccccccccccccc").send().await.unwrap();
+        let usage: Value = usage.json().await.unwrap();
+        let out = |caller: &str| {
+            let rows = usage["usage"].as_array().unwrap();
+            let row = rows.iter().find(|row| row["caller"] == caller).unwrap();
+            (
+                row["tasks"].as_u64().unwrap(),
+                row["tokens_out"].as_u64().unwrap(),
+                row["failed"].as_u64().unwrap(),
+            )
+        };
+        assert_eq!((out("alice"), out("bob")), ((round, 5 * round, 0), (round, 7 * round, 0)), "{usage}");
+        seen.push(usage["since"].clone());
+        running.shutdown(std::future::pending()).await;
+    }
+    assert_eq!(seen[0], seen[1]);
+}
