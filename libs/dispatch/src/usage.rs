@@ -32,7 +32,7 @@ impl Usage {
         row.tokens_out += account.used.tokens_out;
         row.decode_time_ms += account.decode.map_or(0, crate::ending::millis);
         match ending {
-            Ending::Finished(_) => {}
+            Ending::Finished(_) | Ending::Spent => {}
             Ending::Cancelled(_) => row.cancelled += 1,
             Ending::Failed(_) => row.failed += 1,
         }
