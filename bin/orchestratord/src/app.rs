@@ -177,6 +177,7 @@ fn limits(config: &Config) -> dispatch::Limits {
         kept_bytes: keep.keep_bytes,
         kept_for: Duration::from_secs(keep.keep_minutes.saturating_mul(60)),
         callers: config.limits.clone(),
+        sessions: config.sessions.clone(),
         ..dispatch::Limits::default()
     }
 }

@@ -21,6 +21,7 @@ pub mod operations;
 pub mod pool;
 pub mod prepared;
 pub mod seed;
+pub mod session;
 pub mod task;
 pub mod usage;
 
@@ -36,4 +37,5 @@ pub use operation::{OperationKind, OperationState, OperationView};
 pub use pool::{Phase, PoolHealth, PoolView, ReplicaView, Wanted};
 pub use prepared::{MemoryEstimate, PreparedEngine};
 pub use seed::Seed;
+pub use session::SessionView;
 pub use task::{PreparationStep, StepKind, StepStatus, TaskRequest, TaskState, TaskView};

@@ -118,6 +118,16 @@ const OPERATIONS: &[Operation] = &[
     op(ORCHD, Data, "GET", "/v2/tasks/{id}", "One task", (200, Json("TaskView")), &[401, 404]),
     op(ORCHD, Data, "DELETE", "/v2/tasks/{id}", "Cancel a task", (202, Json("TaskView")), &[401, 404]),
     op(ORCHD, Data, "POST", "/v2/tasks/{id}/cancel", "Cancel a task", (202, Json("TaskView")), &[401, 404]),
+    op(ORCHD, Data, "GET", "/v2/sessions/{id}", "One session", (200, Json("SessionView")), &[401, 404]),
+    op(
+        ORCHD,
+        Data,
+        "DELETE",
+        "/v2/sessions/{id}",
+        "Forget a session; its tasks go on",
+        (200, Json("SessionView")),
+        &[401, 404],
+    ),
     with_query(
         op(
             ORCHD,

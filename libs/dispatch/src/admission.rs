@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use task_log::journal::Unrecorded;
-use wire::{PoolId, TaskId};
+use wire::{PoolId, SessionId, TaskId};
 
-use crate::{InvalidPlacement, LimitReached};
+use crate::{InvalidPlacement, LimitReached, SessionSpent};
 
 /// Why a task was not admitted. Nothing was queued.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +45,14 @@ pub enum AdmissionError {
         capacity: u32,
         /// As above.
         retry_after: Duration,
+    },
+    /// Its session has used what it may.
+    #[error("session {session} has used its {spent}")]
+    SessionSpent {
+        /// The session.
+        session: SessionId,
+        /// What.
+        spent: SessionSpent,
     },
     /// Its caller has asked for as much as it may.
     #[error("the limit of {reached} is reached")]
@@ -88,6 +96,7 @@ impl AdmissionError {
             Self::QueueFull { .. } => "queue_full",
             Self::Conflict { .. } => "conflict",
             Self::OverShare { .. } => "over_share",
+            Self::SessionSpent { .. } => "session_spent",
             Self::RateLimited { .. } => "rate_limited",
             Self::DeadlineUnmet { .. } => "deadline_unmet",
             Self::InvalidPlacement(_) => "invalid_placement",

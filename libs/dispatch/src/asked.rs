@@ -10,28 +10,31 @@ impl Asked {
     /// Of a request to a pool with `ctx` tokens of context per slot (0: unknown). `tokens_in` is
     /// what the engine counted, where it was asked.
     pub(crate) fn of(request: &EngineRequest, priority: Priority, tokens_in: Option<u64>, ctx: u32) -> Self {
-        let (bytes, max_tokens) = match request {
-            EngineRequest::Completion(CompletionRequest { prompt, sampling, .. }) => {
+        let (bytes, max_tokens, cached) = match request {
+            EngineRequest::Completion(CompletionRequest { prompt, sampling, cache_prompt, .. }) => {
                 let bytes = match prompt {
                     Prompt::Text(text) => text.len(),
                     Prompt::Messages(messages) => bytes_of(messages),
                 };
-                (bytes, sampling.max_tokens)
+                (bytes, sampling.max_tokens, *cache_prompt)
             }
             EngineRequest::Chat(chat) => {
                 let request = &chat.request;
-                (bytes_of(&request.messages), request.max_completion_tokens.or(request.max_tokens))
+                let max_tokens = request.max_completion_tokens.or(request.max_tokens);
+                (bytes_of(&request.messages), max_tokens, chat.cache_prompt)
             }
             // Nothing is generated; one stands for the work of a single pass.
-            EngineRequest::Embedding(embedding) => (embedding.inputs.iter().map(bytes_in).sum(), Some(1)),
+            EngineRequest::Embedding(embedding) => {
+                (embedding.inputs.iter().map(bytes_in).sum(), Some(1), false)
+            }
             EngineRequest::Rerank(rerank) => {
                 let documents: usize = rerank.documents.iter().map(String::len).sum();
-                (rerank.query.len() * rerank.documents.len() + documents, Some(1))
+                (rerank.query.len() * rerank.documents.len() + documents, Some(1), false)
             }
         };
         let room = (ctx > 0).then_some(ctx);
         let at_most = max_tokens.into_iter().chain(room).min().map(u64::from);
-        Self { priority, bytes, tokens_in, at_most }
+        Self { priority, bytes, tokens_in, cached, at_most }
     }
 }
 

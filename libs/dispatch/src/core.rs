@@ -25,7 +25,7 @@ use crate::queue::Place;
 use crate::quota::Permit;
 use crate::said::Said;
 use crate::size::Size;
-use crate::{CallerId, Detach, Limits, Owner};
+use crate::{CallerId, Detach, Home, Limits, Owner};
 
 /// What never changes about a task, and its state.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub(crate) struct TaskCore {
     state: Mutex<State>,
     /// It counts among its caller's tasks until it has ended.
     permit: Mutex<Option<Permit>>,
+    /// The life of the replica it was placed on last.
+    placed: Mutex<Option<(ReplicaKey, u64)>>,
 }
 
 #[derive(Debug)]
@@ -341,6 +343,7 @@ impl TaskCore {
             on_interrupt: task.on_interrupt,
             state: Mutex::new(state),
             permit: Mutex::default(),
+            placed: Mutex::default(),
         }
     }
 
@@ -371,6 +374,18 @@ impl TaskCore {
     /// Holds its place among its caller's tasks until it has ended.
     pub(crate) fn holds(&self, permit: Option<Permit>) {
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    }
+
+    /// It was given a slot there.
+    pub(crate) fn placed_on(&self, key: &ReplicaKey, generation: u64) {
+        *self.placed.lock().unwrap_or_else(PoisonError::into_inner) = Some((key.clone(), generation));
+    }
+
+    /// Where its prompt and its answer lie, if its engine keeps them.
+    pub(crate) fn home(&self, used: Size) -> Option<Home> {
+        let placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (key, generation) = placed.filter(|_| self.asked.cached)?;
+        Some(Home { key, generation, tokens: used.tokens_in.saturating_add(used.tokens_out) })
     }
 
     pub(crate) fn metrics(&self) -> &ClassMetrics {

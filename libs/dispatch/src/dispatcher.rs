@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::task::TaskView;
 use wire::usage::UsageRow;
-use wire::{PoolId, TaskId};
+use wire::{PoolId, SessionId, SessionView, TaskId};
 
 use crate::core::{NewTask, TaskCore};
 use crate::durable::{Entrusted, Recorded};
@@ -27,6 +27,7 @@ use crate::place::Wish;
 use crate::pool::{NotQueued, Pool};
 use crate::queue::{NoPlace, Place};
 use crate::quota::Quotas;
+use crate::sessions::Sessions;
 use crate::store::Store;
 use crate::usage::Usage;
 use crate::watchers::watch_connection;
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     store: Mutex<Store>,
     pub(crate) next_seq: AtomicU64,
     pub(crate) quotas: Quotas,
+    pub(crate) sessions: Sessions,
     /// Set once, before anything is submitted; absent: nothing outlives this process.
     pub(crate) journal: OnceLock<Journal>,
     pub(crate) shutdown: CancellationToken,
@@ -89,6 +91,7 @@ impl Dispatch {
             store: Mutex::default(),
             next_seq: AtomicU64::new(0),
             quotas: Quotas::new(limits.callers.clone()),
+            sessions: Sessions::new(limits.sessions.clone()),
             journal: OnceLock::new(),
             shutdown,
             tracker,
@@ -171,6 +174,18 @@ impl Dispatch {
             drop(names);
             self.shared.add_pool(spec);
         }
+    }
+
+    /// A session that `owner` may know of.
+    #[must_use]
+    pub fn session(&self, id: &SessionId, owner: &Owner) -> Option<SessionView> {
+        self.shared.sessions.view(owner, id, Instant::now())
+    }
+
+    /// Forgets a session that `owner` may know of, and says what it was. Its tasks go on.
+    #[must_use]
+    pub fn forget_session(&self, id: &SessionId, owner: &Owner) -> Option<SessionView> {
+        self.shared.sessions.remove(owner, id, Instant::now())
     }
 
     /// Every pool, by name.
@@ -263,6 +278,11 @@ impl Shared {
             return self.repeated(Arc::clone(known), &spec);
         }
         self.check_journal(durable)?;
+        let now = Instant::now();
+        if let Some(id) = &spec.session {
+            let spent = self.sessions.check(&spec.owner, id, now);
+            spent.map_err(|spent| AdmissionError::SessionSpent { session: id.clone(), spent })?;
+        }
         let id = spec.task_id.clone().unwrap_or_else(TaskId::generate);
         let durable = durable && self.journal.get().is_some();
         let entrusted = if durable { Some(Entrusted::new(&id, &pool.spec.id, &spec)?) } else { None };
@@ -274,6 +294,9 @@ impl Shared {
             self.refusal(pool, deadline, not_queued)
         })?;
         store.insert(Arc::clone(&core));
+        if let Some(id) = &core.session {
+            self.sessions.turn(&core.owner, id, now);
+        }
         drop(store);
         if let Some(entrusted) = entrusted {
             self.entrust(&core, entrusted);
@@ -378,6 +401,10 @@ impl Shared {
         core.pool.leave(core);
         let real = core.pool.ended(core, &account, matches!(ending, Ending::Finished(_)));
         self.quotas.settle(&core.caller, core.size, real);
+        if let Some(id) = &core.session {
+            let home = core.home(real).filter(|_| matches!(ending, Ending::Finished(_)));
+            self.sessions.ended(&core.owner, id, real, home, Instant::now());
+        }
         let class = core.metrics();
         class.tokens_in.inc_by(account.used.tokens_in.unwrap_or(0));
         class.tokens_out.inc_by(account.used.tokens_out);

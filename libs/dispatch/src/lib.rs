@@ -34,6 +34,7 @@ mod record;
 mod restore;
 mod run;
 mod said;
+mod sessions;
 #[cfg(test)]
 mod simulation;
 mod size;
@@ -51,5 +52,6 @@ pub use metrics::Metrics;
 pub use place::{Decision, Insist, InvalidPlacement, PlacementOutcome, Wish, place};
 pub use quota::LimitReached;
 pub use restore::TakenBack;
+pub use sessions::{Home, SessionSpent};
 pub use spec::{Detach, Owner, PoolSpec, TaskFilter, TaskSpec};
 pub use task::{QueuePlace, Task};

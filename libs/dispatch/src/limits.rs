@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wire::config::LimitsConfig;
+use wire::config::{LimitsConfig, SessionsConfig};
 
 /// The numbers.
 #[derive(Debug, Clone)]
@@ -43,6 +43,8 @@ pub struct Limits {
     pub retry_after_max: Duration,
     /// What each caller may ask for; nothing is limited.
     pub callers: LimitsConfig,
+    /// How long sessions live and how much each may use; ten minutes, and everything.
+    pub sessions: SessionsConfig,
 }
 
 impl Default for Limits {
@@ -64,6 +66,7 @@ impl Default for Limits {
             retry_after_unmeasured: Duration::from_secs(5),
             retry_after_max: Duration::from_secs(120),
             callers: LimitsConfig::default(),
+            sessions: SessionsConfig::default(),
         }
     }
 }

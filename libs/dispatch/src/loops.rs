@@ -42,7 +42,7 @@ fn match_up(shared: &Arc<Shared>, pool: &Arc<Pool>) -> Instant {
         let failure = core.waited_too_long(now);
         shared.end(&core, Ending::Failed(failure));
     }
-    while let Some(placed) = pool.take_placed(&shared.registry, now) {
+    while let Some(placed) = pool.take_placed(&shared.registry, &shared.sessions, now) {
         let generation = shared.running.track_future(run(Arc::clone(shared), placed));
         shared.tracker.spawn(generation);
     }

@@ -7,6 +7,8 @@ use registry::{Replica, Snapshot};
 use wire::task::{Placement, PlacementMode};
 use wire::{PoolId, ReplicaId, ReplicaKey};
 
+use crate::Home;
+
 /// Where a task wants to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
@@ -62,6 +64,8 @@ pub enum PlacementOutcome {
     MostFree,
     /// The replica that the task preferred.
     Preferred,
+    /// The replica that holds the prompt of its session.
+    HoldsPrefix,
     /// The replica that the task is pinned to.
     Pinned,
     /// Nowhere now.
@@ -75,6 +79,7 @@ impl PlacementOutcome {
         match self {
             Self::MostFree => "most_free",
             Self::Preferred => "preferred",
+            Self::HoldsPrefix => "holds_prefix",
             Self::Pinned => "pinned",
             Self::Waits => "waits",
         }
@@ -101,11 +106,21 @@ impl Wish {
     }
 }
 
+/// How much busier than the others a replica may be, in parts of its slots, to be chosen for what it
+/// holds.
+const LOAD_CAP: f64 = 0.25;
+
 /// Decides: feasible first (of the pool, ready, not draining, a free slot, the pin, `usable`), then
-/// the preferred replica, then the most free slots, then the lowest key. `usable` lets the caller
-/// rule out lives it has just had trouble with.
+/// the preferred replica, then the one that holds the session's prompt unless it is much busier than
+/// the others, then the most free slots, then the lowest key. `usable` lets the caller rule out lives
+/// it has just had trouble with.
 #[must_use]
-pub fn place(snapshot: &Snapshot, wish: &Wish, usable: impl Fn(&ReplicaKey, u64) -> bool) -> Decision {
+pub fn place(
+    snapshot: &Snapshot,
+    wish: &Wish,
+    home: Option<&Home>,
+    usable: impl Fn(&ReplicaKey, u64) -> bool,
+) -> Decision {
     let feasible: Vec<(&ReplicaKey, &Replica)> = snapshot
         .pool(&wish.pool)
         .filter(|(key, replica)| {
@@ -113,19 +128,34 @@ pub fn place(snapshot: &Snapshot, wish: &Wish, usable: impl Fn(&ReplicaKey, u64)
         })
         .collect();
     let preferred = feasible.iter().find(|(key, _)| wish.names(&key.replica));
+    let holds = home.and_then(|home| holder(home, &feasible));
     // The first of equals is the lowest key: the snapshot is in order.
     let most_free = feasible.iter().rev().max_by_key(|(_, replica)| replica.slots_free);
-    let Some(&(key, replica)) = preferred.or(most_free) else {
+    let Some(&(key, replica)) = preferred.or(holds).or(most_free) else {
         return Decision { chosen: None, words: why_not(snapshot, wish), outcome: PlacementOutcome::Waits };
     };
     let outcome = match &wish.replica {
         Some((Insist::Pin, _)) => PlacementOutcome::Pinned,
         Some((Insist::Prefer, name)) if *name == key.replica => PlacementOutcome::Preferred,
+        _ if holds.is_some() => PlacementOutcome::HoldsPrefix,
         _ => PlacementOutcome::MostFree,
     };
+    let held = home.filter(|home| outcome == PlacementOutcome::HoldsPrefix && home.key == *key);
     let others = Others { snapshot, wish, chosen: key, usable: &usable };
-    let words = Why { key, replica, outcome, feasible: feasible.len(), others }.to_string();
+    let words = Why { key, replica, outcome, held, feasible: feasible.len(), others }.to_string();
     Decision { chosen: Some((key.clone(), replica.generation)), words, outcome }
+}
+
+/// The feasible replica that holds a session's prompt, unless it is much busier than they are.
+fn holder<'a, 'b>(
+    home: &Home,
+    feasible: &'b [(&'a ReplicaKey, &'a Replica)],
+) -> Option<&'b (&'a ReplicaKey, &'a Replica)> {
+    let busy =
+        |replica: &Replica| 1.0 - f64::from(replica.slots_free) / f64::from(replica.slots_total.max(1));
+    let found = feasible.iter().find(|(key, r)| **key == home.key && r.generation == home.generation)?;
+    let mean = feasible.iter().map(|(_, replica)| busy(replica)).sum::<f64>() / feasible.len() as f64;
+    (busy(found.1) <= mean + LOAD_CAP).then_some(found)
 }
 
 impl Wish {
@@ -145,6 +175,7 @@ struct Why<'a, U> {
     key: &'a ReplicaKey,
     replica: &'a Replica,
     outcome: PlacementOutcome,
+    held: Option<&'a Home>,
     feasible: usize,
     others: Others<'a, U>,
 }
@@ -183,9 +214,13 @@ impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Others<'_, U> {
 
 impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Why<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, replica, outcome, feasible, others } = self;
+        let Self { key, replica, outcome, held, feasible, others } = self;
         match outcome {
             PlacementOutcome::Pinned => write!(f, "{key}: pinned there")?,
+            PlacementOutcome::HoldsPrefix => {
+                let tokens = held.map_or(0, |home| home.tokens);
+                write!(f, "{key}: holds {tokens} tokens of the session")?;
+            }
             PlacementOutcome::Preferred => write!(f, "{key}: preferred and free")?,
             PlacementOutcome::MostFree | PlacementOutcome::Waits if *feasible == 1 => {
                 write!(f, "{key}: the only replica with a free slot")?;
@@ -251,7 +286,7 @@ mod tests {
     }
 
     fn chosen(registry: &Registry, wish: &Wish) -> (Option<String>, PlacementOutcome) {
-        let decision = place(&registry.snapshot(), wish, |_, _| true);
+        let decision = place(&registry.snapshot(), wish, None, |_, _| true);
         (decision.chosen.map(|(key, _)| key.replica.to_string()), decision.outcome)
     }
 
@@ -291,13 +326,31 @@ mod tests {
     fn a_draining_replica_and_one_ruled_out_take_nothing_and_the_words_say_so() {
         let registry = Registry::default();
         let auto = wish(PlacementMode::Auto, None);
-        let words = |usable: bool| place(&registry.snapshot(), &auto, |_, _| usable).words;
+        let words = |usable: bool| place(&registry.snapshot(), &auto, None, |_, _| usable).words;
         assert_eq!(words(true), "waits: pool p has no ready engine");
         up(&registry, "r0", 1, true);
         assert_eq!(words(true), "waits: pool p is draining");
         up(&registry, "r0", 1, false);
         assert!(words(false).contains("did not answer"), "{}", words(false));
         assert_eq!(words(true), "p/r0: the only replica with a free slot (1 of 1 slots free)");
+    }
+
+    /// ORCHD-PLACE-003
+    #[test]
+    fn a_session_goes_where_its_prompt_lies_unless_that_is_much_busier() {
+        let registry = Registry::default();
+        ["r0", "r1"].iter().for_each(|name| up(&registry, name, 4, false));
+        let auto = wish(PlacementMode::Auto, None);
+        let home = |generation| Home { key: key("r1"), generation, tokens: 812 };
+        let decide = |generation| place(&registry.snapshot(), &auto, Some(&home(generation)), |_, _| true);
+        let decision = decide(1);
+        assert_eq!(decision.outcome, PlacementOutcome::HoldsPrefix);
+        assert!(decision.words.starts_with("p/r1: holds 812 tokens of the session (4 of 4"), "{decision:?}");
+        assert_eq!(decide(2).outcome, PlacementOutcome::MostFree, "another life holds nothing");
+        let _held: Vec<_> = (0..3).map(|_| registry.try_lease(&key("r1"), 1)).collect();
+        let elsewhere = decide(1);
+        assert_eq!(elsewhere.outcome, PlacementOutcome::MostFree);
+        assert_eq!(elsewhere.chosen, Some((key("r0"), 1)));
     }
 
     /// ORCHD-PLACE-001
@@ -307,7 +360,7 @@ mod tests {
         ["r0", "r1", "r2", "r3"].iter().for_each(|name| up(&registry, name, 1, *name == "r2"));
         let _held = registry.try_lease(&key("r0"), 1);
         registry.apply(Event::Down { key: key("r3"), generation: 1, reason: "killed".to_owned() });
-        let words = place(&registry.snapshot(), &wish(PlacementMode::Auto, None), |_, _| true).words;
+        let words = place(&registry.snapshot(), &wish(PlacementMode::Auto, None), None, |_, _| true).words;
         let expected = "p/r1: the only replica with a free slot (1 of 1 slots free); p/r0: no free slot; \
                         p/r2: draining; p/r3: down (killed)";
         assert_eq!(words, expected);
@@ -319,7 +372,7 @@ mod tests {
         let registry = Registry::default();
         (0..1_000).for_each(|n| up(&registry, &format!("r{n}"), 4, false));
         let (snapshot, auto) = (registry.snapshot(), wish(PlacementMode::Auto, None));
-        let decide = || place(&snapshot, &auto, |_, _| true);
+        let decide = || place(&snapshot, &auto, None, |_, _| true);
         assert_eq!(decide(), decide());
         let began = std::time::Instant::now();
         (0..200).for_each(|_| drop(std::hint::black_box(decide())));

@@ -17,6 +17,7 @@ use crate::foresight::Late;
 use crate::metrics::{Metrics, PoolMetrics};
 use crate::place::{Decision, Wish, place};
 use crate::queue::{NoPlace, Queue, Waiting};
+use crate::sessions::Sessions;
 use crate::size::Size;
 use crate::{Limits, PoolSpec};
 
@@ -141,7 +142,12 @@ impl Pool {
 
     /// The next task that can run, with its slot. The queue is locked from choice to lease, so
     /// that two tasks never go for one place; leasing is the registry's own decision.
-    pub(crate) fn take_placed(&self, registry: &Registry, now: Instant) -> Option<Placed> {
+    pub(crate) fn take_placed(
+        &self,
+        registry: &Registry,
+        sessions: &Sessions,
+        now: Instant,
+    ) -> Option<Placed> {
         // The usual case at saturation, decided without walking the queue.
         if self.depth() == 0 || !registry.snapshot().pool(&self.spec.id).any(|(_, r)| r.takes_work()) {
             return None;
@@ -155,7 +161,8 @@ impl Pool {
             if stuck.contains(&core.wish) {
                 return None;
             }
-            let decision = place(&registry.snapshot(), &core.wish, usable);
+            let home = core.session.as_ref().and_then(|id| sessions.home(&core.owner, id));
+            let decision = place(&registry.snapshot(), &core.wish, home.as_ref(), usable);
             let lease = decision.chosen.as_ref().and_then(|(key, life)| registry.try_lease(key, *life));
             if lease.is_none() {
                 stuck.push(core.wish.clone());
@@ -167,6 +174,7 @@ impl Pool {
             self.lock_running().insert(taken.0.place.seq, (now, Arc::clone(&taken.0)));
             Some(taken)
         })?;
+        core.placed_on(lease.key(), lease.generation());
         Some(Placed { core, lease, decision })
     }
 

@@ -70,7 +70,7 @@ pub enum Detach {
 }
 
 /// On whose behalf something is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// The control scope: sees every task.
     Control,

@@ -137,7 +137,7 @@ impl Shared {
         if view.state == wire::TaskState::Queued {
             let snapshot = self.registry.snapshot();
             view.queue_position = core.pool.queued(core, &snapshot).map(|queued| queued.position);
-            view.placement = Some(place(&snapshot, &core.wish, |_, _| true).words)
+            view.placement = Some(place(&snapshot, &core.wish, None, |_, _| true).words)
                 .filter(|words| words.starts_with("waits"));
         }
         view

@@ -37,6 +37,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::operation::ReloadRequest>();
     generator.subschema_for::<wire::TaskRequest>();
     generator.subschema_for::<wire::TaskView>();
+    generator.subschema_for::<wire::SessionView>();
     generator.subschema_for::<wire::task::Accepted>();
     generator.subschema_for::<wire::task::TaskList>();
     generator.subschema_for::<wire::event::TaskEvent>();

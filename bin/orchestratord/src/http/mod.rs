@@ -18,6 +18,7 @@ mod progress;
 mod query;
 mod router;
 mod server;
+mod sessions;
 mod sse;
 mod state;
 mod tasks;

@@ -10,7 +10,8 @@ use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
 use super::{
-    AppState, access, anthropic, capabilities, devices, events, guard, meta, openai, operations, pools, tasks,
+    AppState, access, anthropic, capabilities, devices, events, guard, meta, openai, operations, pools,
+    sessions, tasks,
 };
 
 /// The whole HTTP surface of orchestratord.
@@ -25,6 +26,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/tasks/{id}", get(tasks::show).delete(tasks::cancel))
         .route("/v2/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v2/tasks/{id}/events", get(events::follow))
+        .route("/v2/sessions/{id}", get(sessions::show).delete(sessions::forget))
         .route("/v2/pools", get(pools::list))
         .route("/v2/pools/{id}", get(pools::show))
         .route("/v2/pools/{id}/health", get(pools::health))

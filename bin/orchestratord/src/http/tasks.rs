@@ -181,6 +181,11 @@ impl From<AdmissionError> for ApiError {
                     .pool(pool)
                     .retry_after_ms(retry_after.as_millis() as u64)
             }
+            AdmissionError::SessionSpent { .. } => {
+                let mut body = ErrorBody::new(ErrorCode::RateLimited, message).param("session_id");
+                body.retriable = false;
+                body.hint("begin another session, or DELETE this one")
+            }
             AdmissionError::RateLimited { retry_after, .. } => {
                 ErrorBody::new(ErrorCode::RateLimited, message).retry_after_ms(retry_after.as_millis() as u64)
             }

@@ -130,3 +130,30 @@ async fn a_caller_over_its_limit_is_refused_and_others_are_not() {
     assert_eq!(submit(("x-api-key", "sk-two"), "d").await.0, 202);
     orchestrator.stop().await;
 }
+
+/// ORCHD-SESSION-001, ORCHD-SESSION-002
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_shows_what_it_used_and_ends_when_it_is_spent() {
+    let orchestrator = Orchestrator::start_with(|config| config.sessions.turns = Some(2)).await;
+    let stub = stub();
+    orchestrator.publish(&stub, "p", 1);
+    orchestrator.until_ready("p", true).await;
+    let in_session = |_| orchestrator.submit(json!({"session_id": "s1"}));
+    for n in 0..2 {
+        orchestrator.events(&in_session(n).await, None).await;
+    }
+    let session = orchestrator.get("/v2/sessions/s1").await;
+    assert_eq!((&session["turns"], &session["tokens_out"]), (&json!(2), &json!(16)), "{session}");
+    assert_eq!(session["budgets"], json!({"turns_remaining": 0, "tokens_remaining": null}));
+    assert_eq!((&session["pool_id"], &session["replica_id"]), (&json!("p"), &json!("r0")), "{session}");
+    assert!(session["ttl_ms_remaining"].as_u64().is_some_and(|ttl| (1..=600_000).contains(&ttl)));
+    let third = json!({"model": "p", "prompt": "x", "session_id": "s1"});
+    let (status, refused) = orchestrator.post("/v2/tasks", third.clone()).await;
+    assert_eq!((status, &refused["error"]["retriable"]), (429, &json!(false)), "{refused}");
+    assert_eq!(refused["error"]["message"], "session s1 has used its 2 tasks");
+    let forgotten = orchestrator.http.delete(orchestrator.url("/v2/sessions/s1")).send().await.unwrap();
+    assert_eq!(forgotten.status(), 200);
+    assert_eq!(orchestrator.get_raw("/v2/sessions/s1").await.0, 404);
+    assert_eq!(orchestrator.post("/v2/tasks", third).await.0, 202);
+    orchestrator.stop().await;
+}

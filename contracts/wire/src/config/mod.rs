@@ -7,6 +7,7 @@ mod limits;
 mod models;
 mod pool;
 mod provisioning;
+mod sessions;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,7 @@ pub use provisioning::{
     ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, ProvisioningConfig, SdistSource,
     ToolkitPolicy,
 };
+pub use sessions::SessionsConfig;
 
 /// The whole file. Unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// How much each caller may ask for.
     pub limits: LimitsConfig,
+    /// How long sessions live and how much each may use.
+    pub sessions: SessionsConfig,
     /// The pools of this machine.
     pub pools: Vec<PoolConfig>,
 }
@@ -56,6 +60,7 @@ impl Default for Config {
             pool_managerd: PoolManagerdConfig::default(),
             models: ModelsConfig::default(),
             limits: LimitsConfig::default(),
+            sessions: SessionsConfig::default(),
             pools: vec![PoolConfig::haiku()],
         }
     }
@@ -95,6 +100,7 @@ impl Config {
         self.journal.problems(&mut problems);
         self.models.problems(&mut problems);
         self.limits.problems(&mut problems);
+        self.sessions.problems(&mut problems);
         let mut names = std::collections::BTreeMap::new();
         for (i, pool) in self.pools.iter().enumerate() {
             pool.problems(&format!("pools[{i}]"), &mut problems);

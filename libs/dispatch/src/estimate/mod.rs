@@ -54,6 +54,8 @@ pub(crate) struct Asked {
     pub(crate) bytes: usize,
     /// Of its prompt, where the engine has counted them.
     pub(crate) tokens_in: Option<u64>,
+    /// Its engine may keep it for the next turn.
+    pub(crate) cached: bool,
     /// Generated at most, by its own limit or the context's.
     pub(crate) at_most: Option<u64>,
 }
@@ -170,7 +172,7 @@ mod tests {
     }
 
     fn asked(at_most: Option<u64>) -> Asked {
-        Asked { priority: Priority::Interactive, bytes: 600, tokens_in: None, at_most }
+        Asked { priority: Priority::Interactive, bytes: 600, tokens_in: None, cached: true, at_most }
     }
 
     /// ORCHD-ETA-001

@@ -64,7 +64,7 @@ impl Arrival {
     /// What is known of it when it comes.
     pub(super) fn asked(&self) -> Asked {
         let bytes = self.size.tokens_in as usize * 4;
-        Asked { priority: self.priority, bytes, tokens_in: None, at_most: self.at_most }
+        Asked { priority: self.priority, bytes, tokens_in: None, cached: false, at_most: self.at_most }
     }
 
     fn draw(random: &mut Random, load: &Load, at: f64) -> Self {
