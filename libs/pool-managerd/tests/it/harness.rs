@@ -29,6 +29,8 @@ pub(crate) struct StubPreparer {
     failure: Mutex<Option<PrepareError>>,
     binary: Mutex<Option<PathBuf>>,
     pub(crate) calls: AtomicU32,
+    /// The preparation that fails, once, counted from when it is set.
+    fails_at: Mutex<Option<u32>>,
 }
 
 impl StubPreparer {
@@ -40,6 +42,11 @@ impl StubPreparer {
     /// Another binary than the stub, for the next preparation.
     pub(crate) fn binary_once(&self, binary: &Path) {
         *self.binary.lock().unwrap() = Some(binary.to_owned());
+    }
+
+    /// So many preparations succeed, the next one fails, and those after it succeed again.
+    pub(crate) fn fail_after(&self, successes: u32) {
+        *self.fails_at.lock().unwrap() = Some(self.calls.load(Ordering::SeqCst) + successes);
     }
 
     pub(crate) fn failure(&self, failure: Option<PrepareError>) {
@@ -55,7 +62,11 @@ impl Prepare for StubPreparer {
         progress: &Progress,
         _cancel: &Cancel,
     ) -> Result<PreparedEngine, PrepareError> {
-        self.calls.fetch_add(1, Ordering::SeqCst);
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.fails_at.lock().unwrap().take_if(|at| *at == call).is_some() {
+            let message = "this one fails".to_owned();
+            return Err(PrepareError { message, remedy: None, may_heal: false });
+        }
         if let Some(failure) = self.failure.lock().unwrap().clone() {
             progress.step(step(pool, "it failed", StepStatus::Failed));
             return Err(failure);

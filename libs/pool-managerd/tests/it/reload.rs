@@ -179,3 +179,31 @@ async fn the_next_manager_adopts_the_engine_that_took_over() {
     assert_eq!(next.ready().await, new, "the same engine with the same claim");
     next.running.shutdown().await;
 }
+
+/// POOLD-RELOAD-004
+#[tokio::test]
+async fn of_several_replicas_those_that_went_over_go_back() {
+    let mut setup = setup();
+    setup.pool.replicas = 2;
+    let manager = setup.start().await;
+    let all_ready = async || manager.pool().await.replicas.iter().all(|r| r.phase == Phase::Ready);
+    until(&all_ready).await;
+    setup.preparer.fail_after(1);
+    let ended = reloaded(&manager).await;
+    assert_eq!(ended.state, OperationState::RolledBack, "{ended:#?}");
+    assert_eq!(ended.progress.replicas_total, 2);
+    until(&all_ready).await;
+    let generations: Vec<_> = manager.pool().await.replicas.iter().map(|r| r.generation).collect();
+    assert_eq!(generations, [3, 1], "the first went over and back, the second never moved");
+    let two = || engines_of(setup.runtime()).len() == 2;
+    within(Duration::from_secs(20), "one engine for each replica", two).await;
+    manager.running.shutdown().await;
+}
+
+async fn until(holds: impl AsyncFn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds().await {
+        assert!(Instant::now() < end, "not within 30 s");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
