@@ -9,14 +9,17 @@ use wire::{PreparedEngine, ReplicaKey};
 
 use super::{After, Replica};
 use crate::classify::Cause;
+use crate::engine_http::{EngineClient, Slots};
 use crate::launch::{Berth, Life, launch};
 use crate::loss::Loss;
 use crate::pause::Pause;
 use crate::shared::Shared;
 
-/// So many looks in a row must find the port of an engine that is ending closed.
-const CLOSED_LOOKS: u32 = 3;
-const CLOSED_PERIOD: Duration = Duration::from_millis(150);
+/// So many looks in a row must find an engine that is ending silent.
+const SILENT_LOOKS: u32 = 3;
+const LOOK_PERIOD: Duration = Duration::from_millis(150);
+/// How long an engine that is ending may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
 impl Replica {
     /// Never dropped half-way: a process that was started must not be forgotten.
@@ -73,11 +76,17 @@ impl Replica {
 
 /// Ends a process and forgets its life. Whoever published it withdraws the claim first.
 pub(super) async fn end_process(shared: &Arc<Shared>, key: &ReplicaKey, life: &Life, grace: Duration) {
+    let politely = async {
+        if life.record.handoff.is_some() && !grace.is_zero() {
+            unused(life).await;
+        }
+        life.engine.terminate(grace).await
+    };
     tokio::select! {
         biased;
         () = shared.hurry.cancelled() => life.engine.terminate(Duration::ZERO).await,
-        () = deaf(life), if !grace.is_zero() => life.engine.terminate(Duration::ZERO).await,
-        exit = life.engine.terminate(grace) => exit,
+        () = silent(life), if !grace.is_zero() => life.engine.terminate(Duration::ZERO).await,
+        exit = politely => exit,
     };
     let (forgetting, of, generation) = (Arc::clone(shared), key.clone(), life.record.generation);
     let forgotten = tokio::task::spawn_blocking(move || forgetting.run.forget(&of, generation)).await;
@@ -86,21 +95,36 @@ pub(super) async fn end_process(shared: &Arc<Shared>, key: &ReplicaKey, life: &L
     }
 }
 
-/// Resolves when an engine that was ready has closed its port for some time and is still there. On
-/// TERM llama-server stops computing and closes its port, but then waits for every client that still
-/// holds a request open; none of them will get another byte, so there is nothing left to wait for.
-async fn deaf(life: &Life) {
+/// Gives clients that have just been told a moment to let go. llama-server's handler for TERM takes a
+/// lock that its generating thread may hold, and then hangs: an idle engine does not.
+async fn unused(life: &Life) {
+    let client = EngineClient::new(life.record.port, life.api_key.clone());
+    let idle = async {
+        while client.busy_slots(ANSWER_WITHIN).await.is_ok_and(|busy| busy > 0) {
+            tokio::time::sleep(ANSWER_WITHIN / 10).await;
+        }
+    };
+    let _still_used = tokio::time::timeout(ANSWER_WITHIN, idle).await;
+}
+
+/// Resolves when an engine that was ready has closed its port, or answers nothing, for some time and is
+/// still there. After TERM llama-server generates nothing more: it waits for every client that still
+/// holds a request open, or hangs in its signal handler. There is nothing left to wait for.
+async fn silent(life: &Life) {
     if life.record.handoff.is_none() {
         return std::future::pending().await;
     }
+    let client = EngineClient::new(life.record.port, life.api_key.clone());
     let (pid, port) = (life.engine.pid(), life.record.port);
-    let mut closed = 0;
-    while closed < CLOSED_LOOKS {
-        tokio::time::sleep(CLOSED_PERIOD).await;
+    let mut looks = 0;
+    while looks < SILENT_LOOKS {
+        tokio::time::sleep(LOOK_PERIOD).await;
         let open = tokio::task::spawn_blocking(move || child::listens_on(pid, port)).await;
-        closed = if matches!(open, Ok(Ok(false))) { closed + 1 } else { 0 };
+        let closed = matches!(open, Ok(Ok(false)));
+        let silent = closed || matches!(client.slots(ANSWER_WITHIN).await, Slots::Silent);
+        looks = if silent { looks + 1 } else { 0 };
     }
-    tracing::info!(pid, "the engine has closed its port and waits for its clients; it is ended now");
+    tracing::info!(pid, "the engine that is ending answers nothing any more; it is ended now");
 }
 
 /// An error and its causes in one line, for people.
