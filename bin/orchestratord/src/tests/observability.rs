@@ -51,7 +51,8 @@ async fn every_promised_metric_is_there_and_the_dashboard_asks_for_no_other() {
     stub.set_faults(|faults| faults.error_after = Some(2));
     let failed = orchestrator.submit(json!({})).await;
     assert_eq!(orchestrator.events(&failed, None).await.last().unwrap().1, "error");
-    let cancelled = orchestrator.submit(json!({})).await;
+    stub.set_faults(|faults| (faults.error_after, faults.token) = (None, Duration::from_millis(20)));
+    let cancelled = orchestrator.submit(json!({"max_tokens": 1_000})).await;
     assert_eq!(orchestrator.post(&format!("/v2/tasks/{cancelled}/cancel"), json!({})).await.0, 202);
     let declared = declared(&orchestrator).await;
     for name in PROMISED {
