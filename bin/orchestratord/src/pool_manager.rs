@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::PoolList;
 use wire::{
-    DeviceList, ErrorBody, ErrorEnvelope, OperationId, OperationKind, OperationView, PoolId, PoolView,
+    DeviceList, ErrorBody, ErrorCode, ErrorEnvelope, OperationId, OperationKind, OperationView, PoolId,
+    PoolView,
 };
 
 /// The views are refreshed this often: progress that a person watches moves about once a second.
@@ -106,6 +107,28 @@ impl PoolManagerClient {
         self.ask_within(LOOK_TIMEOUT, request).await
     }
 
+    /// What a pool's engines write, for as long as somebody reads it. `query` and `accept` are the
+    /// reader's own; pool-managerd checks them.
+    pub(crate) async fn logs(
+        &self,
+        pool: &PoolId,
+        query: &str,
+        accept: Option<&http::HeaderValue>,
+    ) -> Result<reqwest::Response, OrderError> {
+        let request = self.http.get(format!("{}/v2/pools/{pool}/logs?{query}", self.endpoint.url));
+        let request = match accept {
+            Some(accept) => request.header(http::header::ACCEPT, accept),
+            None => request,
+        };
+        // Its head comes at once; how long the rest takes is the reader's business.
+        tokio::time::timeout(TIMEOUT, self.send(request)).await.unwrap_or_else(|_late| {
+            let message = format!("pool-managerd at {} does not answer", self.endpoint.url);
+            Err(OrderError::Refused(Box::new(
+                ErrorBody::new(ErrorCode::PoolUnready, message).retry_after_ms(2_000),
+            )))
+        })
+    }
+
     fn post(&self, pool: &PoolId, what: &str) -> reqwest::RequestBuilder {
         self.http.post(format!("{}/v2/pools/{pool}/{what}", self.endpoint.url))
     }
@@ -120,10 +143,16 @@ impl PoolManagerClient {
         request: reqwest::RequestBuilder,
     ) -> Result<T, OrderError> {
         let unreachable = |source| OrderError::Unreachable { url: self.endpoint.url.clone(), source };
-        let request = request.bearer_auth(&self.endpoint.token).timeout(limit);
+        let answer = self.send(request.timeout(limit)).await?;
+        answer.json().await.map_err(unreachable)
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, OrderError> {
+        let unreachable = |source| OrderError::Unreachable { url: self.endpoint.url.clone(), source };
+        let request = request.bearer_auth(&self.endpoint.token);
         let answer = request.send().await.map_err(unreachable)?;
         if answer.status().is_success() {
-            return answer.json().await.map_err(unreachable);
+            return Ok(answer);
         }
         let refusal: ErrorEnvelope = answer.json().await.map_err(unreachable)?;
         Err(OrderError::Refused(Box::new(refusal.error)))

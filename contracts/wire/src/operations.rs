@@ -34,6 +34,9 @@ pub enum Body {
     JsonOrSse(&'static str),
     /// Plain text.
     Text,
+    /// Plain text, or server-sent events whose data is the named schema when the request accepts or
+    /// follows them.
+    TextOrSse(&'static str),
 }
 
 /// One operation.
@@ -71,7 +74,7 @@ pub fn of(daemon: Daemon) -> impl Iterator<Item = &'static Operation> {
 }
 
 use Access::{Control, Data, Open};
-use Body::{Json, JsonOrSse, None as Empty, Sse, Text};
+use Body::{Json, JsonOrSse, None as Empty, Sse, Text, TextOrSse};
 
 const fn op(
     daemon: Daemon,
@@ -97,6 +100,12 @@ const fn with_query(mut operation: Operation, query: &'static [(&'static str, &'
 
 const ORCHD: Daemon = Daemon::Orchestratord;
 const POOLD: Daemon = Daemon::PoolManagerd;
+
+const LOGS_QUERY: &[(&str, &str)] = &[
+    ("tail", "So many of the last lines of each replica, at most 10000, default 200"),
+    ("follow", "true goes on with what is written from now"),
+    ("replica", "Only this replica"),
+];
 
 const OPERATIONS: &[Operation] = &[
     takes(
@@ -334,6 +343,18 @@ const OPERATIONS: &[Operation] = &[
     op(ORCHD, Open, "GET", "/livez", "The process is up", (200, Json("Health")), &[]),
     op(ORCHD, Open, "GET", "/ready", "At least one pool is ready", (200, Json("Readiness")), &[503]),
     op(ORCHD, Open, "GET", "/readyz", "At least one pool is ready", (200, Json("Readiness")), &[503]),
+    with_query(
+        op(
+            ORCHD,
+            Control,
+            "GET",
+            "/v2/pools/{id}/logs",
+            "What a pool's engines write",
+            (200, TextOrSse("LogLine")),
+            &[400, 401, 403, 404, 429, 503],
+        ),
+        LOGS_QUERY,
+    ),
     op(ORCHD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Text), &[401]),
     op(POOLD, Open, "GET", "/health", "The process is up", (200, Json("Health")), &[]),
     op(POOLD, Control, "GET", "/ready", "At least one pool is ready", (200, Json("Readiness")), &[401, 503]),
@@ -425,6 +446,18 @@ const OPERATIONS: &[Operation] = &[
         "One operation",
         (200, Json("OperationView")),
         &[401, 404],
+    ),
+    with_query(
+        op(
+            POOLD,
+            Control,
+            "GET",
+            "/v2/pools/{id}/logs",
+            "What a pool's engines write",
+            (200, TextOrSse("LogLine")),
+            &[400, 401, 404, 429],
+        ),
+        LOGS_QUERY,
     ),
     op(POOLD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Text), &[401]),
 ];

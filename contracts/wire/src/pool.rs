@@ -1,5 +1,7 @@
 //! Pools and replicas as both daemons report them.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,12 +55,24 @@ pub struct ReplicaView {
     pub generation: u64,
     /// Losses since the breaker was last reset.
     pub failures: u32,
+    /// Losses since the manager started, by cause.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub losses: BTreeMap<String, u64>,
     /// When the next start is due, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_ms: Option<u64>,
     /// The last loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ReplicaError>,
+}
+
+/// One line of an engine's log, as `GET /v2/pools/{id}/logs` streams it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLine {
+    /// Whose.
+    pub replica_id: ReplicaId,
+    /// Without its end.
+    pub line: String,
 }
 
 /// Why a replica was lost or could not start.

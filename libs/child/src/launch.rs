@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use nix::libc;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open};
 
+use crate::sandbox::{Confinement, Sandbox, SandboxError};
 use crate::{Child, ProcessIdentity, SPAWN_ID_VARIABLE, SpawnId};
 
 /// What to start, built up and then [spawned](Launch::spawn).
@@ -26,6 +27,7 @@ pub struct Launch {
     env: BTreeMap<OsString, OsString>,
     directory: Option<PathBuf>,
     limits: Vec<Limit>,
+    sandbox: Option<Sandbox>,
 }
 
 /// A resource limit for the new process, soft and hard.
@@ -60,6 +62,15 @@ pub enum SpawnError {
         #[source]
         source: io::Error,
     },
+    /// It was to be confined and cannot be.
+    #[error("cannot start {} in its sandbox", program.display())]
+    Sandbox {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: SandboxError,
+    },
     /// No pidfd: the kernel is older than 5.4, or descriptors ran out.
     #[error("started {} but cannot hold it by a pidfd, so it was killed", program.display())]
     Pidfd {
@@ -84,6 +95,7 @@ impl Launch {
             env: BTreeMap::new(),
             directory: None,
             limits: Vec::new(),
+            sandbox: None,
         }
     }
 
@@ -115,6 +127,13 @@ impl Launch {
         self
     }
 
+    /// Confines it, and everything it starts, for life.
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = Some(sandbox);
+        self
+    }
+
     /// Starts it, as the leader of a new session and process group. Blocks until the program has
     /// been executed, so call it where blocking is allowed.
     ///
@@ -131,7 +150,10 @@ impl Launch {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        prepare_in_child(&mut command, self.limits);
+        let confinement = self.sandbox.as_ref().map(Sandbox::prepare).transpose();
+        let confinement =
+            confinement.map_err(|source| SpawnError::Sandbox { program: program.clone(), source })?;
+        prepare_in_child(&mut command, self.limits, confinement);
         let mut spawned =
             command.spawn().map_err(|source| SpawnError::Exec { program: program.clone(), source })?;
         hold(&spawned, &program, &self.spawn_id).inspect_err(|_| {
@@ -173,7 +195,7 @@ fn unreadable(pid: u32, spawn_id: &SpawnId) -> ProcessIdentity {
 }
 
 /// What happens between fork and exec. The standard library resets the signal mask itself.
-fn prepare_in_child(command: &mut Command, limits: Vec<Limit>) {
+fn prepare_in_child(command: &mut Command, limits: Vec<Limit>, confinement: Option<Confinement>) {
     let setup = move || {
         rustix::process::setsid()?;
         reset_signal_handlers();
@@ -186,11 +208,11 @@ fn prepare_in_child(command: &mut Command, limits: Vec<Limit>) {
             }
         }
         close_inherited_on_exec();
-        Ok(())
+        confinement.as_ref().map_or(Ok(()), Confinement::enter)
     };
     #[expect(unsafe_code, reason = "pre_exec is the only way to act between fork and exec")]
     // SAFETY: between fork and exec only async-signal-safe work is allowed: `setup` makes plain
-    // system calls (setsid, signal, prlimit, close_range, fcntl), allocates nothing and takes no lock.
+    // system calls (setsid, signal, prlimit, close_range, fcntl, prctl, landlock_restrict_self), allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(setup);
     }

@@ -14,6 +14,7 @@ mod memory_kills;
 mod observed;
 mod pidfd_info;
 mod procfs;
+mod sandbox;
 mod spawn_id;
 mod sweep;
 
@@ -24,5 +25,6 @@ pub use launch::{Launch, Limit, SpawnError};
 pub use listening::{Holder, holder_of_port, listens_on};
 pub use memory_kills::MemoryKills;
 pub use observed::{is_stopped, loaded_bytes};
+pub use sandbox::{Sandbox, SandboxError};
 pub use spawn_id::{SPAWN_ID_VARIABLE, SpawnId};
 pub use sweep::{end_marked, processes_with, sweep};

@@ -16,8 +16,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wire::config::PoolConfig;
 
+use crate::board::Board;
 use crate::cards::Cards;
-use crate::http::{Api, router, serve};
+use crate::engine_http::{EngineClient, Health};
+use crate::http::{Api, FOLLOWERS, router, serve};
 use crate::manager::Manager;
 use crate::metrics::Metrics;
 use crate::reconcile::{Leftovers, reconcile};
@@ -27,6 +29,8 @@ use crate::{AvailableMemory, InheritedEnv, Prepare, Timings, Token, durable};
 
 /// More engines loading side by side only slow each other down.
 const LOADING_AT_ONCE: usize = 2;
+/// The API is asked over loopback.
+const API_WITHIN: Duration = Duration::from_secs(5);
 /// A second manager must be told within a second.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -66,6 +70,9 @@ pub struct App;
 #[derive(Debug)]
 pub struct Running {
     addr: SocketAddr,
+    board: Arc<Board>,
+    /// How long an engine that serves may go without a look.
+    unwatched_limit: Duration,
     token: Token,
     /// Replicas and operations.
     tasks: TaskTracker,
@@ -159,6 +166,7 @@ impl App {
         })?;
         leftovers.end_unwanted(config.timings.stop_grace).await;
 
+        let unwatched_limit = (config.timings.liveness_period + config.timings.liveness_timeout) * 10;
         let shared = Arc::new(Shared {
             run,
             handoffs,
@@ -179,13 +187,21 @@ impl App {
             manager.add(pool, &mut leftovers.survivors);
         }
         let tasks = manager.tasks().clone();
-        let routes = router(Api { manager, token: config.token.clone() });
+        let board = manager.clone_board();
+        let routes = router(Api {
+            manager,
+            token: config.token.clone(),
+            shutdown: shutdown.clone(),
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        });
         let api = TaskTracker::new();
         api.spawn(serve(listener, routes, shutdown.clone()));
         api.close();
         let told_on_drop = shutdown.clone().drop_guard();
         Ok(Running {
             addr,
+            board,
+            unwatched_limit,
             token: config.token,
             tasks,
             api,
@@ -208,6 +224,20 @@ impl Running {
     #[must_use]
     pub fn token(&self) -> &str {
         self.token.expose()
+    }
+
+    /// One full round of supervision: every engine that serves was looked at a moment ago, the threads
+    /// for blocking work answer, and so does the API. The error says what does not.
+    pub(crate) async fn round(&self) -> Result<(), String> {
+        if let Some(replica) = self.board.unwatched(self.unwatched_limit) {
+            return Err(format!("nobody has looked at {replica} for {} s", self.unwatched_limit.as_secs()));
+        }
+        tokio::task::spawn_blocking(|| ()).await.map_err(|join| format!("blocking work fails: {join}"))?;
+        match EngineClient::at(self.addr).health(API_WITHIN).await {
+            Health::Ready => Ok(()),
+            Health::Loading => Err("the API is not up".to_owned()),
+            Health::Down(why) => Err(format!("the API does not answer: {why}")),
+        }
     }
 
     /// Ends every replica as its pool's `on_exit` says, then the API. Takes at most the stop grace

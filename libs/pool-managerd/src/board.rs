@@ -1,15 +1,17 @@
 //! What everybody may see: the state of every pool, written by the replicas' tasks and read by the
 //! API. Locks are held for a copy, never across a wait.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 use wire::config::PoolConfig;
 use wire::pool::{PoolList, ReplicaError};
 use wire::{
-    ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaView, StepKind, StepStatus,
-    Wanted,
+    ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaKey, ReplicaView, StepKind,
+    StepStatus, Wanted,
 };
 
 /// All pools, in the order of the config.
@@ -47,6 +49,10 @@ pub(crate) struct ReplicaState {
     pub(crate) slots_total: u32,
     pub(crate) generation: u64,
     pub(crate) failures: u32,
+    /// Since the manager started, by cause.
+    pub(crate) losses: BTreeMap<String, u64>,
+    /// When a probe last found it well, or the task that watches it was last awake.
+    watched: Instant,
     pub(crate) next_attempt: Option<Instant>,
     pub(crate) last_error: Option<ReplicaError>,
     /// The last request to run that it has followed.
@@ -71,6 +77,8 @@ impl ReplicaState {
             slots_total: 0,
             generation: 0,
             failures: 0,
+            losses: BTreeMap::new(),
+            watched: Instant::now(),
             next_attempt: None,
             last_error: None,
             request: 0,
@@ -88,6 +96,7 @@ impl ReplicaState {
         if self.phase != phase {
             self.phase = phase;
             self.since = Instant::now();
+            self.watched = self.since;
         }
         self.next_attempt = None;
         if !matches!(phase, Phase::Starting | Phase::Ready | Phase::Draining) {
@@ -110,6 +119,7 @@ impl ReplicaState {
             slots_free: None,
             generation: self.generation,
             failures: self.failures,
+            losses: self.losses.clone(),
             next_attempt_ms: self.next_attempt.map(|at| ms(at.saturating_duration_since(now))),
             last_error: self.last_error.clone(),
         }
@@ -168,6 +178,19 @@ impl Board {
         self.pool(id).map_or_else(Vec::new, |pool| pool.lock().replicas.iter().map(look).collect())
     }
 
+    /// A replica that is supposed to be watched and was not for longer than `limit`.
+    pub(crate) fn unwatched(&self, limit: Duration) -> Option<ReplicaKey> {
+        let now = Instant::now();
+        let neglected = |replica: &&ReplicaState| {
+            let watched = matches!(replica.phase, Phase::Ready | Phase::Draining);
+            watched && now.saturating_duration_since(replica.watched) > limit
+        };
+        self.lock().iter().find_map(|pool| {
+            let replica = pool.lock().replicas.iter().find(neglected).map(|replica| replica.id.clone())?;
+            Some(ReplicaKey { pool: pool.id.clone(), replica })
+        })
+    }
+
     /// Wakes on every change. The number only grows; it means nothing else.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -219,6 +242,13 @@ impl Seat {
     pub(crate) fn update(&self, change: impl FnOnce(&mut ReplicaState)) {
         self.pool.lock().replicas.iter_mut().find(|r| r.id == self.replica).map(change).unwrap_or_default();
         self.board.wake();
+    }
+
+    /// Its task has looked at it. Nobody is woken: nothing changed.
+    pub(crate) fn watched(&self) {
+        if let Some(replica) = self.pool.lock().replicas.iter_mut().find(|r| r.id == self.replica) {
+            replica.watched = Instant::now();
+        }
     }
 
     /// Adds a step, or replaces the one with the same id.

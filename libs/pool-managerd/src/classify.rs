@@ -55,6 +55,8 @@ pub enum Cause {
     Mute,
     /// It generated, and then no more, though it was busy.
     Stalled,
+    /// It was to be confined, and this machine cannot.
+    NoSandbox,
     /// It could not be started at all.
     Launch,
     /// Its engine or model could not be prepared.
@@ -85,6 +87,7 @@ impl Cause {
             Self::Suspended => "suspended",
             Self::Mute => "mute",
             Self::Stalled => "stalled",
+            Self::NoSandbox => "no_sandbox",
             Self::Launch => "launch",
             Self::Provisioning => "provisioning",
         }
@@ -94,9 +97,7 @@ impl Cause {
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::Clean => {
-                "somebody sent it SIGTERM or SIGINT; stop a pool with POST /v2/pools/{id}/stop instead"
-            }
+            Self::Clean => "somebody sent it SIGTERM or SIGINT; to end a pool's engines, drain it",
             Self::Exit | Self::Unknown => "read the engine's last lines and its log file",
             Self::Signal => {
                 "SIGKILL comes from outside (the kernel's memory killer was not at work); SIGSEGV, SIGILL or \
@@ -145,6 +146,9 @@ impl Cause {
             Self::Stalled => {
                 "it was killed and starts again; if it repeats, look at the card (dmesg, nvidia-smi) and the engine's log"
             }
+            Self::NoSandbox => {
+                "correct `sandbox` of the pool (false runs the engine unconfined), then preload it"
+            }
             Self::Launch => "check the path, its permissions, and the free space of the runtime directory",
             Self::Provisioning => "correct what the message names, then preload the pool",
         }
@@ -167,6 +171,7 @@ impl Cause {
                 | Self::ModelCorrupt
                 | Self::MissingLibrary
                 | Self::DriverMismatch
+                | Self::NoSandbox
                 | Self::Provisioning
         )
     }

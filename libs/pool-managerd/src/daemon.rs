@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use wire::config::{Config, LogFormat};
 
 use crate::replica::with_causes;
-use crate::{App, AppConfig, AppConfigError, StartError, Token, durable};
+use crate::{App, AppConfig, AppConfigError, StartError, Token, durable, service};
 
 /// Why the daemon ended with an error. Each has an exit code.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +75,12 @@ pub async fn run(config_file: Option<&Path>, env: &Env) -> Result<(), DaemonErro
     app.token = token(&config)?;
     let running = App::start(app).await?;
     tracing::info!(addr = %running.addr(), pools = config.pools.len(), "pool-managerd is up");
-    signals.next().await;
+    service::ready(&running);
+    tokio::select! {
+        () = signals.next() => {}
+        never = service::feed_watchdog(&running) => match never {},
+    }
+    service::stopping();
     tracing::info!("shutting down; a second signal ends at once");
     tokio::select! {
         () = running.shutdown() => Ok(()),

@@ -10,6 +10,7 @@ use child::{Launch, MemoryKills, SpawnError};
 use wire::config::PoolConfig;
 use wire::{ModelRecord, PreparedEngine};
 
+use crate::confine::sandbox;
 use crate::durable;
 use crate::engine::Engine;
 use crate::engine_log::EngineLog;
@@ -79,6 +80,11 @@ impl LaunchError {
         matches!(self, Self::Durable { .. })
     }
 
+    /// It was to be confined and cannot be; trying again will not help.
+    pub(crate) fn is_unconfined(&self) -> bool {
+        matches!(self, Self::Spawn(SpawnError::Sandbox { .. }))
+    }
+
     /// The engine's binary is not there (or its loader, which looks the same).
     pub(crate) fn is_missing_program(&self) -> bool {
         matches!(self, Self::Spawn(SpawnError::Exec { source, .. }) if source.kind() == io::ErrorKind::NotFound)
@@ -129,7 +135,12 @@ pub(crate) fn launch(
         .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--api-key-file"])
         .args([&key_file])
         .directory(run.empty_home());
-    for (name, value) in environment(run, inherited, prepared) {
+    let environment = environment(run, inherited, prepared);
+    if pool.sandbox {
+        let libraries = environment.get(OsStr::new("LD_LIBRARY_PATH")).map(OsString::as_os_str);
+        launch = launch.sandbox(sandbox(prepared, &key_file, &run.empty_home(), libraries, port));
+    }
+    for (name, value) in environment {
         launch = launch.env(name, value);
     }
     let child = launch.spawn()?;

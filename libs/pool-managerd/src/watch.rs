@@ -36,6 +36,7 @@ impl Serving {
         let mut missed = 0;
         loop {
             ticks.tick().await;
+            self.seat.watched();
             let last = match client.health(timings.liveness_timeout).await {
                 Health::Ready => {
                     missed = 0;

@@ -59,7 +59,6 @@ fn compare(binary: &Path, model: &Path, load: &Load, flags: &[&str]) {
     let reported = reported(binary, model, &all);
     let estimated = estimate(&read_header(model).unwrap(), load).expect("an estimate");
     let what = format!("{}: {estimated:?} against {reported:?} with {all:?}", model.display());
-    eprintln!("{what}");
     // The log rounds to 0.01 MiB; small models have padding between their tensors.
     let close = |ours: f64, theirs: f64| (ours - theirs).abs() <= theirs * 0.02 + 0.02;
     assert!(close(mib(estimated.weights_bytes), reported.weights), "weights of {what}");

@@ -33,6 +33,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::OperationView>();
     generator.subschema_for::<wire::operation::OperationAccepted>();
     generator.subschema_for::<wire::operation::OperationList>();
+    generator.subschema_for::<wire::pool::LogLine>();
     generator.subschema_for::<wire::operation::DrainRequest>();
     generator.subschema_for::<wire::operation::ReloadRequest>();
     generator.subschema_for::<wire::TaskRequest>();
@@ -58,7 +59,7 @@ pub(super) fn components() -> Map<String, Value> {
 #[cfg(test)]
 pub(super) fn schema_name(body: Body) -> Option<&'static str> {
     match body {
-        Body::Json(name) | Body::Sse(name) | Body::JsonOrSse(name) => Some(name),
+        Body::Json(name) | Body::Sse(name) | Body::JsonOrSse(name) | Body::TextOrSse(name) => Some(name),
         Body::None | Body::Text => None,
     }
 }
@@ -150,6 +151,9 @@ fn content(body: Body) -> Option<Value> {
         Body::Text => Some(json!({"text/plain": {"schema": {"type": "string"}}})),
         Body::Json(name) => Some(json!({"application/json": schema(name)})),
         Body::Sse(name) => Some(json!({"text/event-stream": schema(name)})),
+        Body::TextOrSse(name) => {
+            Some(json!({"text/plain": {"schema": {"type": "string"}}, "text/event-stream": schema(name)}))
+        }
         Body::JsonOrSse(name) => Some(
             json!({"application/json": schema(name), "text/event-stream": {"schema": {"type": "string"}}}),
         ),

@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod extract;
 mod guard;
+mod logs;
 mod meta;
 mod openai;
 mod operations;

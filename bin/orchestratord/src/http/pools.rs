@@ -106,6 +106,7 @@ pub(super) fn from_handoffs(id: &PoolId, feed: &FeedView) -> PoolView {
                 slots_free: None,
                 generation: handoff.generation,
                 failures: 0,
+                losses: std::collections::BTreeMap::new(),
                 next_attempt_ms: None,
                 last_error: None,
             })

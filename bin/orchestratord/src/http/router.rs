@@ -10,7 +10,7 @@ use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
 use super::{
-    AppState, access, anthropic, capabilities, devices, events, guard, meta, openai, operations, pools,
+    AppState, access, anthropic, capabilities, devices, events, guard, logs, meta, openai, operations, pools,
     sessions, tasks,
 };
 
@@ -42,6 +42,7 @@ pub fn router(state: AppState) -> Router {
     let control = Router::new()
         .route("/control/pools/{id}/health", get(pools::health))
         .route("/v2/devices", get(devices::list))
+        .route("/v2/pools/{id}/logs", get(logs::logs))
         .route("/v2/pools/{id}/preload", post(pools::preload))
         .route("/v2/pools/{id}/drain", post(operations::drain))
         .route("/v2/pools/{id}/undrain", post(operations::undrain))

@@ -97,6 +97,7 @@ async fn tokens_are_required_scoped_and_keep_tasks_apart() {
     assert_eq!(get("/v2/pools", "aaaaaaaaaaaaaaab").await, (401, "BAD_TOKEN".to_owned()));
     assert_eq!(get("/v2/pools", "aaaaaaaaaaaaaaaa").await.0, 200);
     assert_eq!(get("/metrics", "aaaaaaaaaaaaaaaa").await, (403, "FORBIDDEN".to_owned()));
+    assert_eq!(get("/v2/pools/p/logs", "aaaaaaaaaaaaaaaa").await, (403, "FORBIDDEN".to_owned()));
     assert_eq!(get("/metrics", "cccccccccccccccc").await.0, 200);
     assert_eq!(get("/health", "").await.0, 200);
 

@@ -7,6 +7,7 @@ mod draining;
 mod edge;
 mod limits;
 mod load;
+mod logs;
 mod observability;
 mod openai;
 mod resume;

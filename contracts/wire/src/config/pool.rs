@@ -61,6 +61,10 @@ pub struct PoolConfig {
     /// Permits flags outside the allow-list (never the refused ones).
     #[serde(default)]
     pub unsafe_flags: bool,
+    /// Confines the engine (Linux 5.13 and newer): it reads its program, its model and the system's
+    /// libraries, uses the graphics cards, and writes nowhere but its log.
+    #[serde(default)]
+    pub sandbox: bool,
     /// Further environment of the engine.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -184,6 +188,7 @@ impl PoolConfig {
             provisioning: ProvisioningConfig::default(),
             flags: Vec::new(),
             unsafe_flags: false,
+            sandbox: false,
             env: BTreeMap::new(),
         }
     }

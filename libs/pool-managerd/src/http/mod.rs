@@ -4,16 +4,21 @@
 mod auth;
 mod body;
 mod devices;
+mod logs;
 mod operations;
 mod pools;
 mod problem;
 mod serve;
+
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use wire::ErrorCode;
 
 use crate::Token;
@@ -27,7 +32,14 @@ pub(crate) use serve::serve;
 pub(crate) struct Api {
     pub(crate) manager: Manager,
     pub(crate) token: Token,
+    /// Ends streams.
+    pub(crate) shutdown: CancellationToken,
+    /// Those who read logs now: fewer than there may be connections, so that the others get through.
+    pub(crate) followers: Arc<Semaphore>,
 }
+
+/// Logs that may be read at once.
+pub(crate) const FOLLOWERS: usize = 32;
 
 /// Every body is a few fields; this bounds what a client may try.
 const BODY_LIMIT_BYTES: usize = 64 * 1024;
@@ -40,6 +52,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v2/devices", get(devices::list))
         .route("/v2/pools", get(pools::list))
         .route("/v2/pools/{id}", get(pools::show))
+        .route("/v2/pools/{id}/logs", get(logs::logs))
         .route("/v2/pools/{id}/preload", post(pools::preload))
         .route("/v2/pools/{id}/drain", post(operations::drain))
         .route("/v2/pools/{id}/undrain", post(operations::undrain))

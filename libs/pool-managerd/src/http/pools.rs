@@ -25,8 +25,13 @@ pub(super) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness
 }
 
 pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<PoolView>, Problem> {
-    let view = PoolId::try_new(id.as_str()).ok().and_then(|id| api.manager.board().view(&id));
-    view.map(Json).ok_or_else(|| unknown(&api, &id))
+    view(&api, &id).map(Json)
+}
+
+/// The pool that a path names.
+pub(super) fn view(api: &Api, id: &str) -> Result<PoolView, Problem> {
+    let view = PoolId::try_new(id).ok().and_then(|id| api.manager.board().view(&id));
+    view.ok_or_else(|| unknown(api, id))
 }
 
 pub(super) async fn preload(

@@ -89,6 +89,10 @@ impl Manager {
         inner.lock().insert(pool.id.clone(), Pool { commanders, target });
     }
 
+    pub(crate) fn clone_board(&self) -> Arc<Board> {
+        Arc::clone(&self.0.board)
+    }
+
     pub(crate) fn board(&self) -> &Board {
         &self.0.board
     }

@@ -53,7 +53,10 @@ impl Replica {
             replica = %self.key, cause = loss.cause.as_str(), losses = self.schedule.losses(), next = ?next,
             "{}", first_line(&loss.message)
         );
-        self.seat.update(|r| r.last_error = Some(loss.into_wire()));
+        self.seat.update(|r| {
+            *r.losses.entry(loss.cause.as_str().to_owned()).or_default() += 1;
+            r.last_error = Some(loss.into_wire());
+        });
         After::Pause(Pause::after_loss(next))
     }
 }

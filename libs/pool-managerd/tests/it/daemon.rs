@@ -64,7 +64,7 @@ impl Drop for Daemon {
 }
 
 /// A directory with a configuration whose engine is the stub.
-fn configured(listen: &str) -> tempfile::TempDir {
+pub(crate) fn configured(listen: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let stub = stub_llama::binary().expect("stub-llama builds");
     let config = format!(

@@ -334,6 +334,15 @@ impl Manager {
         self.until(|r| r.phase == phase).await
     }
 
+    /// Waits until every replica stands there.
+    pub(crate) async fn until_all(&self, phase: Phase) {
+        let end = Instant::now() + DEADLINE;
+        while self.pool().await.replicas.iter().any(|r| r.phase != phase) {
+            assert!(Instant::now() < end, "not all became {phase:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Waits until it is ready, and checks that readiness and handoff agree.
     pub(crate) async fn ready(&self) -> Handoff {
         let replica = self.phase(Phase::Ready).await;

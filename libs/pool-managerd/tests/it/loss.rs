@@ -38,6 +38,7 @@ async fn a_killed_engine_loses_its_handoff_at_once_and_comes_back_as_a_new_gener
     manager.running.shutdown().await;
 }
 
+/// POOLD-VIEW-001
 #[tokio::test]
 async fn an_engine_that_exits_at_once_is_counted_explained_and_left_to_the_breaker() {
     let setup = setup().with_faults(&[("EXIT_AT_START", "3"), ("SAY", "the reason, in its own words")]);
@@ -47,6 +48,7 @@ async fn an_engine_that_exits_at_once_is_counted_explained_and_left_to_the_break
     assert!(replica.next_attempt_ms.unwrap() > 200_000, "{replica:?}");
     let error = error(&replica);
     assert_eq!(error.cause, "exit");
+    assert_eq!(replica.losses, std::collections::BTreeMap::from([("exit".to_owned(), 4)]));
     assert!(error.message.contains("exited with code 3 while starting"), "{}", error.message);
     assert!(error.message.contains("llamacpp-p.r0.log"), "{}", error.message);
     let reasons = error.log_tail.iter().filter(|line| line.contains("the reason, in its own words")).count();
