@@ -1,21 +1,24 @@
 //! A task's one state: waiting, on an engine, or ended. Every change goes through its lock, and
 //! ending consumes the log's writer, so a task ends exactly once and nothing follows its end.
 
+mod live;
+
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling, SoFar};
-use sha2::{Digest, Sha256};
-use task_log::{Entry, Full, LogWriter, TaskLog};
+use task_log::{Entry, LogWriter, TaskLog};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::event::{FinishReason, Resumed, Seam, SeamBy, Started};
+use wire::event::Started;
 use wire::task::{OnInterrupt, TaskView};
-use wire::{EngineChunk, ErrorBody, ReplicaKey, Seed, SessionId, TaskId, TaskState};
+use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState};
 
+use self::live::State;
+pub(crate) use self::live::{Account, AfterLoss, Refused, Run};
 use crate::durable::Recorded;
-use crate::ending::{Ending, Failure, Ran, Used, end, millis, used};
+use crate::ending::{Ending, Failure, millis};
 use crate::estimate::Asked;
 use crate::foresight::Predicted;
 use crate::metrics::ClassMetrics;
@@ -23,7 +26,6 @@ use crate::place::Wish;
 use crate::pool::Pool;
 use crate::queue::Place;
 use crate::quota::Permit;
-use crate::said::Said;
 use crate::size::Size;
 use crate::{CallerId, Detach, Home, Limits, Owner};
 
@@ -57,233 +59,6 @@ pub(crate) struct TaskCore {
     permit: Mutex<Option<Permit>>,
     /// The life of the replica it was placed on last.
     placed: Mutex<Option<(ReplicaKey, u64)>>,
-}
-
-#[derive(Debug)]
-enum State {
-    Live(Box<Live>),
-    Ended {
-        state: TaskState,
-        history: Box<History>,
-    },
-    /// It had ended before this process began; what was shown of it then.
-    Past(Box<TaskView>),
-}
-
-#[derive(Debug)]
-struct Live {
-    writer: LogWriter,
-    request: EngineRequest,
-    running: bool,
-    lost: Option<String>,
-    /// Until when it waits for an engine to go on with.
-    resume_by: Option<Instant>,
-    retries_left: u32,
-    resumes_left: u32,
-    said: Said,
-    /// What the engine that runs it now was given of what was said, and how many tokens that is.
-    resumed: (SoFar, u64),
-    first_chunk: Option<Instant>,
-    last_chunk: Option<Instant>,
-    history: History,
-}
-
-/// What is shown of a task's past.
-#[derive(Debug, Default)]
-struct History {
-    run: Option<Run>,
-    queue: Option<Duration>,
-    decode: Option<Duration>,
-    /// Time on engines that were lost.
-    decode_before: Duration,
-    seams: Vec<Seam>,
-    /// Of a task that has ended.
-    tokens_out: Option<u64>,
-}
-
-/// One stay of a task on an engine.
-#[derive(Debug, Clone)]
-pub(crate) struct Run {
-    pub(crate) key: ReplicaKey,
-    pub(crate) engine_version: Arc<str>,
-    pub(crate) model_id: Arc<str>,
-    pub(crate) model_digest: Arc<str>,
-    pub(crate) since: Instant,
-    pub(crate) words: String,
-}
-
-/// Why a chunk was not appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// The task has ended.
-    Ended,
-    /// Its log is full.
-    Full(Full),
-}
-
-/// What becomes of a task whose engine was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AfterLoss {
-    /// Its reader has seen nothing of it: it may run again.
-    Again,
-    /// It has begun to speak and cannot or may not go on elsewhere, or was tried often enough; why, where
-    /// its owner can do something about it.
-    GiveUp(Option<&'static str>),
-    /// It has said all that it may: only the engine's end is missing.
-    Spent,
-    /// It has ended meanwhile.
-    Ended,
-}
-
-/// What an ending cost.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Account {
-    pub(crate) used: Used,
-    /// Time on the engine; `None` for one that was on none.
-    pub(crate) decode: Option<Duration>,
-    /// The part of it before the first token; `None` for one that spoke before this stay.
-    pub(crate) to_first: Option<Duration>,
-}
-
-impl State {
-    pub(crate) fn live(writer: LogWriter, request: EngineRequest, limits: &Limits) -> Self {
-        Self::Live(Box::new(Live {
-            writer,
-            request,
-            running: false,
-            lost: None,
-            resume_by: None,
-            retries_left: limits.retries,
-            resumes_left: limits.resumes,
-            said: Said::default(),
-            resumed: (SoFar::Nothing, 0),
-            first_chunk: None,
-            last_chunk: None,
-            history: History::default(),
-        }))
-    }
-}
-
-impl Live {
-    /// Writes the terminal entry; says what the task cost and what is shown of it from now on.
-    fn close(self, ending: &Ending) -> (Account, History) {
-        let mut past = self.history;
-        let on_engine = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
-        let before = Some(past.decode_before).filter(|before| !before.is_zero());
-        past.decode = on_engine.map(|last| last + past.decode_before).or(before);
-        let since = past.run.as_ref().map(|run| run.since);
-        let to_first = match self.first_chunk {
-            None => on_engine,
-            Some(first) => since.and_then(|since| first.checked_duration_since(since)),
-        };
-        let used = used(&self.said, ending, &self.resumed.0, self.resumed.1);
-        past.tokens_out = Some(used.tokens_out);
-        let end = |reason| end(&self.said, used, reason, ran(&past, &self.request));
-        match ending {
-            Ending::Finished(finished) => self.writer.end(end(finished.reason)),
-            Ending::Spent => self.writer.end(end(FinishReason::Length)),
-            Ending::Cancelled(_) => self.writer.end(end(FinishReason::Cancelled)),
-            Ending::Failed(failure) => self.writer.error(failure.event()),
-        }
-        (Account { used, decode: past.decode, to_first }, past)
-    }
-}
-
-impl Live {
-    /// Announces that another engine goes on.
-    fn go_on(&mut self, reason: String, run: &Run) {
-        let replica_id = run.key.replica.clone();
-        self.resume_by = None;
-        let so_far = self.said.so_far();
-        let by = match so_far {
-            SoFar::Nothing => None,
-            SoFar::Ids(_) => Some(SeamBy::Ids),
-            SoFar::Text(_) => Some(SeamBy::Text),
-        };
-        if let Some(by) = by {
-            let seed = continuing_seed(&self.request, self.said.count()).map(Seed);
-            let seam =
-                Seam { from_index: self.writer.token_events(), by, replica_id: replica_id.clone(), seed };
-            self.history.seams.push(seam);
-        }
-        self.resumed = (so_far, self.said.count());
-        // The writer knows the index.
-        self.writer.resumed(Resumed { from_index: 0, reason, replica_id });
-    }
-
-    /// What the engine is asked: all of it, or the rest of it.
-    fn ask(&self) -> EngineRequest {
-        let mut request = self.request.clone();
-        if let EngineRequest::Completion(completion) = &mut request
-            && self.resumed.0 != SoFar::Nothing
-        {
-            completion.sampling.max_tokens = self.said.left(&self.request);
-            completion.sampling.seed =
-                continuing_seed(&self.request, self.resumed.1).or(completion.sampling.seed);
-            completion.so_far = self.resumed.0.clone();
-        }
-        request
-    }
-
-    fn after_loss(&mut self, reason: &str, on_interrupt: OnInterrupt, limits: &Limits) -> AfterLoss {
-        let completion = match &self.request {
-            EngineRequest::Completion(completion) => Some(completion),
-            EngineRequest::Chat(_) | EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
-        };
-        if completion.is_some() {
-            self.said.drop_held();
-        }
-        if !self.said.spoken {
-            if self.retries_left == 0 {
-                return AfterLoss::GiveUp(None);
-            }
-            self.retries_left -= 1;
-            return self.wait_again(reason);
-        }
-        let bound =
-            completion.is_none_or(|c| c.sampling.grammar.is_some() || c.sampling.json_schema.is_some());
-        if on_interrupt == OnInterrupt::Fail {
-            return AfterLoss::GiveUp(None);
-        }
-        if bound {
-            return AfterLoss::GiveUp(Some(
-                "an answer bound to a grammar or a schema cannot go on in its middle",
-            ));
-        }
-        if self.said.left(&self.request) == Some(0) {
-            return AfterLoss::Spent;
-        }
-        if self.resumes_left == 0 {
-            return AfterLoss::GiveUp(Some("it was taken over as often as a task may be"));
-        }
-        self.resumes_left -= 1;
-        self.resume_by = Instant::now().checked_add(limits.resume_within);
-        self.wait_again(reason)
-    }
-
-    fn wait_again(&mut self, reason: &str) -> AfterLoss {
-        if let Some(run) = self.history.run.as_ref().filter(|_| self.running) {
-            self.history.decode_before += run.since.elapsed();
-        }
-        self.running = false;
-        self.lost = Some(reason.to_owned());
-        AfterLoss::Again
-    }
-}
-
-/// The seed behind a seam, of a task that draws its tokens: the engine begins to draw anew, and the same
-/// seed would draw the same numbers again. `None` where nothing is drawn or no seed was asked for.
-fn continuing_seed(request: &EngineRequest, said: u64) -> Option<u32> {
-    let EngineRequest::Completion(completion) = request else { return None };
-    let (seed, temperature) = (completion.sampling.seed?, completion.sampling.temperature);
-    if temperature == Some(0.0) {
-        return None;
-    }
-    let mut digest = Sha256::new();
-    digest.update(seed.to_le_bytes());
-    digest.update(said.to_le_bytes());
-    let bytes: [u8; 32] = digest.finalize().into();
-    Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
 }
 
 /// What a task is made of; see [`TaskCore`].
@@ -620,22 +395,4 @@ pub(crate) fn nothing() -> EngineRequest {
         cache_prompt: false,
         so_far: SoFar::Nothing,
     })
-}
-
-fn ran(past: &History, request: &EngineRequest) -> Ran {
-    let seed = match request {
-        EngineRequest::Completion(completion) => completion.sampling.seed,
-        EngineRequest::Chat(chat) => chat.request.seed,
-        EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
-    };
-    let decode = past.decode.unwrap_or_default();
-    let seams = past.seams.clone();
-    let Some(run) = &past.run else { return Ran { seed, decode, seams, ..Ran::default() } };
-    Ran {
-        engine_version: run.engine_version.to_string(),
-        model_digest: run.model_digest.to_string(),
-        seed,
-        decode,
-        seams,
-    }
 }

@@ -1,0 +1,265 @@
+//! A task while it lives: its request, what it has said, and what becomes of it when its engine is lost.
+//! Knows no lock: [`TaskCore`](super::TaskCore) holds one around it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapter_host::{EngineRequest, SoFar};
+use sha2::{Digest, Sha256};
+use task_log::{Full, LogWriter};
+use tokio::time::Instant;
+use wire::event::{FinishReason, Resumed, Seam, SeamBy};
+use wire::task::{OnInterrupt, TaskView};
+use wire::{ReplicaKey, Seed, TaskState};
+
+use crate::Limits;
+use crate::ending::{Ending, Ran, Used, end, used};
+use crate::said::Said;
+
+#[derive(Debug)]
+pub(super) enum State {
+    Live(Box<Live>),
+    Ended {
+        state: TaskState,
+        history: Box<History>,
+    },
+    /// It had ended before this process began; what was shown of it then.
+    Past(Box<TaskView>),
+}
+
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) writer: LogWriter,
+    pub(super) request: EngineRequest,
+    pub(super) running: bool,
+    pub(super) lost: Option<String>,
+    /// Until when it waits for an engine to go on with.
+    pub(super) resume_by: Option<Instant>,
+    pub(super) retries_left: u32,
+    pub(super) resumes_left: u32,
+    pub(super) said: Said,
+    /// What the engine that runs it now was given of what was said, and how many tokens that is.
+    pub(super) resumed: (SoFar, u64),
+    pub(super) first_chunk: Option<Instant>,
+    pub(super) last_chunk: Option<Instant>,
+    pub(super) history: History,
+}
+
+/// What is shown of a task's past.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    pub(super) run: Option<Run>,
+    pub(super) queue: Option<Duration>,
+    pub(super) decode: Option<Duration>,
+    /// Time on engines that were lost.
+    pub(super) decode_before: Duration,
+    pub(super) seams: Vec<Seam>,
+    /// Of a task that has ended.
+    pub(super) tokens_out: Option<u64>,
+}
+
+/// One stay of a task on an engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) key: ReplicaKey,
+    pub(crate) engine_version: Arc<str>,
+    pub(crate) model_id: Arc<str>,
+    pub(crate) model_digest: Arc<str>,
+    pub(crate) since: Instant,
+    pub(crate) words: String,
+}
+
+/// Why a chunk was not appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The task has ended.
+    Ended,
+    /// Its log is full.
+    Full(Full),
+}
+
+/// What becomes of a task whose engine was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterLoss {
+    /// Its reader has seen nothing of it: it may run again.
+    Again,
+    /// It has begun to speak and cannot or may not go on elsewhere, or was tried often enough; why, where
+    /// its owner can do something about it.
+    GiveUp(Option<&'static str>),
+    /// It has said all that it may: only the engine's end is missing.
+    Spent,
+    /// It has ended meanwhile.
+    Ended,
+}
+
+/// What an ending cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Account {
+    pub(crate) used: Used,
+    /// Time on the engine; `None` for one that was on none.
+    pub(crate) decode: Option<Duration>,
+    /// The part of it before the first token; `None` for one that spoke before this stay.
+    pub(crate) to_first: Option<Duration>,
+}
+
+impl State {
+    pub(super) fn live(writer: LogWriter, request: EngineRequest, limits: &Limits) -> Self {
+        Self::Live(Box::new(Live {
+            writer,
+            request,
+            running: false,
+            lost: None,
+            resume_by: None,
+            retries_left: limits.retries,
+            resumes_left: limits.resumes,
+            said: Said::default(),
+            resumed: (SoFar::Nothing, 0),
+            first_chunk: None,
+            last_chunk: None,
+            history: History::default(),
+        }))
+    }
+}
+
+impl Live {
+    /// Writes the terminal entry; says what the task cost and what is shown of it from now on.
+    pub(super) fn close(self, ending: &Ending) -> (Account, History) {
+        let mut past = self.history;
+        let on_engine = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
+        let before = Some(past.decode_before).filter(|before| !before.is_zero());
+        past.decode = on_engine.map(|last| last + past.decode_before).or(before);
+        let since = past.run.as_ref().map(|run| run.since);
+        let to_first = match self.first_chunk {
+            None => on_engine,
+            Some(first) => since.and_then(|since| first.checked_duration_since(since)),
+        };
+        let used = used(&self.said, ending, &self.resumed.0, self.resumed.1);
+        past.tokens_out = Some(used.tokens_out);
+        let end = |reason| end(&self.said, used, reason, ran(&past, &self.request));
+        match ending {
+            Ending::Finished(finished) => self.writer.end(end(finished.reason)),
+            Ending::Spent => self.writer.end(end(FinishReason::Length)),
+            Ending::Cancelled(_) => self.writer.end(end(FinishReason::Cancelled)),
+            Ending::Failed(failure) => self.writer.error(failure.event()),
+        }
+        (Account { used, decode: past.decode, to_first }, past)
+    }
+
+    /// Announces that another engine goes on.
+    pub(super) fn go_on(&mut self, reason: String, run: &Run) {
+        let replica_id = run.key.replica.clone();
+        self.resume_by = None;
+        let so_far = self.said.so_far();
+        let by = match so_far {
+            SoFar::Nothing => None,
+            SoFar::Ids(_) => Some(SeamBy::Ids),
+            SoFar::Text(_) => Some(SeamBy::Text),
+        };
+        if let Some(by) = by {
+            let seed = continuing_seed(&self.request, self.said.count()).map(Seed);
+            let seam =
+                Seam { from_index: self.writer.token_events(), by, replica_id: replica_id.clone(), seed };
+            self.history.seams.push(seam);
+        }
+        self.resumed = (so_far, self.said.count());
+        // The writer knows the index.
+        self.writer.resumed(Resumed { from_index: 0, reason, replica_id });
+    }
+
+    /// What the engine is asked: all of it, or the rest of it.
+    pub(super) fn ask(&self) -> EngineRequest {
+        let mut request = self.request.clone();
+        if let EngineRequest::Completion(completion) = &mut request
+            && self.resumed.0 != SoFar::Nothing
+        {
+            completion.sampling.max_tokens = self.said.left(&self.request);
+            completion.sampling.seed =
+                continuing_seed(&self.request, self.resumed.1).or(completion.sampling.seed);
+            completion.so_far = self.resumed.0.clone();
+        }
+        request
+    }
+
+    pub(super) fn after_loss(
+        &mut self,
+        reason: &str,
+        on_interrupt: OnInterrupt,
+        limits: &Limits,
+    ) -> AfterLoss {
+        let completion = match &self.request {
+            EngineRequest::Completion(completion) => Some(completion),
+            EngineRequest::Chat(_) | EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
+        };
+        if completion.is_some() {
+            self.said.drop_held();
+        }
+        if !self.said.spoken {
+            if self.retries_left == 0 {
+                return AfterLoss::GiveUp(None);
+            }
+            self.retries_left -= 1;
+            return self.wait_again(reason);
+        }
+        let bound =
+            completion.is_none_or(|c| c.sampling.grammar.is_some() || c.sampling.json_schema.is_some());
+        if on_interrupt == OnInterrupt::Fail {
+            return AfterLoss::GiveUp(None);
+        }
+        if bound {
+            return AfterLoss::GiveUp(Some(
+                "an answer bound to a grammar or a schema cannot go on in its middle",
+            ));
+        }
+        if self.said.left(&self.request) == Some(0) {
+            return AfterLoss::Spent;
+        }
+        if self.resumes_left == 0 {
+            return AfterLoss::GiveUp(Some("it was taken over as often as a task may be"));
+        }
+        self.resumes_left -= 1;
+        self.resume_by = Instant::now().checked_add(limits.resume_within);
+        self.wait_again(reason)
+    }
+
+    pub(super) fn wait_again(&mut self, reason: &str) -> AfterLoss {
+        if let Some(run) = self.history.run.as_ref().filter(|_| self.running) {
+            self.history.decode_before += run.since.elapsed();
+        }
+        self.running = false;
+        self.lost = Some(reason.to_owned());
+        AfterLoss::Again
+    }
+}
+
+/// The seed behind a seam, of a task that draws its tokens: the engine begins to draw anew, and the same
+/// seed would draw the same numbers again. `None` where nothing is drawn or no seed was asked for.
+fn continuing_seed(request: &EngineRequest, said: u64) -> Option<u32> {
+    let EngineRequest::Completion(completion) = request else { return None };
+    let (seed, temperature) = (completion.sampling.seed?, completion.sampling.temperature);
+    if temperature == Some(0.0) {
+        return None;
+    }
+    let mut digest = Sha256::new();
+    digest.update(seed.to_le_bytes());
+    digest.update(said.to_le_bytes());
+    let bytes: [u8; 32] = digest.finalize().into();
+    Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+fn ran(past: &History, request: &EngineRequest) -> Ran {
+    let seed = match request {
+        EngineRequest::Completion(completion) => completion.sampling.seed,
+        EngineRequest::Chat(chat) => chat.request.seed,
+        EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
+    };
+    let decode = past.decode.unwrap_or_default();
+    let seams = past.seams.clone();
+    let Some(run) = &past.run else { return Ran { seed, decode, seams, ..Ran::default() } };
+    Ran {
+        engine_version: run.engine_version.to_string(),
+        model_digest: run.model_digest.to_string(),
+        seed,
+        decode,
+        seams,
+    }
+}
