@@ -244,6 +244,17 @@ mod tests {
     }
 
     /// POOLD-LAUNCH-003
+    /// POOLD-SANDBOX-002
+    #[test]
+    fn an_engine_that_cannot_be_confined_is_not_started_again_and_says_what_is_missing() {
+        let source = child::SandboxError::Unsupported;
+        let error = LaunchError::from(SpawnError::Sandbox { program: "/bin/engine".into(), source });
+        assert!(error.is_unconfined() && !error.is_of_the_disk() && !error.is_missing_program());
+        assert!(crate::Cause::NoSandbox.needs_a_change());
+        let said = crate::replica::with_causes(&error);
+        assert!(said.contains("/bin/engine") && said.contains("Landlock"), "{said}");
+    }
+
     #[test]
     fn each_key_is_64_hex_digits_and_new() {
         let (one, two) = (random_key().unwrap(), random_key().unwrap());

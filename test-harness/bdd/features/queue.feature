@@ -33,7 +33,7 @@ Feature: An honest queue
     Then the answer is 429 with code "QUEUE_FULL"
     And the answer says when to come back
 
-  @ORCHD-ADMIT-003
+  @ORCHD-FAIR-005
   Scenario: With drop-lru the oldest batch task gives up its place
     Given the configuration
       """
@@ -42,7 +42,7 @@ Feature: An honest queue
           model: $MODEL
           engine: $STUB_ENGINE
           env: { STUB_TOKEN_MS: "200" }
-          queue: { capacity: 1, full_policy: drop-lru }
+          queue: { capacity: 4, full_policy: drop-lru }
       """
     And orchestratord runs
     And pool "p" is ready
@@ -55,6 +55,7 @@ Feature: An honest queue
       """
       {"priority": "batch"}
       """
+    And 3 tasks are submitted
     When a client submits task "interactive"
     Then the answer is 202
     When a client follows task "batch"

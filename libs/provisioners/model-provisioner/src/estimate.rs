@@ -70,8 +70,12 @@ fn cache_bytes(kind: &str, elements: u64) -> Option<u64> {
     elements.div_ceil(block).checked_mul(bytes)
 }
 
-/// Per token of a batch: the residual stream and its copies (more where queries, keys and values are one tensor), both halves of the feed-forward layer, and
-/// the mask over the context; without flash attention also every head's scores.
+/// What the allocator adds for alignment, whatever the model: seen as 8 KiB.
+const ALIGNMENT_BYTES: u64 = 64 * 1024;
+
+/// Per token of a batch: the residual stream and its copies (more where queries, keys and values are one
+/// tensor), both halves of the feed-forward layer, and the mask over the context; without flash attention
+/// also every head's scores.
 fn compute_bytes(d: &Dimensions, ctx: u64, load: &Load) -> Option<u64> {
     let activations =
         d.width.checked_mul(7)?.checked_add(d.feed_forward.checked_mul(2)?)?.checked_mul(F32)?;
@@ -81,7 +85,7 @@ fn compute_bytes(d: &Dimensions, ctx: u64, load: &Load) -> Option<u64> {
         activations.checked_add(ctx.checked_mul(F32)?.checked_mul(d.heads.checked_add(1)?)?)?
     };
     let logits = d.vocabulary.unwrap_or(0).checked_mul(F32)?.checked_mul(u64::from(load.slots))?;
-    per_token.checked_mul(u64::from(load.ubatch))?.checked_add(logits)
+    per_token.checked_mul(u64::from(load.ubatch))?.checked_add(logits)?.checked_add(ALIGNMENT_BYTES)
 }
 
 #[cfg(test)]
