@@ -34,11 +34,15 @@ impl Settings {
         });
         // A file that cannot be read is somebody else's; the daemon's answer will say what is missing.
         let token = given.or_else(|| {
-            let text = std::fs::read_to_string(file.as_ref()?).ok()?;
-            match self.config.api.tokens_file {
-                Some(TokensFile::Generate) => Some(text.trim().to_owned()),
-                _ => first_token(&text, "data").or_else(|| first_token(&text, "control")),
-            }
+            let own = self.config.api.tokens_file == Some(TokensFile::Generate);
+            let generated = || std::fs::read_to_string(self.generated_token(Scope::Data)).ok();
+            // An earlier version generated tokens in plain words, in the file itself.
+            let plain = || {
+                let text = std::fs::read_to_string(self.tokens_path()).ok()?;
+                first_token(&text, "data").or_else(|| first_token(&text, "control"))
+            };
+            file.as_ref()?;
+            own.then(generated).flatten().map(|text| text.trim().to_owned()).or_else(plain)
         });
         Ok(Access { token, file })
     }
@@ -111,6 +115,10 @@ impl Settings {
         }
         let path = self.tokens_path();
         let (token, line) = generate(scope, name);
+        // The first one must not be in the way of those that are generated.
+        if self.config.api.tokens_file == Some(TokensFile::Generate) && !path.exists() {
+            self.generate_tokens(&path).map_err(|error| self.unusable_runtime(&path, &error))?;
+        }
         append_private(&path, &line).map_err(|error| {
             Fatal::new(CONFIG, format!("cannot add a token to {}: {error}", path.display()))
         })?;
@@ -204,6 +212,27 @@ mod tests {
         }
         let mine = settings.access().unwrap().token.unwrap();
         assert_eq!(tokens.find(&mine).unwrap().name(), "data");
+    }
+
+    /// SEC-009
+    #[test]
+    fn a_token_that_is_made_before_the_first_start_keeps_none_from_being_generated() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path(), Some(TokensFile::Generate), &[]);
+        let alice = settings.new_token(Scope::Data, "alice").unwrap();
+        let (_, tokens) = settings.tokens().unwrap().unwrap();
+        assert_eq!(tokens.find(&alice).unwrap().name(), "alice");
+        let control = std::fs::read_to_string(settings.generated_token(Scope::Control)).unwrap();
+        assert!(tokens.find(control.trim()).unwrap().is_control());
+        assert!(settings.access().unwrap().token.is_some());
+    }
+
+    #[test]
+    fn what_an_earlier_version_generated_in_plain_words_still_lets_its_client_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(dir.path(), Some(TokensFile::Generate), &[]);
+        std::fs::write(settings.tokens_path(), "control cccccccccccccccc\ndata dddddddddddddddd\n").unwrap();
+        assert_eq!(settings.access().unwrap().token.as_deref(), Some("dddddddddddddddd"));
     }
 
     /// SEC-009

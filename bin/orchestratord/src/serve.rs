@@ -189,7 +189,7 @@ fn banner(settings: &Settings, running: &Running, pool: &PoolView) {
         s = if slots == 1 { "" } else { "s" },
     );
     match settings.config.api.tokens_file {
-        Some(TokensFile::Generate) => {
+        Some(TokensFile::Generate) if settings.generated_token(Scope::Data).exists() => {
             let path = settings.generated_token(Scope::Data);
             let _ = writeln!(
                 out,
@@ -197,7 +197,7 @@ fn banner(settings: &Settings, running: &Running, pool: &PoolView) {
                 path.display()
             );
         }
-        Some(TokensFile::Path(_)) => {
+        Some(_) => {
             let _ = writeln!(
                 out,
                 "  tokens    those of {}; `orchestratord token new` makes another\n",

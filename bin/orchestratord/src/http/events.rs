@@ -83,6 +83,8 @@ impl EventStream {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
+        // One for all turns of the loop: what wakes it and sends nothing is still silence.
+        let mut silence = std::pin::pin!(tokio::time::sleep(sse::KEEPALIVE_EVERY));
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 return Some(bytes);
@@ -111,7 +113,7 @@ impl EventStream {
                     self.ready.push_back(sse::frame(None, "queued", &queued));
                 }
                 Ok(()) = self.pools.changed(), if waiting => {}
-                () = tokio::time::sleep(sse::KEEPALIVE_EVERY) => return Some(sse::KEEPALIVE),
+                () = &mut silence => return Some(sse::KEEPALIVE),
             }
         }
     }
