@@ -165,9 +165,9 @@ impl Serving {
             if budget.is_over(self.begun.elapsed()) {
                 return Err(Fault::Slow { budget: budget.allowed(), last });
             }
-            // An eighth of the time it has taken so far: a small model is not kept waiting by the
-            // looking, a large one is not pestered.
-            let pause = (self.begun.elapsed() / 8).clamp(timings.probe_first, timings.probe_slowest);
+            // A 32nd of the time it has taken so far: nobody is kept waiting by the looking for more
+            // than 3 % of it, and a large model is not pestered.
+            let pause = (self.begun.elapsed() / 32).clamp(timings.probe_first, timings.probe_slowest);
             tokio::time::sleep(pause).await;
         }
     }
