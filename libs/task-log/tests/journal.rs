@@ -223,6 +223,34 @@ fn a_prompt_whose_task_ended_in_the_last_moment_goes_at_the_next_start() {
     again.journal.close();
 }
 
+/// ORCHD-JOURNAL-003: places are used again, and of equal prompts only one has ended.
+#[test]
+fn a_live_prompt_with_the_bytes_and_the_place_of_an_ended_one_stays() {
+    let dir = scratch();
+    let Opened { journal, next_seq, .. } = open(dir.path());
+    let admit_same = |seq| {
+        let (done, outcome) = mpsc::channel();
+        let admission = Admission { seq, record: raw("{}"), prompt: b"THE SAME".to_vec() };
+        journal.admit(admission, Box::new(move |outcome| done.send(outcome).unwrap()));
+        outcome.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    };
+    admit_same(next_seq);
+    let (log, writer) = journal.log(next_seq, LIMIT);
+    writer.end(end());
+    journal.ended(next_seq, &log, raw("null"));
+    until(|| !holds_text(dir.path(), "THE SAME") && files(&dir.path().join("prompts")).len() == 1);
+    until(|| files(&dir.path().join("prompts")).iter().all(|file| fs::metadata(file).unwrap().len() == 0));
+    admit_same(next_seq + 1);
+    journal.close();
+    for _ in 0..2 {
+        let opened = open(dir.path());
+        let [ended, live] = <[Recovered; 2]>::try_from(opened.tasks).unwrap();
+        assert!(ended.end.is_some() && live.end.is_none());
+        assert_eq!(live.prompt.as_deref(), Some(b"THE SAME".as_slice()));
+        opened.journal.close();
+    }
+}
+
 /// ORCHD-JOURNAL-006
 #[test]
 fn a_journal_torn_at_any_byte_opens_with_every_event_before_it() {

@@ -4,7 +4,7 @@
 //! The prompts of one group commit go into one file behind each other, because a disk that syncs
 //! one file in 4 ms syncs a thousand files in a second and a thousand prompts in one file in 4 ms.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -35,6 +35,27 @@ impl Span {
     }
 }
 
+/// Places that belong to somebody, and do not overlap each other.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// By file and first byte, the first byte behind it.
+    ends: BTreeMap<(u64, u64), u64>,
+}
+
+impl Places {
+    pub(crate) fn of<'a>(spans: impl IntoIterator<Item = &'a Span>) -> Self {
+        let place = |span: &Span| ((span.file, span.offset), span.offset.saturating_add(span.length));
+        Self { ends: spans.into_iter().filter(|span| span.length > 0).map(place).collect() }
+    }
+
+    /// Whether a byte of `span` belongs to one of them.
+    pub(crate) fn overlap(&self, span: &Span) -> bool {
+        let end = span.offset.saturating_add(span.length);
+        let before = self.ends.range((span.file, 0)..(span.file, end)).next_back();
+        before.is_some_and(|(_, taken)| *taken > span.offset)
+    }
+}
+
 /// The files of prompts.
 #[derive(Debug)]
 pub(crate) struct Prompts {
@@ -55,15 +76,21 @@ struct Current {
 }
 
 impl Prompts {
-    /// The prompts of the tasks in `spans`; files without any are removed.
-    pub(crate) fn open(dir: PathBuf, space: Space, spans: HashMap<u64, Span>) -> io::Result<Self> {
+    /// The prompts of the tasks in `spans`; files without any are removed. New files are numbered behind
+    /// `named`, the last that any task speaks of: a place in a file that is gone is nobody else's.
+    pub(crate) fn open(
+        dir: PathBuf,
+        space: Space,
+        spans: HashMap<u64, Span>,
+        named: u64,
+    ) -> io::Result<Self> {
         let mut live = HashMap::new();
         spans.values().for_each(|span| *live.entry(span.file).or_insert(0) += 1);
         let files = numbered(&dir, KIND)?;
         for number in files.iter().filter(|number| !live.contains_key(number)) {
             fs::remove_file(dir.join(name(*number, KIND)))?;
         }
-        let next_file = files.last().map_or(1, |last| last + 1);
+        let next_file = files.last().copied().unwrap_or(0).max(named) + 1;
         Ok(Self { dir, space, current: None, next_file, spans, live })
     }
 
@@ -170,7 +197,7 @@ mod tests {
     #[test]
     fn a_prompt_is_read_back_and_leaves_no_byte_when_its_task_is_over() {
         let dir = tempfile::tempdir().unwrap();
-        let mut prompts = Prompts::open(dir.path().to_owned(), Space::default(), HashMap::new()).unwrap();
+        let mut prompts = Prompts::open(dir.path().to_owned(), Space::default(), HashMap::new(), 0).unwrap();
         let long = vec![b'l'; 10_000];
         let spans = prompts.add(&[(1, b"first"), (2, &long), (3, b"third")]).unwrap();
         assert_eq!(Prompts::read(dir.path(), &spans[1]).unwrap().unwrap(), long);
@@ -189,7 +216,7 @@ mod tests {
     #[test]
     fn a_restart_keeps_the_files_of_live_tasks_only() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |spans| Prompts::open(dir.path().to_owned(), Space::default(), spans).unwrap();
+        let open = |spans| Prompts::open(dir.path().to_owned(), Space::default(), spans, 0).unwrap();
         let span = open(HashMap::new()).add(&[(1, b"one")]).unwrap()[0];
         let mut prompts = open(HashMap::from([(1, span)]));
         prompts.add(&[(2, b"two")]).unwrap();
@@ -198,5 +225,22 @@ mod tests {
         assert_eq!(numbered(dir.path(), KIND).unwrap(), [2]);
         open(HashMap::new());
         assert!(numbered(dir.path(), KIND).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_number_that_a_task_speaks_of_is_not_given_to_a_new_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut prompts = Prompts::open(dir.path().to_owned(), Space::default(), HashMap::new(), 7).unwrap();
+        assert_eq!(prompts.add(&[(1, b"one")]).unwrap()[0].file(), 8);
+    }
+
+    #[test]
+    fn places_overlap_where_they_share_a_byte() {
+        let span = |file, offset, length| Span { file, offset, length, crc: 0 };
+        let places = Places::of(&[span(1, 10, 10), span(1, 10, 0), span(1, 30, 5), span(2, 0, 5)]);
+        let yes = [span(1, 10, 10), span(1, 0, 11), span(1, 19, 1), span(1, 0, 100), span(1, 34, 9)];
+        let no = [span(1, 0, 10), span(1, 20, 10), span(1, 35, 5), span(2, 5, 5), span(3, 10, 10)];
+        yes.iter().for_each(|span| assert!(places.overlap(span), "{span:?}"));
+        no.iter().for_each(|span| assert!(!places.overlap(span), "{span:?}"));
     }
 }

@@ -18,7 +18,7 @@ use super::files::{name, numbered, private_dir, sync_dir};
 use super::health::Health;
 use super::inbox::{Ended, Inbox};
 use super::ledger::Ledger;
-use super::prompts::Prompts;
+use super::prompts::{Places, Prompts};
 use super::segment::{self, Damage, HEAD_BYTES, RECORD_BYTES, Scan, put_synced};
 use super::table::{Rows, Table};
 use super::{EVENT_KIND, Inner, Journal, Opened, Options, now_ms};
@@ -233,19 +233,22 @@ fn prompts(
         terminal || rows.ended.contains_key(seq)
     };
     let files = numbered(dir, "prompts")?;
-    let mut spans = HashMap::new();
-    let mut over = Vec::new();
-    for (seq, row) in &rows.admitted {
-        if !ended(seq) {
+    let (over, live): (Vec<_>, Vec<_>) = rows.admitted.iter().partition(|(seq, _)| ended(seq));
+    let mut spans: HashMap<_, _> = live.into_iter().map(|(seq, row)| (*seq, row.prompt)).collect();
+    let taken = Places::of(spans.values());
+    let mut gone = Vec::new();
+    for (seq, row) in over {
+        // Only what is still that prompt: its place may have been given to another one, and to one of
+        // the same bytes.
+        let own = !taken.overlap(&row.prompt) && files.contains(&row.prompt.file());
+        if own && Prompts::read(dir, &row.prompt)?.is_some() {
             spans.insert(*seq, row.prompt);
-        } else if files.contains(&row.prompt.file()) && Prompts::read(dir, &row.prompt)?.is_some() {
-            // Only what is still that prompt: its place may have been given to another one.
-            spans.insert(*seq, row.prompt);
-            over.push(*seq);
+            gone.push(*seq);
         }
     }
-    let mut prompts = Prompts::open(dir.to_owned(), options.space.clone(), spans)?;
-    over.into_iter().try_for_each(|seq| prompts.wipe(seq))?;
+    let named = rows.admitted.values().map(|row| row.prompt.file()).max().unwrap_or(0);
+    let mut prompts = Prompts::open(dir.to_owned(), options.space.clone(), spans, named)?;
+    gone.into_iter().try_for_each(|seq| prompts.wipe(seq))?;
     Ok(prompts)
 }
 
