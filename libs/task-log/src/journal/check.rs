@@ -54,7 +54,7 @@ pub fn check(dir: &Path) -> Result<Check, JournalError> {
         }
     };
     check.ended = rows.ended.len();
-    check.live = rows.admitted.len() - check.ended;
+    check.live = rows.admitted.keys().filter(|seq| !rows.ended.contains_key(seq)).count();
     let mut events = Events::default();
     for number in numbered(&layout.events, EVENT_KIND).map_err(|e| io_error("list", &layout.events, e))? {
         let path = layout.events.join(name(number, EVENT_KIND));
@@ -79,4 +79,31 @@ fn said(error: &JournalError) -> String {
     let text = error.to_string();
     let text = text.split("; `orchestratord").next().unwrap_or(&text);
     format!("{text}{source}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::Changes;
+    use super::*;
+
+    /// ORCHD-JOURNAL-008: what a full disk leaves is ends of tasks that were never recorded.
+    #[test]
+    fn ends_without_a_task_make_no_live_task_fewer() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::of(dir.path());
+        fs::create_dir(&layout.events).unwrap();
+        let admitted =
+            |seq| (seq, br#"{"prompt":{"file":1,"offset":0,"length":1,"crc":0},"record":{}}"#.to_vec());
+        let ended = |seq| (seq, br#"{"at_ms":1,"events":0,"summary":null}"#.to_vec());
+        let commit = |admitted, ended| {
+            let mut table = Table::open(layout.table.clone(), Space::default()).unwrap();
+            table.commit(&Changes { admitted, ended, ..Changes::default() }).unwrap();
+        };
+        commit(vec![], vec![ended(1), ended(2)]);
+        let found = check(dir.path()).unwrap();
+        assert_eq!((found.live, found.ended), (0, 2));
+        commit(vec![admitted(3), admitted(4)], vec![ended(4)]);
+        let found = check(dir.path()).unwrap();
+        assert_eq!((found.live, found.ended), (1, 3), "{found:?}");
+    }
 }
