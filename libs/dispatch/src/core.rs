@@ -345,7 +345,7 @@ impl TaskCore {
         let mut view = TaskView {
             task_id: self.id.clone(),
             state: shown,
-            pool_id: self.pool.spec.id.clone(),
+            pool_id: self.pool.id.clone(),
             replica_id: run.map(|run| run.key.replica.clone()),
             priority: self.place.priority,
             queue_position: None,

@@ -114,7 +114,7 @@ impl Dispatch {
         let pool = shared.resolve(&spec.model).inspect_err(|_| {
             shared.metrics.rejected(None, "unknown_model");
         })?;
-        let id = pool.spec.id.clone();
+        let id = pool.id.clone();
         let admitted = shared.admit(&pool, spec, durable);
         admitted.inspect_err(|error| shared.metrics.rejected(Some(&id), error.reason()))
     }
@@ -156,24 +156,25 @@ impl Dispatch {
 
     /// The pool that a model name means.
     pub fn resolve(&self, model: &str) -> Result<PoolId, UnknownModel> {
-        self.shared.resolve(model).map(|pool| pool.spec.id.clone())
+        self.shared.resolve(model).map(|pool| pool.id.clone())
     }
 
     /// A pool as it was configured; `None` for one there is not.
     #[must_use]
     pub fn pool_spec(&self, pool: &PoolId) -> Option<Arc<PoolSpec>> {
-        self.shared.pool(pool).map(|pool| Arc::clone(&pool.spec))
+        self.shared.pool(pool).map(|pool| pool.spec())
     }
 
     /// Adds a pool that no configuration names: an engine someone else runs made itself known. A
-    /// pool that is there already stays as it is.
+    /// pool that is there already stays as it is, unless only tasks of an earlier process spoke of it.
     pub fn ensure_pool(&self, spec: PoolSpec) {
-        if self.shared.pool(&spec.id).is_none() {
-            let mut names = self.shared.names.write().unwrap_or_else(PoisonError::into_inner);
-            names.learn(spec.id.as_str(), &spec.id);
-            drop(names);
-            self.shared.add_pool(spec);
+        let id = spec.id.clone();
+        match self.shared.pool(&id) {
+            Some(pool) if !pool.is_now(spec.clone()) => return,
+            Some(_) => {}
+            None => self.shared.add_pool(spec),
         }
+        self.shared.names.write().unwrap_or_else(PoisonError::into_inner).learn(id.as_str(), &id);
     }
 
     /// A session that `owner` may know of.
@@ -245,14 +246,19 @@ impl Shared {
 
     /// Adds a pool and starts its loop, unless there is one of this name.
     pub(crate) fn add_pool(self: &Arc<Self>, spec: PoolSpec) {
+        drop(self.keep_pool(Pool::new(spec, &self.limits, &self.metrics)));
+    }
+
+    /// The pool of this one's name: this one, whose loop starts, unless there is one.
+    pub(crate) fn keep_pool(self: &Arc<Self>, pool: Pool) -> Arc<Pool> {
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
-        if pools.contains_key(&spec.id) {
-            return;
+        if let Some(there) = pools.get(&pool.id) {
+            return Arc::clone(there);
         }
-        let id = spec.id.clone();
-        let pool = Arc::new(Pool::new(spec, &self.limits, &self.metrics));
+        let pool = Arc::new(pool);
         self.tracker.spawn(pool_loop(Arc::clone(self), Arc::clone(&pool)));
-        pools.insert(id, pool);
+        pools.insert(pool.id.clone(), Arc::clone(&pool));
+        pool
     }
 
     pub(crate) fn resolve(&self, model: &str) -> Result<Arc<Pool>, UnknownModel> {
@@ -270,7 +276,7 @@ impl Shared {
         if self.shutdown.is_cancelled() || self.drained.is_cancelled() {
             return Err(AdmissionError::ShuttingDown);
         }
-        let wish = Wish::new(&pool.spec.id, spec.placement.as_ref())?;
+        let wish = Wish::new(&pool.id, spec.placement.as_ref())?;
         let deadline = spec.deadline.unwrap_or_default();
         // Held from the look-up to the insertion: of a thousand equal submissions one is admitted.
         let mut store = self.lock_store();
@@ -285,7 +291,7 @@ impl Shared {
         }
         let id = spec.task_id.clone().unwrap_or_else(TaskId::generate);
         let durable = durable && self.journal.get().is_some();
-        let entrusted = if durable { Some(Entrusted::new(&id, &pool.spec.id, &spec)?) } else { None };
+        let entrusted = if durable { Some(Entrusted::new(&id, &pool.id, &spec)?) } else { None };
         let recorded = if durable { Recorded::Pending } else { Recorded::NotNeeded };
         let core = Arc::new(self.new_task(pool, spec, wish, id, recorded));
         self.check_quota(pool, &core).inspect_err(|_| core.discard())?;
@@ -356,7 +362,7 @@ impl Shared {
         wish: Wish,
         (id, seq, recorded): (TaskId, u64, Recorded),
     ) -> NewTask {
-        let asked = Asked::of(&spec.request, spec.priority, spec.tokens_in, pool.spec.ctx);
+        let asked = Asked::of(&spec.request, spec.priority, spec.tokens_in, pool.spec().ctx);
         NewTask {
             id,
             owner: spec.owner,
@@ -378,7 +384,7 @@ impl Shared {
     }
 
     fn refusal(&self, pool: &Pool, deadline: Duration, not_queued: NotQueued) -> AdmissionError {
-        let (id, capacity) = (pool.spec.id.clone(), pool.spec.queue.capacity);
+        let (id, capacity) = (pool.id.clone(), pool.spec().queue.capacity);
         let retry_after = || pool.retry_after(&self.registry.snapshot(), &self.limits);
         match not_queued {
             NotQueued::NoPlace(NoPlace::Closed) => AdmissionError::ShuttingDown,

@@ -88,7 +88,7 @@ impl Pool {
             let queue = self.lock_queue();
             (queue.total(), queue.len().max(1))
         };
-        let eighth = self.spec.queue.capacity.div_ceil(8).max(1);
+        let eighth = self.spec().queue.capacity.div_ceil(8).max(1);
         let wait = match self.lock_estimator().service(total) {
             Some(service) if slots > 0 => service / waiting as f64 * f64::from(eighth) / f64::from(slots),
             _ => limits.retry_after_unmeasured.as_secs_f64(),

@@ -2,13 +2,13 @@
 //! replicas it does not trust just now. What it foresees stands in [`crate::foresight`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use registry::{Registry, SlotLease, Snapshot};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use wire::ReplicaKey;
 use wire::task::Priority;
+use wire::{PoolId, ReplicaKey};
 
 use crate::core::{Account, TaskCore};
 use crate::distrust::Distrust;
@@ -23,7 +23,11 @@ use crate::{Limits, PoolSpec};
 
 #[derive(Debug)]
 pub(crate) struct Pool {
-    pub(crate) spec: Arc<PoolSpec>,
+    pub(crate) id: PoolId,
+    /// As a configuration or a handoff names it; set once.
+    spec: OnceLock<Arc<PoolSpec>>,
+    /// What is taken for it until then.
+    assumed: Arc<PoolSpec>,
     pub(crate) metrics: PoolMetrics,
     /// Wakes the pool's loop; a permit is kept, so no wake-up is lost.
     pub(crate) wake: Notify,
@@ -52,6 +56,13 @@ pub(crate) struct Placed {
 
 impl Pool {
     pub(crate) fn new(spec: PoolSpec, limits: &Limits, metrics: &Metrics) -> Self {
+        let pool = Self::assumed(spec, limits, metrics);
+        let _ = pool.spec.set(Arc::clone(&pool.assumed));
+        pool
+    }
+
+    /// A pool that only its tasks speak of so far.
+    pub(crate) fn assumed(spec: PoolSpec, limits: &Limits, metrics: &Metrics) -> Self {
         Self {
             metrics: metrics.pool(&spec.id),
             wake: Notify::new(),
@@ -60,8 +71,19 @@ impl Pool {
             estimator: Mutex::default(),
             running: Mutex::default(),
             distrust: Mutex::new(Distrust::new(limits)),
-            spec: Arc::new(spec),
+            id: spec.id.clone(),
+            spec: OnceLock::new(),
+            assumed: Arc::new(spec),
         }
+    }
+
+    pub(crate) fn spec(&self) -> Arc<PoolSpec> {
+        Arc::clone(self.spec.get().unwrap_or(&self.assumed))
+    }
+
+    /// What the pool is. Says whether that was not known before; its queue stays as it was made.
+    pub(crate) fn is_now(&self, spec: PoolSpec) -> bool {
+        self.spec.set(Arc::new(spec)).is_ok()
     }
 
     /// Queues a new task and says what it foresees for it; returns one that had to leave for it.
@@ -149,7 +171,7 @@ impl Pool {
         now: Instant,
     ) -> Option<Placed> {
         // The usual case at saturation, decided without walking the queue.
-        if self.depth() == 0 || !registry.snapshot().pool(&self.spec.id).any(|(_, r)| r.takes_work()) {
+        if self.depth() == 0 || !registry.snapshot().pool(&self.id).any(|(_, r)| r.takes_work()) {
             return None;
         }
         let suspects = self.suspects(now);
@@ -216,7 +238,7 @@ impl Pool {
 
     /// Slots of replicas that take work, and how many of them are free.
     pub(crate) fn slots(&self, snapshot: &Snapshot) -> (u32, u32) {
-        let ready = snapshot.pool(&self.spec.id).filter(|(_, replica)| replica.ready && !replica.draining);
+        let ready = snapshot.pool(&self.id).filter(|(_, replica)| replica.ready && !replica.draining);
         ready.fold((0, 0), |(total, free), (_, r)| (total + r.slots_total, free + r.slots_free))
     }
 

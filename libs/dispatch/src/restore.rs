@@ -80,7 +80,7 @@ impl Shared {
         let told = end.summary.and_then(|json| serde_json::from_str::<TaskView>(json.get()).ok());
         let view = told.unwrap_or_else(|| view_of(&restored, &entries));
         // A pool that is not there any more is none to list: it only stands in the task's view.
-        let make = || Arc::new(Pool::new(stranger(&restored.pool), &self.limits, &self.metrics));
+        let make = || Arc::new(Pool::assumed(stranger(&restored.pool), &self.limits, &self.metrics));
         let pool = self
             .pool(&restored.pool)
             .unwrap_or_else(|| Arc::clone(gone.entry(restored.pool.clone()).or_insert_with(make)));
@@ -98,9 +98,10 @@ impl Shared {
         let request = prompt.and_then(|prompt| serde_json::from_slice::<EngineRequest>(&prompt).ok());
         let readable = request.is_some();
         let restored = read_back(&task, request.unwrap_or_else(nothing))?;
-        // A pool that no configuration names may be known by a handoff in a moment.
-        self.add_pool(stranger(&restored.pool));
-        let pool = self.pool(&restored.pool)?;
+        // A pool that no configuration names may be known by a handoff in a moment, and has no name
+        // to be asked for by until then.
+        let make = || self.keep_pool(Pool::assumed(stranger(&restored.pool), &self.limits, &self.metrics));
+        let pool = self.pool(&restored.pool).unwrap_or_else(make);
         let Recovered { seq, entries, .. } = task;
         let past = entries.clone();
         let (log, writer) = journal.restore(seq, entries, self.limits.task_log_bytes);
@@ -125,8 +126,8 @@ impl Shared {
     fn describe_restored(&self, pool: &Arc<Pool>, seq: u64, restored: Restored) -> NewTask {
         let Restored { id, spec, age, .. } = restored;
         // It was checked when it was admitted.
-        let wish = Wish::new(&pool.spec.id, spec.placement.as_ref())
-            .unwrap_or_else(|_| Wish { pool: pool.spec.id.clone(), replica: None });
+        let wish = Wish::new(&pool.id, spec.placement.as_ref())
+            .unwrap_or_else(|_| Wish { pool: pool.id.clone(), replica: None });
         let now = Instant::now();
         let admitted = now.checked_sub(age).unwrap_or(now);
         NewTask { admitted, ..self.describe(pool, spec, wish, (id, seq, Recorded::Yes)) }

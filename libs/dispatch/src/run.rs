@@ -68,8 +68,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
         Verdict::Lost { reason, .. } if drains => {
             tracing::info!(task = %core.id, replica = %key, %reason, "the drain of its replica cut a task off");
             let failure = Failure::draining(&key);
-            let another =
-                shared.registry.snapshot().pool(&core.pool.spec.id).any(|(_, r)| r.ready && !r.draining);
+            let another = shared.registry.snapshot().pool(&core.pool.id).any(|(_, r)| r.ready && !r.draining);
             if another || !core.has_spoken() {
                 after_loss(&shared, &core, "its replica was drained", failure);
             } else {

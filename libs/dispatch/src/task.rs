@@ -36,7 +36,7 @@ impl Task {
     /// The pool it was admitted to.
     #[must_use]
     pub fn pool(&self) -> &PoolId {
-        &self.core.pool.spec.id
+        &self.core.pool.id
     }
 
     /// The session it belongs to.

@@ -26,7 +26,7 @@ impl Usage {
     pub(crate) fn count(&self, core: &TaskCore, account: &Account, ending: &Ending) {
         let caller = core.caller.key_name().unwrap_or(NOBODY);
         let mut table = self.lock();
-        let row = row(&mut table, caller, &core.pool.spec.id);
+        let row = row(&mut table, caller, &core.pool.id);
         row.tasks += 1;
         row.tokens_in += account.used.tokens_in.unwrap_or(0);
         row.tokens_out += account.used.tokens_out;

@@ -34,7 +34,10 @@ impl Life {
     }
 
     fn with(dir: &Path, options: Options) -> Self {
-        let world = World::new();
+        Self::of(World::new(), dir, options)
+    }
+
+    fn of(world: World, dir: &Path, options: Options) -> Self {
         let opened = Journal::open(dir, options).unwrap();
         let journal = opened.journal.clone();
         let taken = world.dispatch.restore(opened);
@@ -229,5 +232,39 @@ async fn what_waits_when_a_stop_comes_waits_for_the_next_process() {
     life.killed().await;
     let life = Life::begin(dir.path());
     assert_eq!(life.taken.waiting, 1);
+    life.killed().await;
+}
+
+/// ORCHD-JOURNAL-003: a pool that only a handoff names is asked for by its name again once it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_waiting_tasks_speak_of_is_what_its_handoff_says() {
+    let dir = scratch();
+    let named_by_handoff = || dispatch::PoolSpec {
+        id: wire::PoolId::try_new("default").unwrap(),
+        aliases: vec![],
+        model_names: vec![],
+        ctx: 4096,
+        queue: wire::config::QueueConfig::default(),
+        deterministic: false,
+    };
+    let id = named_by_handoff().id;
+    let waits = |task: &str| TaskSpec { model: "default".to_owned(), ..named(task) };
+    let life = Life::begin(dir.path());
+    life.world.dispatch.ensure_pool(named_by_handoff());
+    life.submit(waits("a")).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    assert_eq!(life.taken.waiting, 1);
+    assert!(!life.world.dispatch.model_names().contains(&"default".to_owned()), "nobody named it yet");
+    life.world.dispatch.ensure_pool(named_by_handoff());
+    assert!(life.world.dispatch.model_names().contains(&"default".to_owned()));
+    assert_eq!(life.world.dispatch.pool_spec(&id).unwrap().ctx, 4096);
+    life.submit(waits("b")).await;
+    assert_eq!(life.world.dispatch.queue_depth(&id), 2, "in the same queue");
+    // A pool that is known stays as it is.
+    life.world.dispatch.ensure_pool(dispatch::PoolSpec { ctx: 1, ..named_by_handoff() });
+    life.world.dispatch.ensure_pool(dispatch::PoolSpec { id: pool(), ..named_by_handoff() });
+    let ctx = |id| life.world.dispatch.pool_spec(id).unwrap().ctx;
+    assert_eq!((ctx(&id), ctx(&pool())), (4096, 2048));
     life.killed().await;
 }
