@@ -5,6 +5,7 @@
 //! and settled when a task has ended, so a bucket may be overdrawn by what was in flight.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +79,25 @@ impl Quotas {
 
     /// Lets a task in and charges its caller for it. `None` for a caller without limits.
     pub(crate) fn admit(&self, caller: &CallerId, size: Size, now: Instant) -> Result<Option<Permit>, Over> {
+        self.change(caller, now, |used, limits| used.admit(limits, size, now))
+    }
+
+    /// Counts a task that an earlier process let in among its caller's, whatever the caller's limits
+    /// are, and charges its tokens: they are settled when it has ended. It is no new request.
+    pub(crate) fn take_over(&self, caller: &CallerId, size: Size, now: Instant) -> Option<Permit> {
+        let taken = self.change(caller, now, |used, limits| {
+            used.take_over(limits, size, now);
+            Ok::<_, Infallible>(())
+        });
+        taken.unwrap_or_else(|never| match never {})
+    }
+
+    fn change<E>(
+        &self,
+        caller: &CallerId,
+        now: Instant,
+        change: impl FnOnce(&mut Use, &CallerLimits) -> Result<(), E>,
+    ) -> Result<Option<Permit>, E> {
         let limits = self.limits.of(caller.key_name());
         if limits == CallerLimits::default() {
             return Ok(None);
@@ -88,7 +108,7 @@ impl Quotas {
             callers.retain(|caller, used| used.concurrent > 0 || !used.is_rested(&limits(caller), now));
         }
         let used = callers.entry(caller.clone()).or_insert_with(|| Use::new(&limits, now));
-        used.admit(&limits, size, now)?;
+        change(used, &limits)?;
         Ok(Some(Permit { quotas: self.clone(), caller: caller.clone() }))
     }
 
@@ -140,6 +160,14 @@ impl Use {
         self.requests.left -= 1.0;
         self.concurrent += 1;
         Ok(())
+    }
+
+    fn take_over(&mut self, limits: &CallerLimits, size: Size, now: Instant) {
+        if let Some(limit) = limits.tokens_per_minute {
+            self.tokens.fill(limit, now);
+            self.tokens.left -= tokens(size);
+        }
+        self.concurrent += 1;
     }
 
     /// Nothing would be forgotten but what a new entry says as well.
@@ -236,6 +264,21 @@ mod tests {
         assert!(quotas.admit(&CallerId::key("b"), size(1, 1), now).unwrap().is_none());
         drop(permit);
         assert!(quotas.admit(&caller, size(1, 1), now).is_ok());
+    }
+
+    /// ORCHD-LIMIT-002, ORCHD-LIMIT-003
+    #[test]
+    fn a_task_that_is_taken_over_is_charged_and_counted_and_never_refused() {
+        let quotas = quotas(r#"{"default":{"tokens_per_minute":600,"concurrent_tasks":2}}"#);
+        let (caller, now) = (CallerId::key("a"), Instant::now());
+        let permits: Vec<_> = (0..3).map(|_| quotas.take_over(&caller, size(100, 200), now)).collect();
+        assert_eq!(quotas.admit(&caller, size(1, 0), now).unwrap_err(), (LimitReached::Concurrent(2), None));
+        drop(permits);
+        let (_, wait) = quotas.admit(&caller, size(10, 0), now).unwrap_err();
+        assert_eq!(wait, Some(Duration::from_secs(31)), "300 more than a minute's worth");
+        (0..3).for_each(|_| quotas.settle(&caller, size(100, 200), size(100, 100)));
+        let (_, wait) = quotas.admit(&caller, size(10, 0), now).unwrap_err();
+        assert_eq!(wait, Some(Duration::from_secs(1)), "what it used is owed, and nothing is given for it");
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Shared {
         let new = self.describe_restored(&pool, seq, restored);
         let core = Arc::new(TaskCore::new(new, (log, writer?), &self.limits));
         let fate = core.take_over(&past, RESTARTED, &self.limits);
+        core.holds(self.quotas.take_over(&core.caller, core.size, Instant::now()));
         self.lock_store().insert(Arc::clone(&core));
         let ending = match (readable, fate) {
             (false, _) => Ending::Failed(Failure::unreadable()),

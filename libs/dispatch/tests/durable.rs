@@ -268,3 +268,24 @@ async fn a_pool_that_waiting_tasks_speak_of_is_what_its_handoff_says() {
     assert_eq!((ctx(&id), ctx(&pool())), (4096, 2048));
     life.killed().await;
 }
+
+/// ORCHD-LIMIT-003: a task that waited through a restart is still one of its caller's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_taken_back_counts_among_its_callers() {
+    let dir = scratch();
+    let begin = || {
+        let callers = serde_json::from_str(r#"{"default":{"concurrent_tasks":1}}"#).unwrap();
+        let limits = dispatch::Limits { callers, ..dispatch::Limits::default() };
+        let world = World::with(8, wire::config::FullPolicy::Reject, limits);
+        Life::of(world, dir.path(), Options::default())
+    };
+    let life = begin();
+    life.submit(named("a")).await;
+    life.killed().await;
+    let life = begin();
+    let second = async || life.world.dispatch.submit_durably(named("b")).await;
+    assert!(matches!(second().await, Err(AdmissionError::RateLimited { .. })));
+    life.task("a").unwrap().cancel();
+    assert!(second().await.is_ok(), "its place is free when it has ended");
+    life.killed().await;
+}
