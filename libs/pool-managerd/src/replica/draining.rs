@@ -6,14 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use handoff::HandoffError;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use wire::{HandoffState, Phase, StepStatus};
+use wire::{Handoff, HandoffState, Phase, StepStatus};
 
 use super::Replica;
 use crate::engine_http::EngineClient;
 use crate::launch::Life;
 use crate::loss::Fault;
 use crate::serving::Serving;
+use crate::shared::Shared;
 
 /// How a drain ended.
 pub(super) enum Drained {
@@ -47,14 +50,25 @@ impl Replica {
         self.seat.update(|r| r.phase(Phase::Draining));
         self.seat.warmup(StepStatus::Running, "draining: it finishes what it has");
         tracing::info!(replica = %self.key, "draining");
-        let closed = self.claim(life, HandoffState::Draining, until).await;
-        if !closed {
-            // Nobody knows that the gate is closed, so there is nothing to wait for but the deadline.
-            tracing::error!(replica = %self.key, "the handoff cannot be marked as draining before the deadline");
-        }
         let timings = self.shared.timings.clone();
-        // Whoever reads handoffs gets the time to see it, so that what is cut off knows why.
-        let until = until.max(Instant::now() + timings.drain_settle);
+        let mut claiming = self.claiming(life, HandoffState::Draining);
+        let replica = self.key.clone();
+        let over = async {
+            let closed = claiming.written(until).await;
+            if !closed {
+                // Nobody knows that the gate is closed, so there is nothing to wait for but the deadline.
+                tracing::error!(%replica, "the handoff cannot be marked as draining before the deadline");
+            }
+            // Whoever reads handoffs gets the time to see it, so that what is cut off knows why.
+            let until = until.max(Instant::now() + timings.drain_settle);
+            tokio::select! {
+                biased;
+                () = idle(&client, timings.drain_settle, timings.drain_poll, timings.liveness_timeout), if closed => 0,
+                () = tokio::time::sleep_until(until) => {
+                    client.busy_slots(timings.liveness_timeout).await.unwrap_or(0)
+                }
+            }
+        };
         let orders = &mut self.orders;
         let turned = async {
             match why {
@@ -62,17 +76,15 @@ impl Replica {
                 Why::Exchange => orders.unwanted().await,
             }
         };
-        tokio::select! {
+        let early = tokio::select! {
             biased;
-            fault = serving.run(life, None) => return Drained::Lost(fault),
-            () = turned => {}
-            () = idle(&client, timings.drain_settle, timings.drain_poll, timings.liveness_timeout), if closed => {
-                return Drained::Over { cut_off: 0 };
-            }
-            () = tokio::time::sleep_until(until) => {
-                let cut_off = client.busy_slots(timings.liveness_timeout).await.unwrap_or(0);
-                return Drained::Over { cut_off };
-            }
+            fault = serving.run(life, None) => Some(Drained::Lost(fault)),
+            () = turned => None,
+            cut_off = over => Some(Drained::Over { cut_off }),
+        };
+        claiming.settled().await;
+        if let Some(drained) = early {
+            return drained;
         }
         if why == Why::Exchange {
             return Drained::CalledOff;
@@ -80,10 +92,26 @@ impl Replica {
         if !self.orders.are_to_run() {
             return Drained::Over { cut_off: client.busy_slots(timings.liveness_timeout).await.unwrap_or(0) };
         }
-        let patience = Instant::now() + timings.liveness_timeout;
-        if !self.claim(life, HandoffState::Ready, patience).await {
-            tracing::error!(replica = %self.key, "the handoff cannot be marked as ready again; it is stopped and started");
-            return Drained::Over { cut_off: 0 };
+        self.reopen(life, serving).await
+    }
+
+    /// Opens the gate again.
+    async fn reopen(&mut self, life: &mut Life, serving: &mut Serving) -> Drained {
+        let patience = Instant::now() + self.shared.timings.liveness_timeout;
+        let mut claiming = self.claiming(life, HandoffState::Ready);
+        let ended = tokio::select! {
+            biased;
+            fault = serving.run(life, None) => Some(Drained::Lost(fault)),
+            // Whoever asked for the drain looks at the orders again.
+            () = self.orders.unwanted() => Some(Drained::CalledOff),
+            open = claiming.written(patience) => (!open).then_some(Drained::Over { cut_off: 0 }),
+        };
+        claiming.settled().await;
+        if let Some(ended) = ended {
+            if matches!(ended, Drained::Over { .. }) {
+                tracing::error!(replica = %self.key, "the handoff cannot be marked as ready again; it is stopped and started");
+            }
+            return ended;
         }
         tracing::info!(replica = %self.key, "the drain was called off");
         self.seat.update(|r| r.phase(Phase::Ready));
@@ -91,24 +119,51 @@ impl Replica {
         Drained::CalledOff
     }
 
-    /// Publishes the claim with another state. `false`: it could not be written before `until`.
-    async fn claim(&self, life: &mut Life, state: HandoffState, until: Instant) -> bool {
-        let Some(handoff) = &mut life.record.handoff else { return false };
-        handoff.state = state;
-        let handoff = handoff.clone();
+    /// The claim with another state, to be published.
+    fn claiming(&self, life: &mut Life, state: HandoffState) -> Claiming {
+        if let Some(handoff) = &mut life.record.handoff {
+            handoff.state = state;
+        }
+        Claiming { shared: Arc::clone(&self.shared), handoff: life.record.handoff.clone(), writing: None }
+    }
+}
+
+/// A claim on its way to the disk. It borrows nothing of the replica, so that engine and orders can be
+/// watched meanwhile.
+struct Claiming {
+    shared: Arc<Shared>,
+    handoff: Option<Handoff>,
+    writing: Option<JoinHandle<Result<(), HandoffError>>>,
+}
+
+impl Claiming {
+    /// Tries until it is written. `false`: it could not be before `until`.
+    async fn written(&mut self, until: Instant) -> bool {
+        let Some(handoff) = self.handoff.clone() else { return false };
+        let replica = format!("{}/{}", handoff.pool_id, handoff.replica_id);
         loop {
             let (shared, handoff) = (Arc::clone(&self.shared), handoff.clone());
-            let published = tokio::task::spawn_blocking(move || shared.handoffs.publish(&handoff)).await;
+            let write = tokio::task::spawn_blocking(move || shared.handoffs.publish(&handoff));
+            let published = self.writing.insert(write).await;
+            self.writing = None;
             match published {
                 Ok(Ok(())) => return true,
-                Ok(Err(error)) => tracing::warn!(replica = %self.key, %error, "trying again"),
-                Err(join) => tracing::warn!(replica = %self.key, error = %join, "trying again"),
+                Ok(Err(error)) => tracing::warn!(%replica, %error, "trying again"),
+                Err(join) => tracing::warn!(%replica, error = %join, "trying again"),
             }
             let next = Instant::now() + self.shared.timings.disk_retry;
             if next >= until {
                 return false;
             }
             tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// Waits for a write that was under way when [`written`](Self::written) was dropped: whoever withdraws
+    /// the claim before this may find it there again.
+    async fn settled(mut self) {
+        if let Some(writing) = self.writing.take() {
+            let _whatever_it_came_to = writing.await;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use wire::{ErrorCode, HandoffState, OperationKind, OperationState, Phase, Wanted};
 
-use crate::harness::{Generation, engines_of, setup, within};
+use crate::harness::{Generation, engines_of, setup, signal, within};
 
 const SLOW: &[(&str, &str)] = &[("TOKEN_MS", "10")];
 
@@ -148,4 +148,36 @@ async fn an_engine_that_has_closed_its_port_and_waits_for_its_clients_is_not_wai
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
     manager.running.shutdown().await;
+}
+
+/// POOLD-DRAIN-003
+#[tokio::test]
+async fn a_drain_that_cannot_be_published_still_hears_a_stop_a_shutdown_and_the_engines_end() {
+    for what in ["stop", "shutdown", "killed"] {
+        let setup = setup();
+        let manager = setup.start().await;
+        let before = manager.ready().await;
+        // Nothing can be written where a file has the directory's place.
+        let engines = setup.runtime().join("engines");
+        std::fs::rename(&engines, setup.runtime().join("aside")).unwrap();
+        std::fs::write(&engines, "").unwrap();
+        let drain = manager.begin("drain", r#"{"deadline_ms": 86400000}"#).await;
+        manager.phase(Phase::Draining).await;
+        let begun = Instant::now();
+        match what {
+            "stop" => {
+                let stop = manager.begin("stop", "").await;
+                assert_eq!(manager.ended(&stop).await.state, OperationState::Succeeded);
+            }
+            "killed" => {
+                signal(before.pid.unwrap(), rustix::process::Signal::KILL);
+                manager.ended(&drain).await;
+            }
+            _ => {}
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(20), manager.running.shutdown()).await;
+        assert!(ended.is_ok(), "{what}: the shutdown waits for a drain of a day");
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {:?}", begun.elapsed());
+        assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new(), "{what}");
+    }
 }
