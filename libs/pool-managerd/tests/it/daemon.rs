@@ -93,11 +93,9 @@ async fn an_engine_survives_the_kill_of_its_manager_and_is_adopted_by_the_next()
     first.ended().await;
     assert_eq!(engines_of(&dir.join("runtime")), [before.pid.unwrap()], "the engine lives on");
 
-    let begun = Instant::now();
     let mut second = Daemon::start(dir, "second.log");
     second.says("adopted an engine").await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!(handoff(dir), Some(before));
+    assert_eq!(handoff(dir), Some(before), "an engine started anew would have another PID and another life");
 
     let mut third = Daemon::start(dir, "third.log");
     assert_eq!(third.ended().await.code(), Some(100));
