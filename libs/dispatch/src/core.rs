@@ -16,7 +16,7 @@ use wire::task::{OnInterrupt, TaskView};
 use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState};
 
 use self::live::State;
-pub(crate) use self::live::{Account, AfterLoss, Refused, Run};
+pub(crate) use self::live::{Account, AfterLoss, DRAINED, Refused, Run};
 use crate::durable::Recorded;
 use crate::ending::{Ending, Failure, millis};
 use crate::estimate::Asked;
@@ -168,10 +168,13 @@ impl TaskCore {
     }
 
     /// The task has a slot: says so in its log and hands out what to ask the engine. `None` when
-    /// it has ended meanwhile.
-    pub(crate) fn begin(&self, run: Run) -> Option<EngineRequest> {
+    /// it has ended meanwhile; a failure when this engine cannot go on with what was said.
+    pub(crate) fn begin(&self, run: Run) -> Option<Result<EngineRequest, Failure>> {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return None };
+        if let Some(failure) = live.of_another_model(&run) {
+            return Some(Err(failure));
+        }
         live.last_chunk = None;
         if let Some(reason) = live.lost.take() {
             live.go_on(reason, &run);
@@ -189,7 +192,7 @@ impl TaskCore {
         }
         live.history.run = Some(run);
         live.running = true;
-        Some(live.ask())
+        Some(Ok(live.ask()))
     }
 
     fn count_start(&self, queue: Duration) {

@@ -13,7 +13,7 @@ use registry::SlotLease;
 use tokio::time::Instant;
 use wire::ErrorCode;
 
-use crate::core::{AfterLoss, Refused, Run, TaskCore};
+use crate::core::{AfterLoss, DRAINED, Refused, Run, TaskCore};
 use crate::dispatcher::Shared;
 use crate::ending::{CancelReason, Ending, Failure};
 use crate::pool::Placed;
@@ -70,7 +70,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
             let failure = Failure::draining(&key);
             let another = shared.registry.snapshot().pool(&core.pool.id).any(|(_, r)| r.ready && !r.draining);
             if another || !core.has_spoken() {
-                after_loss(&shared, &core, "its replica was drained", failure);
+                after_loss(&shared, &core, DRAINED, failure);
             } else {
                 // The replica comes back when somebody says so: an answer does not wait for that.
                 shared.end(&core, Ending::Failed(failure));
@@ -144,7 +144,11 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
     if is_over(core.deadline) {
         return Verdict::End(Ending::Failed(Failure::deadline()));
     }
-    let Some(request) = core.begin(run) else { return Verdict::EndedElsewhere };
+    let request = match core.begin(run) {
+        Some(Ok(request)) => request,
+        Some(Err(failure)) => return Verdict::End(Ending::Failed(failure)),
+        None => return Verdict::EndedElsewhere,
+    };
     let mut cut_short = pin!(cut_short(shared, core, lease));
     let stream = tokio::select! {
         biased;

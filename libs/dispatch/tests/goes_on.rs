@@ -215,6 +215,29 @@ async fn an_interrupted_answer_waits_so_long_for_an_engine_and_never_longer_than
     }
 }
 
+/// ORCHD-RESUME-011
+#[tokio::test(start_paused = true)]
+async fn another_model_does_not_go_on_with_an_answer_and_may_begin_one() {
+    let world = World::new();
+    world.up(0, 1, 1, &Engine::new(Script::BreakAfter(2)));
+    let task = world.submit(resuming("x", |_| {}));
+    until_entries(&task, 3).await;
+    let other = Engine::new(Script::Speak(4, MS));
+    world.up_with("other", 1, 1, 1, &other);
+    assert_eq!(words(&task).await, "started:r0 0=t0 1=t1 error:ENGINE_LOST:2");
+    assert!(task.view().error.unwrap().hint.unwrap().contains("model has changed"));
+    assert!(other.asked().is_empty());
+
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(1, MS));
+    engine.then(Script::BreakAfter(0));
+    world.up(0, 1, 1, &engine);
+    let task = world.submit(resuming("x", |_| {}));
+    until_entries(&task, 1).await;
+    world.up_with("other", 1, 1, 1, &other);
+    assert!(words(&task).await.ends_with("end:stop"), "nothing was said yet");
+}
+
 /// ORCHD-RESUME-009
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_falls_silent_in_the_middle_is_left_for_another() {

@@ -13,8 +13,11 @@ use wire::task::{OnInterrupt, TaskView};
 use wire::{ReplicaKey, Seed, TaskState};
 
 use crate::Limits;
-use crate::ending::{Ending, Ran, Used, end, used};
+use crate::ending::{Ending, Failure, Ran, Used, end, used};
 use crate::said::Said;
+
+/// Why a task waits again whose replica was drained.
+pub(crate) const DRAINED: &str = "its replica was drained";
 
 #[derive(Debug)]
 pub(super) enum State {
@@ -143,6 +146,19 @@ impl Live {
             Ending::Failed(failure) => self.writer.error(failure.event()),
         }
         (Account { used, decode: past.decode, to_first }, past)
+    }
+
+    /// What was said is another model's: its token ids mean nothing to the one that runs now.
+    pub(super) fn of_another_model(&self, run: &Run) -> Option<Failure> {
+        let before = self.history.run.as_ref().filter(|_| self.said.spoken)?;
+        let known = !before.model_digest.is_empty() && !run.model_digest.is_empty();
+        if !known || before.model_digest == run.model_digest {
+            return None;
+        }
+        let reason = self.lost.as_deref().unwrap_or_default();
+        let failure =
+            if reason == DRAINED { Failure::draining(&before.key) } else { Failure::engine_lost(reason) };
+        Some(failure.because("the pool's model has changed: another model cannot go on with the answer"))
     }
 
     /// Announces that another engine goes on.

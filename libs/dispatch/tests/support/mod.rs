@@ -269,6 +269,17 @@ impl World {
     }
 
     pub(crate) fn up(&self, replica: u32, generation: u64, slots: u32, engine: &Arc<Engine>) {
+        self.up_with("digest", replica, generation, slots, engine);
+    }
+
+    pub(crate) fn up_with(
+        &self,
+        digest: &str,
+        replica: u32,
+        generation: u64,
+        slots: u32,
+        engine: &Arc<Engine>,
+    ) {
         let adapter = Arc::new(Adapter(Arc::clone(engine)));
         self.host.bind(key(replica), Binding { generation, adapter });
         self.registry.apply(Event::Up(Up {
@@ -277,7 +288,7 @@ impl World {
             slots,
             engine_version: format!("engine-{replica}-{generation}"),
             model_id: "model".to_owned(),
-            model_digest: "digest".to_owned(),
+            model_digest: digest.to_owned(),
             ctx: Some(2048),
             draining: false,
         }));
