@@ -297,6 +297,7 @@ impl Shared {
         self.check_quota(pool, &core).inspect_err(|_| core.discard())?;
         let dropped = pool.admit(&core, &self.registry.snapshot()).map_err(|not_queued| {
             core.discard();
+            self.quotas.give_back(&core.caller, core.size);
             self.refusal(pool, deadline, not_queued)
         })?;
         store.insert(Arc::clone(&core));

@@ -119,6 +119,14 @@ impl Quotas {
         }
     }
 
+    /// A task was let in here and found no place behind it: it never was.
+    pub(crate) fn give_back(&self, caller: &CallerId, charged: Size) {
+        if let Some(used) = self.lock().get_mut(caller) {
+            used.requests.left += 1.0;
+            used.tokens.left += tokens(charged);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<CallerId, Use>> {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }

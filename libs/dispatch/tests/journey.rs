@@ -387,3 +387,20 @@ async fn a_late_reader_sees_all_of_it() {
     assert_eq!(words(&task).await, words(&task).await);
     assert_eq!(words(&task).await, "started:r0 0=t0 1=t1 end:stop");
 }
+
+/// ORCHD-LIMIT-001, ORCHD-LIMIT-002
+#[tokio::test(start_paused = true)]
+async fn a_task_that_found_no_place_costs_its_caller_nothing() {
+    let callers = serde_json::from_str(
+        r#"{"default":{"requests_per_minute":2,"tokens_per_minute":10000,"concurrent_tasks":2}}"#,
+    )
+    .unwrap();
+    let world = World::with(1, FullPolicy::Reject, Limits { callers, ..Limits::default() });
+    let first = world.submit(spec("1"));
+    for _ in 0..20 {
+        let refused = world.dispatch.submit(spec("2"));
+        assert!(matches!(refused, Err(AdmissionError::QueueFull { .. })), "{refused:?}");
+    }
+    first.cancel();
+    world.submit(spec("3"));
+}
