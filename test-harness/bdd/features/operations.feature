@@ -55,3 +55,28 @@ Feature: Draining loses nothing
       {}
       """
     Then the answer is 404 with code "NOT_FOUND"
+
+  @ORCHD-ADMIT-004
+  Scenario: A task that was accepted is found again by its id, whatever became of its pool
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '50'"
+    And orchestratord runs
+    And pool "p" is ready
+    And task "mine" is submitted
+      """
+      {"task_id": "mine", "max_tokens": 400}
+      """
+    And task "mine" is in state running
+    When a client asks POST /v2/pools/p/drain
+      """
+      {"deadline_ms": 60000}
+      """
+    Then the answer is 202
+    And pool "p" is no longer ready
+    When a client submits task "other"
+    Then the answer is 503 with code "POOL_DRAINING"
+    When a client submits task "again"
+      """
+      {"task_id": "mine", "max_tokens": 400}
+      """
+    Then the answer is 202
+    And the answer's "/task_id" is "mine"

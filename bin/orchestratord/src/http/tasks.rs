@@ -28,8 +28,14 @@ pub(super) async fn submit(
     let request = body.value;
     let pool = resolve(&state, &request.model)?;
     let engine_request = validate::engine_request(&request, cache_prompt(&state, &pool))?;
-    refuse_the_hopeless(&state, &pool)?;
-    let tokens_in = context::check(&state, &pool, &engine_request).await?;
+    // Whoever asks again for a task that was accepted gets it, whatever has become of its pool.
+    let known = |id| state.dispatch.task(id, &owner(&caller)).is_some();
+    let tokens_in = if request.task_id.as_ref().is_some_and(known) {
+        None
+    } else {
+        refuse_the_hopeless(&state, &pool)?;
+        context::check(&state, &pool, &engine_request).await?
+    };
     let grace = validate::duration("detach_grace_ms", request.detach_grace_ms)?;
     let detach = match (request.priority, grace) {
         (Priority::Batch, None) => Detach::Never,
