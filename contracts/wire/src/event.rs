@@ -89,6 +89,9 @@ pub struct Started {
     pub engine_version: String,
     /// The model that it runs.
     pub model: String,
+    /// SHA-256 (hex) of the model, where it is known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model_digest: String,
 }
 
 /// `token`.

@@ -186,10 +186,12 @@ impl TaskCore {
                 replica_id: run.key.replica.clone(),
                 engine_version: run.engine_version.to_string(),
                 model: run.model_id.to_string(),
+                model_digest: run.model_digest.to_string(),
             });
             live.history.queue = Some(queue);
             self.count_start(queue);
         }
+        live.model_digest = Arc::clone(&run.model_digest);
         live.history.run = Some(run);
         live.running = true;
         Some(Ok(live.ask()))
@@ -270,6 +272,7 @@ impl TaskCore {
                 Entry::Started(of) => {
                     started = true;
                     live.history.queue = Some(Duration::from_millis(of.queue_ms));
+                    live.model_digest = of.model_digest.as_str().into();
                 }
                 Entry::Resumed(_) => live.said.drop_held(),
                 Entry::End(_) | Entry::Error(_) => {}

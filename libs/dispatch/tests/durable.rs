@@ -177,6 +177,25 @@ async fn an_answer_that_a_restart_cut_off_goes_on_behind_its_log() {
     life.killed().await;
 }
 
+/// ORCHD-RESUME-011
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_a_restart_cut_off_does_not_go_on_with_another_model() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    life.world.up(0, 1, 1, &Engine::new(Script::HangAfter(2)));
+    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
+    until_entries(&life.submit(spec).await, 3).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    let other = Engine::new(Script::Speak(4, Duration::ZERO));
+    life.world.up_with("other", 0, 1, 1, &other);
+    let task = life.task("a").unwrap();
+    assert_eq!(words(&task).await, "started:r0 0=t0 1=t1 error:ENGINE_LOST:2");
+    assert!(task.view().error.unwrap().hint.unwrap().contains("model has changed"));
+    assert!(other.asked().is_empty());
+    life.killed().await;
+}
+
 /// ORCHD-JOURNAL-003
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_goes_on_while_nobody_runs() {

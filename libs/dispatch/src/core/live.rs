@@ -45,6 +45,8 @@ pub(super) struct Live {
     pub(super) resumed: (SoFar, u64),
     pub(super) first_chunk: Option<Instant>,
     pub(super) last_chunk: Option<Instant>,
+    /// Of the model that runs it or ran it last, also in an earlier process; empty when not known.
+    pub(super) model_digest: Arc<str>,
     pub(super) history: History,
 }
 
@@ -119,6 +121,7 @@ impl State {
             resumed: (SoFar::Nothing, 0),
             first_chunk: None,
             last_chunk: None,
+            model_digest: Arc::default(),
             history: History::default(),
         }))
     }
@@ -133,6 +136,8 @@ impl Live {
         past.decode = on_engine.map(|last| last + past.decode_before).or(before);
         let since = past.run.as_ref().map(|run| run.since);
         let to_first = match self.first_chunk {
+            // It spoke before this stay, in another process.
+            None if self.resumed.1 > 0 => None,
             None => on_engine,
             Some(first) => since.and_then(|since| first.checked_duration_since(since)),
         };
@@ -150,14 +155,15 @@ impl Live {
 
     /// What was said is another model's: its token ids mean nothing to the one that runs now.
     pub(super) fn of_another_model(&self, run: &Run) -> Option<Failure> {
-        let before = self.history.run.as_ref().filter(|_| self.said.spoken)?;
-        let known = !before.model_digest.is_empty() && !run.model_digest.is_empty();
-        if !known || before.model_digest == run.model_digest {
+        let known = !self.model_digest.is_empty() && !run.model_digest.is_empty();
+        if !self.said.spoken || !known || self.model_digest == run.model_digest {
             return None;
         }
         let reason = self.lost.as_deref().unwrap_or_default();
-        let failure =
-            if reason == DRAINED { Failure::draining(&before.key) } else { Failure::engine_lost(reason) };
+        let failure = match &self.history.run {
+            Some(before) if reason == DRAINED => Failure::draining(&before.key),
+            _ => Failure::engine_lost(reason),
+        };
         Some(failure.because("the pool's model has changed: another model cannot go on with the answer"))
     }
 
