@@ -26,12 +26,26 @@ pub enum Command {
     /// Ask one question and print the answer as it comes; uses the orchestratord that is already
     /// listening, or runs one for as long as it takes
     Run(RunArgs),
+    /// The configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Tokens of callers
     #[command(subcommand)]
     Token(TokenCommand),
     /// The journal of tasks in the runtime directory, while no orchestratord uses it
     #[command(subcommand)]
     Journal(JournalCommand),
+}
+
+/// `orchestratord config`.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print each value in force and who set it: the default, a line of the file, or a variable
+    Explain {
+        /// JSON lines, for programs
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// `orchestratord journal`.

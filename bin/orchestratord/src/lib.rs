@@ -10,6 +10,7 @@ mod compose;
 mod credentials;
 mod descriptors;
 pub mod exit;
+pub mod explain;
 mod feed;
 mod http;
 pub mod journal;

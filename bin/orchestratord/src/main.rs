@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use orchestratord::cli::{Cli, Command};
-use orchestratord::{exit, journal, run, serve, token};
+use orchestratord::{exit, explain, journal, run, serve, token};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         match cli.command.unwrap_or(Command::Serve) {
             Command::Serve => serve::serve(config).await,
             Command::Run(args) => run::run(config, &args).await,
+            Command::Config(command) => explain::run(config, &command),
             Command::Token(command) => token::run(config, &command),
             Command::Journal(command) => journal::run(config, &command),
         }

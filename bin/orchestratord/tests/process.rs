@@ -234,3 +234,25 @@ async fn health(addr: &str, root: &str) -> Result<String, std::io::Error> {
     let _ = stream.read_to_string(&mut text).await;
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
+
+/// OV-008
+#[test]
+fn the_configuration_is_explained_without_starting_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), &json!({"journal": {"keep_tasks": 7}}));
+    let output =
+        command.args(["config", "explain", "--json"]).env("ORCHD_ADDR", "127.0.0.1:9").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |key: &str| lines.iter().find(|line| line["key"] == key).unwrap();
+    assert_eq!(
+        *of("api.listen"),
+        json!({"key": "api.listen", "value": "127.0.0.1:9", "from": "$ORCHD_ADDR"})
+    );
+    assert_eq!(of("journal.keep_tasks")["value"], 7);
+    let from = of("journal.keep_tasks")["from"].as_str().unwrap();
+    assert!(from.ends_with("config.json:1:14"), "{from}");
+    assert_eq!(of("journal.keep_minutes")["from"], "default");
+    assert!(!dir.path().join("runtime").exists(), "nothing is created");
+}

@@ -46,6 +46,12 @@ pub enum ConfigError {
         /// All problems, in file order.
         problems: Vec<LocatedProblem>,
     },
+    /// The effective configuration has a value that cannot be written, as a path that is not UTF-8.
+    #[error("cannot show the configuration: {problem}")]
+    Unshowable {
+        /// What the writer says.
+        problem: String,
+    },
     /// A variable of the environment cannot be used.
     #[error("the environment variable {name}={value} {problem}")]
     Variable {

@@ -7,6 +7,7 @@
 
 mod env;
 mod error;
+mod explain;
 mod locate;
 mod overlay;
 mod parse;
@@ -17,6 +18,7 @@ use wire::config::Config;
 
 pub use env::Env;
 pub use error::{ConfigError, LocatedProblem, Place};
+pub use explain::{Explained, Source, explain};
 
 /// The effective configuration and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +52,11 @@ impl std::fmt::Display for Origin {
 /// A named file that is missing is an error, never the default. Relative paths in the file are
 /// relative to the working directory.
 pub fn load(path: Option<&Path>, env: &Env) -> Result<Loaded, ConfigError> {
+    Ok(load_and_note(path, env)?.0)
+}
+
+/// The same, with what the environment changed.
+fn load_and_note(path: Option<&Path>, env: &Env) -> Result<(Loaded, Vec<overlay::Applied>), ConfigError> {
     let named = match path {
         Some(path) => Some(path.to_path_buf()),
         None => env.text("ORCHD_CONFIG")?.map(PathBuf::from),
@@ -61,8 +68,8 @@ pub fn load(path: Option<&Path>, env: &Env) -> Result<Loaded, ConfigError> {
             (parse::file(&path)?, Origin::File(path))
         }
     };
-    overlay::apply(&mut config, env)?;
-    Ok(Loaded { config, origin })
+    let applied = overlay::apply(&mut config, env)?;
+    Ok((Loaded { config, origin }, applied))
 }
 
 #[cfg(test)]

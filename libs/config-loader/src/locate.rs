@@ -37,12 +37,14 @@ pub(crate) fn word(text: &str, line: usize, name: &str) -> Option<(usize, usize)
     candidates.into_iter().min_by_key(|(found, _)| found.abs_diff(line))
 }
 
-enum Step<'a> {
+/// One step of a dotted path.
+pub(crate) enum Step<'a> {
     Key(&'a str),
     Item(usize),
 }
 
-fn steps(part: &str) -> impl Iterator<Item = Step<'_>> {
+/// The steps of what stands between two dots, as `pools[1]`.
+pub(crate) fn steps(part: &str) -> impl Iterator<Item = Step<'_>> {
     let mut pieces = part.split('[');
     let name = pieces.next().filter(|name| !name.is_empty()).map(Step::Key);
     let items = pieces.filter_map(|piece| piece.trim_end_matches(']').parse().ok().map(Step::Item));

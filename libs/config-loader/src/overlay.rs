@@ -7,7 +7,17 @@ use wire::config::{Config, EngineSource, PathsConfig, PoolConfig, TokensFile};
 
 use crate::{ConfigError, Env};
 
-pub(crate) fn apply(config: &mut Config, env: &Env) -> Result<(), ConfigError> {
+/// A value that a variable of the environment decided.
+pub(crate) struct Applied {
+    /// Dotted path.
+    pub(crate) key: &'static str,
+    /// The variable's name.
+    pub(crate) variable: &'static str,
+}
+
+/// Lays the environment over `config` and makes its paths absolute; answers which values it decided.
+pub(crate) fn apply(config: &mut Config, env: &Env) -> Result<Vec<Applied>, ConfigError> {
+    let mut applied = Vec::new();
     if let Some(text) = env.text("ORCHD_ADDR")? {
         config.api.listen = text.parse::<SocketAddr>().map_err(|_| ConfigError::Variable {
             name: "ORCHD_ADDR",
@@ -15,8 +25,9 @@ pub(crate) fn apply(config: &mut Config, env: &Env) -> Result<(), ConfigError> {
             problem: "is not an address and port, as 127.0.0.1:8080 (a literal address, not a name)"
                 .to_owned(),
         })?;
+        applied.push(Applied { key: "api.listen", variable: "ORCHD_ADDR" });
     }
-    directories(&mut config.paths, env)?;
+    applied.extend(directories(&mut config.paths, env)?);
     if let Some(TokensFile::Path(path)) = &mut config.api.tokens_file {
         *path = env.absolute(path)?;
     }
@@ -27,28 +38,31 @@ pub(crate) fn apply(config: &mut Config, env: &Env) -> Result<(), ConfigError> {
     if let Some(path) = &mut config.pool_managerd.token_file {
         *path = env.absolute(path)?;
     }
-    config.pools.iter_mut().try_for_each(|pool| pool_paths(pool, env))
+    config.pools.iter_mut().try_for_each(|pool| pool_paths(pool, env))?;
+    Ok(applied)
 }
 
 /// Our own variables beat the file; systemd's directories only replace the built-in default.
-fn directories(paths: &mut PathsConfig, env: &Env) -> Result<(), ConfigError> {
+fn directories(paths: &mut PathsConfig, env: &Env) -> Result<Vec<Applied>, ConfigError> {
     let defaults = PathsConfig::default();
-    let systemd = |name: &str| {
-        let first = env.var(name).and_then(|list| std::env::split_paths(list).next());
-        first.filter(|path| path.is_absolute())
-    };
-    let pick = |own: &str, set: &Path, default: &Path, service: &str| -> PathBuf {
-        match env.var(own) {
-            Some(path) => PathBuf::from(path),
-            None if set == default => systemd(service).unwrap_or_else(|| set.to_path_buf()),
-            None => set.to_path_buf(),
+    let directories = [
+        ("paths.runtime", &mut paths.runtime, defaults.runtime, "ORCHD_RUNTIME_DIR", "RUNTIME_DIRECTORY"),
+        ("paths.cache", &mut paths.cache, defaults.cache, "LLAMA_ORCH_CACHE", "CACHE_DIRECTORY"),
+    ];
+    let mut applied = Vec::new();
+    for (key, directory, default, own, service) in directories {
+        let from_service = || {
+            let first = env.var(service).and_then(|list| std::env::split_paths(list).next());
+            first.filter(|path| path.is_absolute() && *directory == default).map(|path| (service, path))
+        };
+        let set = env.var(own).map(|path| (own, PathBuf::from(path))).or_else(from_service);
+        if let Some((variable, path)) = set {
+            applied.push(Applied { key, variable });
+            *directory = path;
         }
-    };
-    let runtime = pick("ORCHD_RUNTIME_DIR", &paths.runtime, &defaults.runtime, "RUNTIME_DIRECTORY");
-    let cache = pick("LLAMA_ORCH_CACHE", &paths.cache, &defaults.cache, "CACHE_DIRECTORY");
-    paths.runtime = env.absolute(&runtime)?;
-    paths.cache = env.absolute(&cache)?;
-    Ok(())
+        *directory = env.absolute(directory)?;
+    }
+    Ok(applied)
 }
 
 fn pool_paths(pool: &mut PoolConfig, env: &Env) -> Result<(), ConfigError> {

@@ -13,7 +13,7 @@ use crate::locate;
 const MAX_BYTES: u64 = 1024 * 1024;
 
 pub(crate) fn file(path: &Path) -> Result<Config, ConfigError> {
-    let text = read(path)?;
+    let text = text(path)?;
     let config =
         if path.extension().is_some_and(|e| e == "json") { json(path, &text)? } else { yaml(path, &text)? };
     let problems = config.problems();
@@ -29,7 +29,8 @@ pub(crate) fn file(path: &Path) -> Result<Config, ConfigError> {
     Err(ConfigError::Values { problems: problems.into_iter().map(located).collect() })
 }
 
-fn read(path: &Path) -> Result<String, ConfigError> {
+/// The file's text.
+pub(crate) fn text(path: &Path) -> Result<String, ConfigError> {
     let refuse = |problem: String| ConfigError::Read { path: path.to_path_buf(), problem };
     let file = std::fs::File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
@@ -88,6 +89,14 @@ fn parse_error(path: &Path, text: &str, place: Option<(usize, usize)>, message: 
         None => Place::Unknown,
     };
     ConfigError::Parse { path: path.to_path_buf(), place, problem }
+}
+
+/// What a file that [`file`] accepts has written down, untyped.
+pub(crate) fn written(path: &Path, text: &str) -> Result<serde_json::Value, ConfigError> {
+    if path.extension().is_some_and(|e| e == "json") {
+        return serde_json::from_str(text).map_err(|e| parse_error(path, text, None, &e.to_string()));
+    }
+    serde_yaml::from_str(text).map_err(|e| parse_error(path, text, None, &e.to_string()))
 }
 
 /// serde's message about an unknown field or variant, taken apart.
