@@ -20,7 +20,7 @@ use wire::config::{Config, PoolConfig, QueueConfig};
 
 use crate::compose::{PoolManager, connect, program_on};
 use crate::exit::{CONFIG, Fatal, TEMPORARY};
-use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView};
+use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView, Workers};
 use crate::http::{AppState, BodyLimits, Guard, SERVICE, Server, router, tls};
 use crate::journal;
 use crate::metrics::EdgeMetrics;
@@ -108,10 +108,12 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     let usage_file = settings.config.paths.runtime.join("usage.json");
     let counting_since = usage::restore(&usage_file, &dispatch);
     let view = FeedView::default();
+    let workers = workers(settings).await?;
     let parts = FeedParts {
         registry: registry.clone(),
         host: host.clone(),
         view: view.clone(),
+        workers: workers.clone(),
         connect: connect(),
         admit: admit(dispatch.clone()),
         timings: FeedTimings::default(),
@@ -151,6 +153,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         registry,
         host,
         feed: view,
+        workers,
         pools,
         pool_manager: orders,
         guard,
@@ -236,6 +239,15 @@ pub(crate) async fn is_orchestratord(addr: SocketAddr) -> bool {
     let Ok(http) = reqwest::Client::builder().no_proxy().timeout(PROBE).build() else { return false };
     let Ok(answer) = http.get(format!("http://{addr}/health")).send().await else { return false };
     answer.json::<Health>().await.is_ok_and(|health| health.service == SERVICE)
+}
+
+/// Engines that others registered with the process before this one.
+async fn workers(settings: &Settings) -> Result<Workers> {
+    let file = settings.keeps_tasks().then(|| settings.config.paths.runtime.join("workers.json"));
+    let networks = settings.config.workers.networks.clone();
+    tokio::task::spawn_blocking(move || Workers::open(file, networks))
+        .await
+        .context("reading the registered engines")
 }
 
 fn feed(settings: &Settings, parts: FeedParts) -> Result<Feed> {

@@ -24,6 +24,7 @@ pub mod seed;
 pub mod session;
 pub mod task;
 pub mod usage;
+pub mod worker;
 
 pub use catalog::CatalogModel;
 pub use device::{Device, DeviceList};

@@ -1,11 +1,14 @@
-//! The only kind of address an engine may be claimed at: plain HTTP on this machine. Parsed by
-//! hand on purpose: a general URL parser repairs what should be refused.
+//! The only kind of address an engine may be claimed at: plain HTTP on this machine, or, where it was
+//! registered, in a network that the configuration names. Parsed by hand on purpose: a general URL
+//! parser repairs what should be refused.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-/// `http://<literal loopback address>:<port>`, nothing else.
+use wire::config::Network;
+
+/// `http://<literal address>:<port>`, nothing else; the address is loopback or of a given network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EngineUrl(SocketAddr);
 
@@ -25,7 +28,14 @@ const MAX_LEN: usize = 64;
 impl EngineUrl {
     /// Validates `url`; the error says what is wrong with it.
     pub fn try_new(url: &str) -> Result<Self, EngineUrlError> {
-        parse(url).map(Self).map_err(|why| EngineUrlError { url: url.chars().take(MAX_LEN).collect(), why })
+        Self::within(url, &[])
+    }
+
+    /// As [`Self::try_new`], and addresses of these networks are allowed, too.
+    pub fn within(url: &str, networks: &[Network]) -> Result<Self, EngineUrlError> {
+        parse(url, networks)
+            .map(Self)
+            .map_err(|why| EngineUrlError { url: url.chars().take(MAX_LEN).collect(), why })
     }
 
     /// The address to connect to.
@@ -48,7 +58,7 @@ impl FromStr for EngineUrl {
     }
 }
 
-fn parse(url: &str) -> Result<SocketAddr, &'static str> {
+fn parse(url: &str, networks: &[Network]) -> Result<SocketAddr, &'static str> {
     if url.len() > MAX_LEN {
         return Err("is too long");
     }
@@ -61,8 +71,13 @@ fn parse(url: &str) -> Result<SocketAddr, &'static str> {
         return Err("carries user information");
     }
     let addr: SocketAddr = authority.parse().map_err(|_| "is not a literal address with an explicit port")?;
-    if !addr.ip().is_loopback() {
-        return Err("is not a loopback address");
+    let allowed = addr.ip().is_loopback() || networks.iter().any(|network| network.contains(addr.ip()));
+    if !allowed {
+        return Err(if networks.is_empty() {
+            "is not a loopback address"
+        } else {
+            "is neither a loopback address nor in a network that the configuration allows"
+        });
     }
     if matches!(addr, SocketAddr::V6(v6) if v6.scope_id() != 0) {
         return Err("has an address scope");
@@ -127,6 +142,19 @@ mod tests {
             "http:\\\\127.0.0.1:80",
         ] {
             assert!(EngineUrl::try_new(bad).is_err(), "{bad:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn an_address_of_an_allowed_network_is_accepted_and_no_other() {
+        let networks = ["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        for good in ["http://10.1.2.3:8080", "http://[fd00::1]:8080", "http://127.0.0.1:8080"] {
+            assert!(EngineUrl::within(good, &networks).is_ok(), "{good}");
+        }
+        for bad in
+            ["http://10.2.0.1:8080", "http://10.1.2.3", "https://10.1.2.3:1", "http://[::ffff:10.1.2.3]:1"]
+        {
+            assert!(EngineUrl::within(bad, &networks).is_err(), "{bad}");
         }
     }
 

@@ -39,6 +39,9 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::TaskRequest>();
     generator.subschema_for::<wire::TaskView>();
     generator.subschema_for::<wire::SessionView>();
+    generator.subschema_for::<wire::worker::RegisterWorker>();
+    generator.subschema_for::<wire::worker::WorkerView>();
+    generator.subschema_for::<wire::worker::WorkerList>();
     generator.subschema_for::<wire::task::Accepted>();
     generator.subschema_for::<wire::task::TaskList>();
     generator.subschema_for::<wire::event::TaskEvent>();

@@ -1,5 +1,5 @@
-//! From handoff files to ready replicas: scan the directory, probe each claim, keep the registry and
-//! the adapter host in step with what the probes say.
+//! From handoff files and registrations to ready replicas: scan the directory, probe each claim, keep
+//! the registry and the adapter host in step with what the probes say.
 //!
 //! The watcher only wakes the scanner; the scan is the truth. A claim is believed after our own
 //! probe, and probing goes on, so that the registry stays right while pool-managerd is down.
@@ -7,6 +7,7 @@
 mod replica;
 mod view;
 mod watch;
+mod workers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use wire::ReplicaKey;
 use crate::metrics::EdgeMetrics;
 
 pub(crate) use view::FeedView;
+pub(crate) use workers::{Worker, WorkerError, Workers};
 
 /// Makes the adapter for a claim; the composition module knows which kind.
 pub(crate) type Connect = Arc<dyn Fn(&Claim) -> Result<Arc<dyn WorkerAdapter>, String> + Send + Sync>;
@@ -62,6 +64,7 @@ pub(crate) struct FeedParts {
     pub(crate) registry: Registry,
     pub(crate) host: AdapterHost,
     pub(crate) view: FeedView,
+    pub(crate) workers: Workers,
     pub(crate) connect: Connect,
     pub(crate) admit: Admit,
     pub(crate) timings: FeedTimings,
@@ -85,6 +88,16 @@ pub(crate) struct Feed {
 struct Followed {
     claim: channel::Sender<Claim>,
     end: End,
+    by: By,
+}
+
+/// Who made a claim. Where two claim one replica, a registration gives way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// A handoff file, or whoever started us.
+    Handoff,
+    /// `POST /v2/workers/register`.
+    Registration,
 }
 
 /// How a life's task is told that its claim is no more.
@@ -111,12 +124,13 @@ impl Feed {
 
     /// Binds an engine without a file, for as long as the feed runs.
     pub(crate) fn pin(&mut self, claim: Claim) {
-        self.follow(claim);
+        self.follow(claim, By::Handoff);
     }
 
     /// Runs until `shutdown`.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         let wake = Arc::new(Notify::new());
+        let workers = self.parts.workers.clone();
         let mut watch = watch::DirWatch::new(self.dir.path().to_owned(), Arc::clone(&wake));
         loop {
             watch = match tokio::task::spawn_blocking(move || watch.renew()).await {
@@ -124,9 +138,11 @@ impl Feed {
                 Err(_) => return, // the runtime is shutting down
             };
             self.scan().await;
+            self.take_registered();
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = wake.notified() => {}
+                () = workers.changed() => {}
                 () = tokio::time::sleep(self.parts.timings.rescan) => {}
             }
         }
@@ -148,7 +164,7 @@ impl Feed {
         };
         for change in self.claims.update(scan) {
             match change {
-                Change::Appeared(claim) | Change::Changed(claim) => self.follow(claim),
+                Change::Appeared(claim) | Change::Changed(claim) => self.follow(claim, By::Handoff),
                 Change::Vanished(key) => self.unfollow(&key),
                 Change::Rejected(rejected) => {
                     tracing::warn!(file = rejected.file, reason = %rejected.reason, "handoff ignored");
@@ -157,10 +173,30 @@ impl Feed {
         }
     }
 
-    fn follow(&mut self, claim: Claim) {
+    /// Follows what is registered, and lets go of what no longer is: what runs on it may end.
+    fn take_registered(&mut self) {
+        let claims = self.parts.workers.claims();
+        let registered = |followed: &Followed| followed.by == By::Registration;
+        for (_, gone) in
+            self.replicas.extract_if(|key, followed| registered(followed) && !claims.contains_key(key))
+        {
+            gone.end.replaced.cancel();
+        }
+        for (key, claim) in claims {
+            let followed = self.replicas.get(&key);
+            let stays = followed.is_some_and(|followed| {
+                !registered(followed) || followed.claim.borrow().handoff == claim.handoff
+            });
+            if !stays {
+                self.follow(claim, By::Registration);
+            }
+        }
+    }
+
+    fn follow(&mut self, claim: Claim, by: By) {
         let key = claim.key();
         (self.parts.admit)(&claim);
-        if let Some(followed) = self.replicas.get(&key) {
+        if let Some(followed) = self.replicas.get(&key).filter(|followed| followed.by == by) {
             let same_life = {
                 let before = followed.claim.borrow();
                 before.url == claim.url
@@ -187,7 +223,7 @@ impl Feed {
         let end = End { withdrawn: self.ended.child_token(), replaced: CancellationToken::new() };
         let life = replica::Life::new(self.parts.clone(), key.clone(), self.lives, adapter, receiver);
         self.tasks.spawn(life.run(end.clone()));
-        self.replicas.insert(key, Followed { claim: sender, end });
+        self.replicas.insert(key, Followed { claim: sender, end, by });
     }
 
     fn unfollow(&mut self, key: &ReplicaKey) {

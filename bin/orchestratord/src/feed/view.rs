@@ -28,7 +28,10 @@ impl FeedView {
     }
 
     pub(super) fn seen(&self, key: &ReplicaKey, life: u64) {
-        self.change(key, life, |seen| seen.last_good = Some(Instant::now()));
+        self.change(key, life, |seen| {
+            seen.last_good = Some(Instant::now());
+            seen.last_error = None;
+        });
     }
 
     pub(super) fn failed(&self, key: &ReplicaKey, life: u64, error: String) {
@@ -55,13 +58,23 @@ impl FeedView {
         table.iter().filter(|(key, _)| key.pool == *pool).find_map(|(_, seen)| seen.last_error.clone())
     }
 
-    /// Handoffs of the replicas of a pool that have been up.
-    pub(crate) fn handoffs(&self, pool: &PoolId) -> Vec<Handoff> {
+    /// What a replica that has been up was said to be.
+    pub(crate) fn handoff(&self, key: &ReplicaKey) -> Option<Handoff> {
+        self.lock().get(key)?.handoff.clone()
+    }
+
+    /// Why a replica's last probe failed; `None` when it did not.
+    pub(crate) fn error_of(&self, key: &ReplicaKey) -> Option<String> {
+        self.lock().get(key)?.last_error.clone()
+    }
+
+    /// Handoffs of the replicas of a pool that have been up, each with its last probe's error.
+    pub(crate) fn handoffs(&self, pool: &PoolId) -> Vec<(Handoff, Option<String>)> {
         let table = self.lock();
         table
             .iter()
             .filter(|(key, _)| key.pool == *pool)
-            .filter_map(|(_, seen)| seen.handoff.clone())
+            .filter_map(|(_, seen)| Some((seen.handoff.clone()?, seen.last_error.clone())))
             .collect()
     }
 

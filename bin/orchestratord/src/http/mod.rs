@@ -26,6 +26,7 @@ mod tasks;
 pub(crate) mod tls;
 mod trace;
 mod validate;
+mod workers;
 
 pub(crate) use extract::BodyLimits;
 #[cfg(test)]

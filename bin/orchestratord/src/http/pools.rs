@@ -3,8 +3,9 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
-use wire::pool::PoolList;
-use wire::{ErrorBody, ErrorCode, Phase, PoolHealth, PoolId, PoolView, ReplicaView, Wanted};
+use registry::Snapshot;
+use wire::pool::{PoolList, ReplicaError};
+use wire::{ErrorBody, ErrorCode, Phase, PoolHealth, PoolId, PoolView, ReplicaKey, ReplicaView, Wanted};
 
 use super::AppState;
 use super::error::ApiError;
@@ -83,33 +84,54 @@ pub(super) fn find(state: &AppState, id: &str) -> Result<PoolView, ApiError> {
     })
 }
 
-/// A pool that pool-managerd does not run: an engine someone else started, known by its handoff.
-pub(super) fn from_handoffs(id: &PoolId, feed: &FeedView) -> PoolView {
-    let handoffs = feed.handoffs(id);
+/// A pool that pool-managerd does not run: its engines are someone else's.
+pub(super) fn unmanaged(id: &PoolId) -> PoolView {
     PoolView {
         id: id.clone(),
         aliases: Vec::new(),
-        model_ref: handoffs.first().map(|handoff| handoff.model.id.clone()).unwrap_or_default(),
+        model_ref: String::new(),
         model: None,
         wanted: Wanted::Running,
         steps: Vec::new(),
-        replicas: handoffs
-            .into_iter()
-            .map(|handoff| ReplicaView {
-                id: handoff.replica_id,
-                phase: Phase::Ready,
-                phase_ms: 0,
-                engine_version: Some(handoff.engine_version),
-                pid: handoff.pid,
-                url: Some(handoff.url),
-                slots_total: handoff.slots_total,
-                slots_free: None,
-                generation: handoff.generation,
-                failures: 0,
-                losses: std::collections::BTreeMap::new(),
-                next_attempt_ms: None,
-                last_error: None,
-            })
-            .collect(),
+        replicas: Vec::new(),
+    }
+}
+
+/// Adds to a pool the engines that someone else runs for it: known by a handoff or registered, and up
+/// at least once.
+pub(super) fn add_others(view: &mut PoolView, feed: &FeedView, snapshot: &Snapshot) {
+    for (handoff, error) in feed.handoffs(&view.id) {
+        if view.replicas.iter().any(|replica| replica.id == handoff.replica_id) {
+            continue;
+        }
+        if view.model_ref.is_empty() {
+            view.model_ref.clone_from(&handoff.model.id);
+        }
+        let key = ReplicaKey { pool: view.id.clone(), replica: handoff.replica_id.clone() };
+        let phase = match snapshot.replicas.get(&key) {
+            Some(replica) if replica.ready && replica.draining => Phase::Draining,
+            Some(replica) if replica.ready => Phase::Ready,
+            _ => Phase::Backoff,
+        };
+        view.replicas.push(ReplicaView {
+            id: handoff.replica_id,
+            phase,
+            phase_ms: 0,
+            engine_version: Some(handoff.engine_version).filter(|version| !version.is_empty()),
+            pid: handoff.pid,
+            url: Some(handoff.url),
+            slots_total: handoff.slots_total,
+            slots_free: None,
+            generation: handoff.generation,
+            failures: 0,
+            losses: std::collections::BTreeMap::new(),
+            next_attempt_ms: None,
+            last_error: error.map(|message| ReplicaError {
+                cause: "unreachable".to_owned(),
+                message,
+                remedy: Some("someone else runs this engine; it is used again when it answers".to_owned()),
+                log_tail: Vec::new(),
+            }),
+        });
     }
 }

@@ -3,7 +3,7 @@
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::Uri;
 use wire::operations::Access;
 use wire::{ErrorBody, ErrorCode};
@@ -11,7 +11,7 @@ use wire::{ErrorBody, ErrorCode};
 use super::error::ApiError;
 use super::{
     AppState, access, anthropic, capabilities, devices, events, guard, logs, meta, openai, operations, pools,
-    sessions, tasks,
+    sessions, tasks, workers,
 };
 
 /// The whole HTTP surface of orchestratord.
@@ -48,6 +48,10 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/pools/{id}/undrain", post(operations::undrain))
         .route("/v2/pools/{id}/reload", post(operations::reload))
         .route("/v2/pools/{id}/reset", post(operations::reset))
+        .route("/v2/workers", get(workers::list))
+        .route("/v2/workers/register", post(workers::register))
+        .route("/v2/workers/{pool}/{replica}", delete(workers::unregister))
+        .route("/v2/workers/{pool}/{replica}/heartbeat", post(workers::heartbeat))
         .route("/v2/operations", get(operations::list))
         .route("/v2/operations/{id}", get(operations::show))
         .route("/v2/usage", get(meta::usage))

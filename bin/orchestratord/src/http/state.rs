@@ -13,7 +13,7 @@ use wire::{PoolId, PoolView};
 
 use super::extract::BodyLimits;
 use super::guard::Guard;
-use crate::feed::FeedView;
+use crate::feed::{FeedView, Workers};
 use crate::metrics::EdgeMetrics;
 use crate::pool_manager::{PoolManagerClient, PoolViews};
 
@@ -24,6 +24,8 @@ pub struct AppState {
     pub(crate) registry: Registry,
     pub(crate) host: AdapterHost,
     pub(crate) feed: FeedView,
+    /// Engines that others registered.
+    pub(crate) workers: Workers,
     pub(crate) pools: PoolViews,
     /// Absent where no pool is configured: engines that others run take no orders.
     pub(crate) pool_manager: Option<PoolManagerClient>,
@@ -70,16 +72,17 @@ impl AppState {
         self.pools().into_iter().find(|pool| pool.id == *id)
     }
 
-    /// All pools: those of pool-managerd, then those that only handoffs speak of.
+    /// All pools: those of pool-managerd, then those whose engines are all someone else's.
     pub(crate) fn pools(&self) -> Vec<PoolView> {
         let mut views = self.pools.current().as_ref().clone();
         let snapshot = self.registry.snapshot();
         for id in self.dispatch.pool_ids() {
             if !views.iter().any(|view| view.id == id) {
-                views.push(super::pools::from_handoffs(&id, &self.feed));
+                views.push(super::pools::unmanaged(&id));
             }
         }
         for view in &mut views {
+            super::pools::add_others(view, &self.feed, &snapshot);
             for replica in &mut view.replicas {
                 let key = wire::ReplicaKey { pool: view.id.clone(), replica: replica.id.clone() };
                 if let Some(known) = snapshot.replicas.get(&key) {

@@ -14,6 +14,7 @@ mod resume;
 mod stops;
 mod streams;
 mod usage;
+mod workers;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

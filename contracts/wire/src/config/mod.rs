@@ -8,6 +8,7 @@ mod models;
 mod pool;
 mod provisioning;
 mod sessions;
+mod workers;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use provisioning::{
     ToolkitPolicy,
 };
 pub use sessions::SessionsConfig;
+pub use workers::{Network, NetworkError, WorkersConfig};
 
 /// The whole file. Unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +47,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// How long sessions live and how much each may use.
     pub sessions: SessionsConfig,
+    /// Where engines that others run may be.
+    pub workers: WorkersConfig,
     /// The pools of this machine.
     pub pools: Vec<PoolConfig>,
 }
@@ -61,6 +65,7 @@ impl Default for Config {
             models: ModelsConfig::default(),
             limits: LimitsConfig::default(),
             sessions: SessionsConfig::default(),
+            workers: WorkersConfig::default(),
             pools: vec![PoolConfig::haiku()],
         }
     }
