@@ -8,6 +8,7 @@
 pub mod anthropic;
 pub mod catalog;
 pub mod config;
+pub mod dashboard;
 pub mod device;
 pub mod error;
 pub mod event;

@@ -262,6 +262,15 @@ const OPERATIONS: &[Operation] = &[
         ),
         Json("RegisterWorker"),
     ),
+    op(
+        ORCHD,
+        Control,
+        "GET",
+        "/v2/events",
+        "Everything a dashboard needs: all of it as it is, `synced`, then what changes",
+        (200, Sse("DashboardEvent")),
+        &[401, 403],
+    ),
     op(ORCHD, Control, "GET", "/v2/workers", "Registered engines", (200, Json("WorkerList")), &[401, 403]),
     op(
         ORCHD,

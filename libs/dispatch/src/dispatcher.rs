@@ -22,6 +22,7 @@ use crate::ending::{Ending, Failure};
 use crate::estimate::Asked;
 use crate::foresight::{Late, whole_seconds};
 use crate::loops::{keeper, pool_loop};
+use crate::moves::Moves;
 use crate::names::Names;
 use crate::place::Wish;
 use crate::pool::{NotQueued, Pool};
@@ -50,6 +51,7 @@ pub(crate) struct Shared {
     /// Cancelled when running tasks must end now.
     pub(crate) drained: CancellationToken,
     pub(crate) metrics: Metrics,
+    pub(crate) moves: Moves,
     usage: Usage,
     pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
     names: RwLock<Names>,
@@ -85,6 +87,7 @@ impl Dispatch {
             host,
             drained: CancellationToken::new(),
             metrics,
+            moves: Moves::default(),
             usage: Usage::default(),
             pools: RwLock::default(),
             names,
@@ -309,6 +312,7 @@ impl Shared {
             self.entrust(&core, entrusted);
         }
         core.metrics().enqueued.inc();
+        self.moved(&core);
         if let Some(dropped) = dropped {
             let retry_after = pool.retry_after(&self.registry.snapshot(), &self.limits);
             self.end(&dropped, Ending::Failed(Failure::dropped(retry_after)));
@@ -425,6 +429,7 @@ impl Shared {
             Ending::Failed(failure) => core.pool.metrics.failed(failure.code.as_str()),
         }
         self.record_end(core);
+        self.moved(core);
         let forgotten = self.lock_store().has_ended(core, &self.limits);
         self.forget(forgotten);
     }

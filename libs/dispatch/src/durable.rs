@@ -92,7 +92,10 @@ impl Shared {
         let (shared, core) = (Arc::clone(self), Arc::clone(core));
         let seq = core.place.seq;
         let done = move |outcome: Result<(), Unrecorded>| match outcome {
-            Ok(()) => core.settle(Recorded::Yes),
+            Ok(()) => {
+                core.settle(Recorded::Yes);
+                shared.moved(&core);
+            }
             Err(Unrecorded) => shared.refuse(&core),
         };
         journal.admit(Admission { seq, record, prompt }, Box::new(done));

@@ -120,6 +120,8 @@ impl Shared {
         } else if core.has_ended() {
             // It ended before it was back: it must not take up a place.
             core.pool.leave(core);
+        } else {
+            self.moved(core);
         }
     }
 }
@@ -149,6 +151,7 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
         Some(Err(failure)) => return Verdict::End(Ending::Failed(failure)),
         None => return Verdict::EndedElsewhere,
     };
+    shared.moved(core);
     let mut cut_short = pin!(cut_short(shared, core, lease));
     let stream = tokio::select! {
         biased;

@@ -40,6 +40,11 @@ impl Store {
         self.by_id.get(id)?.iter().find(|core| core.owner == *owner)
     }
 
+    /// The task of this number.
+    pub(crate) fn numbered(&self, seq: u64) -> Option<&Arc<TaskCore>> {
+        self.by_seq.get(&seq)
+    }
+
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Arc<TaskCore>> {
         self.by_seq.values().rev()
     }

@@ -39,6 +39,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::TaskRequest>();
     generator.subschema_for::<wire::TaskView>();
     generator.subschema_for::<wire::SessionView>();
+    generator.subschema_for::<wire::dashboard::DashboardEvent>();
     generator.subschema_for::<wire::worker::RegisterWorker>();
     generator.subschema_for::<wire::worker::WorkerView>();
     generator.subschema_for::<wire::worker::WorkerList>();

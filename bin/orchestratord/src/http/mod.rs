@@ -4,6 +4,7 @@ mod access;
 mod anthropic;
 mod capabilities;
 mod context;
+mod dashboard;
 mod devices;
 mod door;
 mod error;

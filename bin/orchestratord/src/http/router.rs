@@ -10,8 +10,8 @@ use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
 use super::{
-    AppState, access, anthropic, capabilities, devices, events, guard, logs, meta, openai, operations, pools,
-    sessions, tasks, workers,
+    AppState, access, anthropic, capabilities, dashboard, devices, events, guard, logs, meta, openai,
+    operations, pools, sessions, tasks, workers,
 };
 
 /// The whole HTTP surface of orchestratord.
@@ -48,6 +48,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/pools/{id}/undrain", post(operations::undrain))
         .route("/v2/pools/{id}/reload", post(operations::reload))
         .route("/v2/pools/{id}/reset", post(operations::reset))
+        .route("/v2/events", get(dashboard::watch))
         .route("/v2/workers", get(workers::list))
         .route("/v2/workers/register", post(workers::register))
         .route("/v2/workers/{pool}/{replica}", delete(workers::unregister))

@@ -90,7 +90,7 @@ fn refuse_another_ones(state: &AppState, key: &ReplicaKey) -> Result<(), ApiErro
         .into())
 }
 
-fn view(state: &AppState, worker: &Worker) -> WorkerView {
+pub(super) fn view(state: &AppState, worker: &Worker) -> WorkerView {
     let (request, key) = (&worker.request, worker.key());
     let snapshot = state.registry.snapshot();
     let left = |at: Instant| u64::try_from(at.saturating_duration_since(Instant::now()).as_millis());

@@ -12,7 +12,10 @@ async fn every_operation_of_the_contract_is_routed() {
         let method = op.method.parse().unwrap();
         let request = orchestrator.http.request(method, orchestrator.url(&path)).body("{}");
         let answer = request.send().await.unwrap();
-        let (status, text) = (answer.status().as_u16(), answer.text().await.unwrap());
+        let status = answer.status().as_u16();
+        // A stream that goes on for ever has no end to read to.
+        let endless = status == 200 && matches!(op.success.1, operations::Body::Sse(_));
+        let text = if endless { String::new() } else { answer.text().await.unwrap() };
         assert_ne!(status, 405, "{} {}: {text}", op.method, op.path);
         assert!(!text.contains("nothing is served"), "{} {}: {text}", op.method, op.path);
         assert!(status == op.success.0 || op.errors.contains(&status), "{} {}: {status}", op.method, op.path);

@@ -2,6 +2,7 @@
 //! what it does with handoffs, clients and time.
 
 mod autobind;
+mod dashboard;
 mod doors;
 mod draining;
 mod edge;
