@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("stub-llama", 5),
     ("test-harness-e2e-haiku", 6),
     ("test-harness-bdd", 7),
+    ("test-harness-chaos", 8),
     ("xtask", 8),
 ];
 

@@ -55,7 +55,8 @@ impl Process {
         Ok((status.unwrap_or(ExitStatus::from_raw(0)), took))
     }
 
-    fn pid(&self) -> Result<Pid> {
+    /// Its process id.
+    pub fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_raw(i32::try_from(self.child.id()).context("the pid does not fit")?))
     }
 }

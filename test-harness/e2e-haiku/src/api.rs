@@ -162,7 +162,8 @@ pub async fn checked(
     Ok((status, text))
 }
 
-fn parse(frame: &str) -> Result<Option<Event>> {
+/// One frame; a comment is none.
+pub(crate) fn parse(frame: &str) -> Result<Option<Event>> {
     let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let (Some(name), Some(data)) = (field("event"), field("data")) else {
         ensure!(frame.lines().all(|line| line.starts_with(':')), "neither event nor comment: {frame:?}");

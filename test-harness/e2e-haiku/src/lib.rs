@@ -8,9 +8,11 @@ mod contract;
 mod daemon;
 mod engine;
 mod minute;
+mod stream;
 
 pub use api::{Api, Event, Followed, checked};
 pub use contract::Contract;
 pub use daemon::Daemon;
 pub use engine::{built_binary, provisioned};
 pub use minute::{current_minute, spelled};
+pub use stream::Reader;

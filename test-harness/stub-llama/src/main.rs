@@ -53,7 +53,7 @@ async fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if config.help {
-        FLAGS.iter().for_each(|flag| say(&format!("{flag:<40}as the real one has it")));
+        FLAGS.iter().for_each(|flag| say(&format!("{flag:<40}  as the real one has it")));
         return ExitCode::SUCCESS;
     }
     if let Some(line) = &config.faults.say {

@@ -1,0 +1,134 @@
+//! R18: a reload to an engine or a model that is no good.
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use test_harness_bdd::Rig;
+use test_harness_e2e_haiku::built_binary;
+
+use crate::house::House;
+use crate::run::{Run, reached};
+
+/// What is wrong with what is reloaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Exits,
+    NeverHealthy,
+    Checksum,
+}
+
+pub(super) async fn run(run: Arc<Run>) -> Result<()> {
+    let (one, two, three) = tokio::join!(
+        reload(&run, Fault::Exits),
+        reload(&run, Fault::NeverHealthy),
+        reload(&run, Fault::Checksum)
+    );
+    one.and(two).and(three)
+}
+
+async fn reload(run: &Run, fault: Fault) -> Result<()> {
+    let rig = run.machine()?;
+    std::fs::copy(built_binary("stub-llama")?, rig.path("engine")).context("copying the engine")?;
+    let digest = sha256(&rig)?;
+    rig.configure(&format!(
+        "pools: [{{ id: p, model: '$MODEL', model_sha256: {digest}, env: {{ STUB_TOKEN_MS: '20' }}, \
+         provisioning: {{ gpu: off, sources: [{{ path: {{ binary: '$DIR/engine' }} }}] }} }}]\n"
+    ))?;
+    let house = House::start_on(Arc::clone(&rig)).await?;
+    house.is_ready().await?;
+    let before = house.engine()?;
+    // Something runs when the reload comes, and must come to its end.
+    let task = house.submit(json!({"max_tokens": 100, "on_interrupt": "fail"})).await?;
+    let mut reader = house.follow(&task, None).await?;
+    reader.until(|event| event.name == "token").await?;
+    let running =
+        tokio::spawn(async move { reader.until(|event| event.name == "end" || event.name == "error").await });
+    spoil(&rig, fault)?;
+
+    let longest = Mutex::new(Duration::ZERO);
+    let operation = tokio::select! {
+        operation = house.operate("reload", json!({})) => operation?,
+        never = longest_gap(&house, &longest) => match never {},
+    };
+    let name = match fault {
+        Fault::Exits => "exits",
+        Fault::NeverHealthy => "never healthy",
+        Fault::Checksum => "checksum",
+    };
+    let longest = longest.into_inner().unwrap_or_else(PoisonError::into_inner);
+    run.time(format!("{name}: not ready for at most"), longest, Duration::from_secs(2));
+    run.fact(
+        format!("{name}: operation"),
+        operation["state"] == "rolled_back",
+        operation["state"].to_string(),
+    );
+    let error = &operation["outcome"]["error"];
+    run.fact(format!("{name}: cause kept"), error["cause"].is_string(), error["cause"].to_string());
+    let end = running.await.context("the reader")??;
+    run.fact(format!("{name}: what ran has"), end.name == "end", end.name);
+    let ended = Instant::now();
+    let next = house.submit(json!({})).await?;
+    reached("the next task is done", || async {
+        Ok(house.api.get(&format!("/v2/tasks/{next}")).await?["state"] == "done")
+    })
+    .await?;
+    run.time(format!("{name}: serving again"), ended.elapsed(), Duration::from_secs(2));
+    run.fact(format!("{name}: by the old engine"), house.engine()? == before, "");
+    Ok(())
+}
+
+/// The longest time in which the pool was not ready.
+async fn longest_gap(house: &House, longest: &Mutex<Duration>) -> Infallible {
+    let mut last_ready = Instant::now();
+    loop {
+        let ready = house.health().await.is_ok_and(|health| health["ready"] == true);
+        if ready {
+            last_ready = Instant::now();
+        } else {
+            let mut longest = longest.lock().unwrap_or_else(PoisonError::into_inner);
+            *longest = longest.max(last_ready.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn spoil(rig: &Rig, fault: Fault) -> Result<()> {
+    if fault == Fault::Checksum {
+        let model = rig.path("model.gguf");
+        let mut bytes = std::fs::read(&model).context("reading the model")?;
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
+        return replace(rig, "model.gguf", &bytes, 0o600);
+    }
+    let stub = built_binary("stub-llama")?;
+    // It says its version and its flags as a good one does: what is wrong shows only when it serves.
+    let script = format!(
+        "#!/bin/sh\ncase \"$1\" in --version|--help) exec '{stub}' \"$1\";; esac\n{}\n",
+        match fault {
+            Fault::NeverHealthy => format!("exec '{}' \"$@\" --stub-no-bind", stub.display()),
+            _ => "echo 'this engine does not start' >&2; exit 3".to_owned(),
+        },
+        stub = stub.display()
+    );
+    replace(rig, "engine", script.as_bytes(), 0o755)
+}
+
+/// Another file under the same name; the one that runs or is read stays what it is.
+fn replace(rig: &Rig, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    let part = rig.path(&format!("{name}.part"));
+    std::fs::write(&part, bytes).context("writing the replacement")?;
+    std::fs::set_permissions(&part, std::fs::Permissions::from_mode(mode)).context("its mode")?;
+    std::fs::rename(part, rig.path(name)).context("putting it in its place")
+}
+
+fn sha256(rig: &Rig) -> Result<String> {
+    let output = std::process::Command::new("sha256sum").arg(rig.path("model.gguf")).output();
+    let output = output.context("running sha256sum")?;
+    let text = String::from_utf8(output.stdout).context("its output")?;
+    text.split_whitespace().next().map(str::to_owned).context("sha256sum said nothing")
+}
