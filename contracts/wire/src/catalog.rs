@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// One fetched (or built-in) model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CatalogModel {
-    /// SHA-256 (hex) of the file: its name in the catalog.
+    /// SHA-256 (hex) of the file, or of a split set as `ModelRecord` has it: its name in the catalog.
     pub digest: String,
     /// The reference it was first fetched for.
     pub source: String,
@@ -14,8 +14,10 @@ pub struct CatalogModel {
     pub name: String,
     /// Whether the hub or the configuration named the digest.
     pub verified_by_source: bool,
-    /// Size of the file.
+    /// Size of the file, or of all files of a split set.
     pub size_bytes: u64,
+    /// Files it consists of; more than one for a split set.
+    pub files: u32,
     /// `<arch>.context_length`; absent when the header does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctx_max: Option<u32>,

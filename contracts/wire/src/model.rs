@@ -14,10 +14,14 @@ pub struct ModelRecord {
     pub id: String,
     /// Absolute path of the file (the first of a split set).
     pub path: PathBuf,
-    /// Size of the file.
+    /// Size of the file, or of all files of a split set.
     pub size_bytes: u64,
-    /// SHA-256 (hex) of the file.
+    /// SHA-256 (hex) of the file; of a split set: of the text that has the digest of each of its files in
+    /// order, one a line.
     pub digest: String,
+    /// The files of a split set, in order; absent when there is only one file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<ModelPart>,
     /// `<arch>.context_length`; absent when the header does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctx_max: Option<u32>,
@@ -29,4 +33,24 @@ pub struct ModelRecord {
     pub parameters: u64,
     /// Whether `tokenizer.chat_template` is present.
     pub chat_template: bool,
+    /// Transformer blocks; absent when the header does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<u32>,
+    /// Attention heads of a layer; absent when the header does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heads: Option<u32>,
+    /// Tokens of the vocabulary; absent when the header does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocabulary: Option<u32>,
+}
+
+/// One file of a split set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelPart {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its SHA-256 (hex).
+    pub digest: String,
 }

@@ -21,7 +21,7 @@ pub struct PreparedEngine {
     pub port: u16,
     /// Loopback address to bind.
     pub host: String,
-    /// Absolute path of the staged GGUF.
+    /// Absolute path of the staged GGUF; of a split set, the first ([`crate::split::files`] names all).
     pub model_path: PathBuf,
     /// `llamacpp-<source>-<first 12 of the engine digest>`, stable across identical builds.
     pub engine_version: String,
@@ -37,7 +37,7 @@ pub struct PreparedEngine {
     pub memory: Option<MemoryEstimate>,
     /// SHA-256 (hex) over everything that went into the build.
     pub engine_digest: String,
-    /// SHA-256 (hex) of the model file.
+    /// SHA-256 (hex) of the model file, or of a split set as `ModelRecord` has it.
     pub model_digest: String,
     /// Tokens of context per slot.
     pub ctx: u32,

@@ -68,6 +68,7 @@ fn load_and_note(path: Option<&Path>, env: &Env) -> Result<(Loaded, Vec<overlay:
             (parse::file(&path)?, Origin::File(path))
         }
     };
+    config.apply_gpu_gate();
     let applied = overlay::apply(&mut config, env)?;
     Ok((Loaded { config, origin }, applied))
 }
@@ -121,6 +122,22 @@ mod tests {
         assert_eq!(sources.len(), 2);
         let wire::config::EngineSource::Path(source) = &sources[0] else { panic!("{sources:?}") };
         assert_eq!(source.binary, Path::new("/home/me/llama-server"));
+    }
+
+    /// EPROV-020
+    #[test]
+    fn a_machine_that_requires_gpus_has_no_pool_that_would_do_without() {
+        let pools =
+            "pools:\n  - { id: a, model: m }\n  - { id: b, model: m, provisioning: { gpu: required } }\n";
+        let (_dir, path) = write(&format!("require_gpu: true\n{pools}"));
+        let config = load(Some(&path), &env()).unwrap().config;
+        let required = wire::config::GpuPolicy::Required;
+        assert!(config.pools.iter().all(|pool| pool.provisioning.gpu == required));
+        let (_dir, path) = write(pools);
+        assert_ne!(load(Some(&path), &env()).unwrap().config.pools[0].provisioning.gpu, required);
+        let error =
+            refused("require_gpu: true\npools:\n  - id: a\n    model: m\n    provisioning: { gpu: off }\n");
+        assert!(error.contains(":5:") && error.contains("`require_gpu: true` forbids"), "{error}");
     }
 
     /// OV-007

@@ -48,7 +48,8 @@ pub(crate) fn sandbox(
     read.extend(prepared.binary_path.parent().map(Path::to_path_buf));
     read.extend(resolved(&prepared.binary_path).and_then(|path| path.parent().map(Path::to_path_buf)));
     read.extend(libraries.into_iter().flat_map(std::env::split_paths).filter(|path| path.is_absolute()));
-    read.extend([prepared.model_path.clone(), key_file.to_owned(), home.to_owned()]);
+    read.extend(wire::split::files(&prepared.model_path));
+    read.extend([key_file.to_owned(), home.to_owned()]);
     read.extend(projector(&prepared.flags));
     let mut devices: Vec<PathBuf> = DEVICES.iter().map(PathBuf::from).collect();
     devices.extend(nvidia_devices());

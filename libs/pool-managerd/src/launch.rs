@@ -155,9 +155,9 @@ pub(crate) fn launch(
     Ok(Life { engine: Engine::Own(child), record, api_key, log, model_bytes, memory_kills })
 }
 
-/// Size of the model; 0 when it is not there, which the engine will say better.
+/// Size of the model, all files of it; 0 when it is not there, which the engine will say better.
 pub(crate) fn size(model: &Path) -> u64 {
-    std::fs::metadata(model).map_or(0, |m| m.len())
+    wire::split::files(model).iter().map(|file| std::fs::metadata(file).map_or(0, |m| m.len())).sum()
 }
 
 fn environment(

@@ -69,7 +69,7 @@ fn compare(binary: &Path, model: &Path, load: &Load, flags: &[&str]) {
     assert!(mib(estimated.total_bytes()) + 0.02 >= total, "all of {what}");
 }
 
-/// MPROV-020
+/// MPROV-020, MPROV-021
 #[test]
 fn the_estimate_is_what_the_engine_reports_for_the_haiku_model_and_for_random_ones() {
     let prepared = test_harness_e2e_haiku::provisioned().unwrap();
@@ -94,6 +94,18 @@ fn the_estimate_is_what_the_engine_reports_for_the_haiku_model_and_for_random_on
     };
     let flags = ["--cache-type-k", "q8_0", "--cache-type-v", "q8_0", "--ubatch-size", "128"];
     compare(binary, &model, &quantised, &flags);
+    // A split model is read from all of its files, by us and by the engine.
+    let split = shape.to_split("split", 3);
+    for (name, bytes) in &split {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let first = dir.path().join(&split[0].0);
+    let (whole, parts) = (read_header(&model).unwrap(), read_header(&first).unwrap());
+    assert_eq!(
+        (parts.files.len(), parts.parameters, parts.tensor_bytes),
+        (3, whole.parameters, whole.tensor_bytes)
+    );
+    compare(binary, &first, &Load::new(2048, 2), &[]);
     let plain = Load { flash_attention: false, ..Load::new(2048, 2) };
     compare(binary, &model, &plain, &["--flash-attn", "off"]);
 }

@@ -1,6 +1,7 @@
 //! The GGUF version 3 container: counts, metadata, tensor descriptions, aligned F32 or F16 data.
 
 const ALIGNMENT: usize = 32;
+const U16: u32 = 2;
 const U32: u32 = 4;
 const I32: u32 = 5;
 const F32: u32 = 6;
@@ -60,6 +61,16 @@ impl Encoder {
 
     pub(crate) fn u32(&mut self, key: &str, value: u32) {
         self.key(key, U32);
+        self.metadata.extend(value.to_le_bytes());
+    }
+
+    pub(crate) fn u16(&mut self, key: &str, value: u16) {
+        self.key(key, U16);
+        self.metadata.extend(value.to_le_bytes());
+    }
+
+    pub(crate) fn i32(&mut self, key: &str, value: i32) {
+        self.key(key, I32);
         self.metadata.extend(value.to_le_bytes());
     }
 

@@ -64,17 +64,44 @@ impl Shape {
         let tensors = self.tensors();
         let mut file = Encoder::new(tensors.len() as u64);
         self.write_metadata(&mut file);
-        for (name, dims) in &tensors {
+        self.write_tensors(&mut file, &tensors, &mut Random(self.seed));
+        file.finish()
+    }
+
+    fn write_tensors(&self, file: &mut Encoder, tensors: &[(String, Vec<u64>)], random: &mut Random) {
+        for (name, dims) in tensors {
             file.tensor(name, dims, self.precision(dims));
         }
-        let mut random = Random(self.seed);
-        for (name, dims) in &tensors {
+        for (name, dims) in tensors {
             let elements: u64 = dims.iter().product();
             // Norm weights near one and the rest near zero, as a freshly initialised network has.
             let (mean, spread) = if name.contains("norm") { (1.0, 0.05) } else { (0.0, 0.4) };
             file.data((0..elements).map(|_| mean + spread * random.centered()), self.precision(dims));
         }
-        file.finish()
+    }
+
+    /// The same model in `count` files, each by its name as `llama-gguf-split` gives it, with its bytes.
+    ///
+    /// The weights are drawn file by file, so they are not those of [`Shape::to_bytes`].
+    #[must_use]
+    pub fn to_split(&self, prefix: &str, count: usize) -> Vec<(String, Vec<u8>)> {
+        let tensors = self.tensors();
+        let each = tensors.len().div_ceil(count.max(1));
+        let groups: Vec<_> = tensors.chunks(each.max(1)).collect();
+        let mut random = Random(self.seed);
+        let file = |(number, group): (usize, &&[(String, Vec<u64>)])| {
+            let mut file = Encoder::new(group.len() as u64);
+            if number == 0 {
+                self.write_metadata(&mut file);
+            }
+            file.u16("split.no", number as u16);
+            file.u16("split.count", groups.len() as u16);
+            file.i32("split.tensors.count", tensors.len() as i32);
+            self.write_tensors(&mut file, group, &mut random);
+            let name = format!("{prefix}-{:05}-of-{:05}.gguf", number + 1, groups.len());
+            (name, file.finish())
+        };
+        groups.iter().enumerate().map(file).collect()
     }
 
     /// Writes the file to `path`.

@@ -49,6 +49,9 @@ pub struct Config {
     pub sessions: SessionsConfig,
     /// Where engines that others run may be.
     pub workers: WorkersConfig,
+    /// No pool of this machine may run on the CPU: `provisioning.gpu: auto` means `required` everywhere,
+    /// and `off` is an error.
+    pub require_gpu: bool,
     /// The pools of this machine.
     pub pools: Vec<PoolConfig>,
 }
@@ -66,6 +69,7 @@ impl Default for Config {
             limits: LimitsConfig::default(),
             sessions: SessionsConfig::default(),
             workers: WorkersConfig::default(),
+            require_gpu: false,
             pools: vec![PoolConfig::haiku()],
         }
     }
@@ -109,6 +113,13 @@ impl Config {
         let mut names = std::collections::BTreeMap::new();
         for (i, pool) in self.pools.iter().enumerate() {
             pool.problems(&format!("pools[{i}]"), &mut problems);
+            if self.require_gpu && pool.provisioning.gpu == GpuPolicy::Off {
+                problems.push(ConfigProblem {
+                    path: format!("pools[{i}].provisioning.gpu"),
+                    problem: "is off, and `require_gpu: true` forbids engines for the CPU on this machine"
+                        .to_owned(),
+                });
+            }
             let own = std::iter::once(pool.id.as_str()).chain(pool.aliases.iter().map(String::as_str));
             for name in own {
                 if let Some(other) = names.insert(name.to_owned(), i) {
@@ -122,6 +133,14 @@ impl Config {
             }
         }
         problems
+    }
+
+    /// Carries `require_gpu` into the pools. Whoever loads a configuration calls it once.
+    pub fn apply_gpu_gate(&mut self) {
+        if self.require_gpu {
+            let undecided = self.pools.iter_mut().filter(|pool| pool.provisioning.gpu == GpuPolicy::Auto);
+            undecided.for_each(|pool| pool.provisioning.gpu = GpuPolicy::Required);
+        }
     }
 }
 

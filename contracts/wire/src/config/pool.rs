@@ -19,7 +19,7 @@ pub struct PoolConfig {
     pub engine: EngineKind,
     /// `builtin:…`, `hf:org/repo[:QUANT|/file][@revision]`, `https://…`, `file:…` or a path.
     pub model: String,
-    /// SHA-256 (hex) the model must have.
+    /// SHA-256 (hex) the model must have; for a split set, the one that `ModelRecord` describes.
     #[serde(default)]
     pub model_sha256: Option<String>,
     /// Further names that clients may use for this pool.

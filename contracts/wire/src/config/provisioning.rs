@@ -94,9 +94,12 @@ pub struct GitSource {
     pub reference: String,
     /// The 40-hex commit that `ref` must be.
     pub commit: String,
+    /// Fetch the repository's submodules, too, at the commits that the pinned one names.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub submodules: bool,
 }
 
-/// A tarball (`.tar.gz`) of the source tree.
+/// A tarball (`.tar.gz`) of the source tree, or of an engine that somebody built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveSource {
@@ -107,6 +110,10 @@ pub struct ArchiveSource {
     /// Directory of the llama.cpp tree inside the archive's single top directory.
     #[serde(default)]
     pub subdir: PathBuf,
+    /// The archive holds no sources but a built engine: where `llama-server` is inside `subdir`. The files
+    /// beside it are kept with it. Null: it is compiled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binary: Option<PathBuf>,
 }
 
 /// A source distribution from the Python package index, fetched by name with pip.
@@ -165,15 +172,14 @@ impl ProvisioningConfig {
                 EngineSource::Git(git) => {
                     check(is_hex(&git.commit, 40), "commit", "must be the full 40-hex commit id");
                     check(is_git_name(&git.reference), "ref", "must be a branch or tag name");
-                    check(
-                        !git.repo.starts_with('-') && !git.repo.contains("::"),
-                        "repo",
-                        "must be https://… or a local path",
-                    );
+                    check(is_repo(&git.repo), "repo", "must be https://… or an absolute local path");
                 }
                 EngineSource::Archive(archive) => {
                     check(is_hex(&archive.sha256, 64), "sha256", "must be 64 hexadecimal digits");
                     check(is_inner(&archive.subdir), "subdir", "must stay inside the archive");
+                    let binary = archive.binary.as_deref();
+                    let named = |path: &std::path::Path| is_inner(path) && path.file_name().is_some();
+                    check(binary.is_none_or(named), "binary", "must name a file inside the archive");
                 }
                 EngineSource::Sdist(sdist) => {
                     check(is_hex(&sdist.sha256, 64), "sha256", "must be 64 hexadecimal digits");
@@ -184,6 +190,10 @@ impl ProvisioningConfig {
             }
         }
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn is_hex(s: &str, len: usize) -> bool {
@@ -199,6 +209,13 @@ fn is_git_name(s: &str) -> bool {
     s.starts_with(|c: char| c.is_ascii_alphanumeric())
         && !s.contains("..")
         && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/+".contains(&b))
+}
+
+/// Not `ssh`, not `ext::`, not `host:path`: what is pinned by a commit is still fetched by a program that
+/// understands more than it should.
+fn is_repo(s: &str) -> bool {
+    let https = s.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.contains('@'));
+    https || (s.starts_with('/') && !s.contains("::"))
 }
 
 fn is_inner(path: &std::path::Path) -> bool {

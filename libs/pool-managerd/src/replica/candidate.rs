@@ -32,7 +32,7 @@ pub(super) enum Outcome {
     /// It serves: its claim is published in place of the old one's, which must now be drained.
     TookOver(Box<Life>),
     /// It is prepared; the old engine must end before it is started.
-    NeedsItsPlace(Box<PreparedEngine>, Option<ModelRecord>),
+    NeedsItsPlace(Box<PreparedEngine>, Option<Box<ModelRecord>>),
     /// It will not serve; nothing of it runs, and the old engine was not touched.
     Refused(Box<ReplicaError>),
     GivenUp,
@@ -105,7 +105,7 @@ impl Work {
             Err(outcome) => return outcome,
         };
         if !self.target.beside {
-            return Outcome::NeedsItsPlace(Box::new(prepared), model);
+            return Outcome::NeedsItsPlace(Box::new(prepared), model.map(Box::new));
         }
         let (new_model, old) = (size(&prepared.model_path), self.serves);
         match room(&prepared, new_model, old.model_bytes, resident(old.pid), (self.shared.memory)()) {
@@ -115,9 +115,9 @@ impl Work {
                     replica = %self.key, needed, available,
                     "no room for both engines; the old one ends before the new one starts"
                 );
-                return Outcome::NeedsItsPlace(Box::new(prepared), model);
+                return Outcome::NeedsItsPlace(Box::new(prepared), model.map(Box::new));
             }
-            Room::Unknown => return Outcome::NeedsItsPlace(Box::new(prepared), model),
+            Room::Unknown => return Outcome::NeedsItsPlace(Box::new(prepared), model.map(Box::new)),
         }
         let mut tries = 0;
         loop {

@@ -253,7 +253,7 @@ impl Replica {
                                 Drained::Lost(fault) => break fault,
                                 Drained::Over { .. } => {
                                     self.finish(&life, self.shared.timings.stop_grace).await;
-                                    self.seat.set_model(model);
+                                    self.seat.set_model(model.map(|model| *model));
                                     return self.exchange_apart(target, &life, *prepared);
                                 }
                             }

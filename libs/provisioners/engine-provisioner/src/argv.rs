@@ -13,8 +13,9 @@ use crate::gpu::Target;
 
 /// `Err` names the key and what to write instead.
 pub(crate) fn plan(pool: &PoolConfig, model: &Path, target: &Target) -> Result<Vec<String>, String> {
-    let own = flags::canonical(pool)?;
-    let given = |name: &str| own.iter().any(|flag| flag == name);
+    let mut own = flags::canonical(pool)?;
+    let names: Vec<String> = own.iter().filter(|item| item.starts_with("--")).cloned().collect();
+    let given = |name: &str| names.iter().any(|flag| flag == name);
     let model = model.to_str().ok_or("model: the path is not valid UTF-8")?;
     let ctx = u64::from(pool.ctx) * u64::from(pool.slots);
     let mut argv: Vec<String> = ["--model", model, "--ctx-size"].map(str::to_owned).into();
@@ -34,10 +35,15 @@ pub(crate) fn plan(pool: &PoolConfig, model: &Path, target: &Target) -> Result<V
         Target::Cuda { .. } if !given("--n-gpu-layers") => {
             argv.extend(["--n-gpu-layers", "999"].map(str::to_owned));
         }
-        Target::Cpu if given("--n-gpu-layers") => {
-            tracing::warn!(pool = %pool.id, "--n-gpu-layers has no effect: the engine is built for the CPU");
+        // Also where the binary could do more: the pool consented to the CPU, and a card may be another's.
+        Target::Cpu => {
+            if given("--n-gpu-layers") {
+                tracing::warn!(pool = %pool.id, "--n-gpu-layers has no effect: the pool runs on the CPU");
+                own = without(own, "--n-gpu-layers");
+            }
+            argv.extend(["--n-gpu-layers", "0"].map(str::to_owned));
         }
-        _ => {}
+        Target::Cuda { .. } => {}
     }
     if let (Target::Cuda { .. }, Some(split)) = (target, &pool.tensor_split) {
         let parts: Vec<String> = split.iter().map(f64::to_string).collect();
@@ -45,6 +51,17 @@ pub(crate) fn plan(pool: &PoolConfig, model: &Path, target: &Target) -> Result<V
     }
     argv.extend(own);
     Ok(argv)
+}
+
+/// Every use of `name` and its value taken out.
+fn without(flags: Vec<String>, name: &str) -> Vec<String> {
+    let mut skip = false;
+    let keep = |flag: &String| {
+        let drop = std::mem::take(&mut skip) || flag == name;
+        skip = flag == name;
+        !drop
+    };
+    flags.into_iter().filter(keep).collect()
 }
 
 #[cfg(test)]
@@ -63,8 +80,18 @@ mod tests {
     fn the_haiku_pool_has_the_flags_of_its_profile() {
         insta::assert_snapshot!(
             line(&PoolConfig::haiku(), &Target::Cpu),
-            @"--model /m.gguf --ctx-size 2048 --parallel 1 --no-cont-batching --no-webui --metrics --offline --fit off"
+            @"--model /m.gguf --ctx-size 2048 --parallel 1 --no-cont-batching --no-webui --metrics --offline --fit off --n-gpu-layers 0"
         );
+    }
+
+    /// EPROV-021
+    #[test]
+    fn a_pool_on_the_cpu_puts_no_layer_on_a_card_whatever_its_flags_say() {
+        let flags = ["-ngl", "20", "--threads", "2", "--gpu-layers=99"].map(str::to_owned).to_vec();
+        let pool = PoolConfig { flags, ..PoolConfig::haiku() };
+        let cpu = line(&pool, &Target::Cpu);
+        assert!(cpu.ends_with("--n-gpu-layers 0 --threads 2"), "{cpu}");
+        assert_eq!(cpu.matches("--n-gpu-layers").count(), 1);
     }
 
     #[test]

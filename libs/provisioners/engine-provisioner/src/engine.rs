@@ -1,11 +1,12 @@
 //! Finding or making the binary: the cache first, then each source in order until one works.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use provisioners_model_provisioner::{Cancel, DigestError, sha256_file};
 use wire::PoolId;
-use wire::config::{EngineSource, ProvisioningConfig};
+use wire::config::{ArchiveSource, EngineSource, ProvisioningConfig};
 
 use crate::build::Build;
 use crate::cuda::managed;
@@ -20,7 +21,7 @@ use crate::preflight::Needs;
 use crate::store::Store;
 use crate::survey::Survey;
 use crate::tools::{self, ToolsError};
-use crate::{packages, preflight, recipe, sbom, source};
+use crate::{libraries, packages, preflight, recipe, sbom, source};
 
 /// A binary, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,11 +34,12 @@ pub(crate) struct Engine {
     pub(crate) cached: bool,
 }
 
-/// A compiled engine that nobody has looked at yet.
+/// A new engine that nobody has looked at yet.
 pub(crate) struct Built {
     pub(crate) binary: PathBuf,
     pub(crate) tree: PathBuf,
-    pub(crate) tools: tools::Tools,
+    /// `None`: it was compiled by somebody else.
+    pub(crate) tools: Option<tools::Tools>,
 }
 
 /// One search for an engine.
@@ -64,10 +66,12 @@ impl Search<'_> {
         if self.offline {
             self.only_cached(&mut buildable, &mut attempts)?;
         }
-        if !buildable.is_empty() {
-            self.preflight()?;
-        }
+        let mut checked = false;
         for source in buildable {
+            // What somebody else built needs no compilers; they are asked for when it did not work.
+            if source::compiles(source) && !std::mem::replace(&mut checked, true) {
+                self.preflight()?;
+            }
             match self.make(source, &attempts) {
                 Ok(engine) => return Ok(engine),
                 Err(failure) => self.failed(source, failure, &mut attempts)?,
@@ -133,13 +137,16 @@ impl Search<'_> {
 
     /// What the digest of this source's engine is computed from.
     pub(crate) fn inputs(&self, source: &EngineSource, compilers: &Compilers) -> Result<Inputs, EnsureError> {
+        if !source::compiles(source) {
+            return Ok(Inputs::prebuilt(source::identity(source)));
+        }
         let definitions = recipe::definitions(&source::pin(source), self.target, &self.config.cmake_flags)
             .map_err(|problem| EnsureError::Config { pool: self.pool.clone(), problem })?;
         Ok(Inputs::new(source::identity(source), definitions, compilers.lines.clone(), self.host))
     }
 
     pub(crate) fn compilers(&self) -> Result<Compilers, EnsureError> {
-        if self.config.sources.iter().all(|source| matches!(source, EngineSource::Path(_))) {
+        if !self.config.sources.iter().any(source::compiles) {
             return Ok(Compilers { lines: Vec::new(), cuda: None });
         }
         // Only a request to stop gets through; a compiler that does not answer is preflight's finding.
@@ -188,13 +195,16 @@ impl Search<'_> {
             return Ok(engine);
         }
         let began = Instant::now();
-        let Built { binary, tree, tools } = self.build(source, &compilers, &inputs)?;
+        let Built { binary, tree, tools } = match source {
+            EngineSource::Archive(ArchiveSource { binary: Some(path), .. }) => self.unpacked(source, path)?,
+            _ => self.build(source, &compilers, &inputs)?,
+        };
         self.step.doing("asking the new engine for its version and flags");
         let survey = self.survey(&binary)?;
         let manifest = Manifest {
             survey: Some(survey),
             licence: manifest::licence(&tree),
-            ..self.manifest(source, attempts, &inputs, &binary, &tools.cmake, began)?
+            ..self.manifest(source, attempts, &inputs, &binary, tools.as_ref(), began)?
         };
         store.publish(&binary, &manifest, &sbom::cyclonedx(&manifest, &tree))?;
         // The engine is in place; objects that cannot be removed only cost room.
@@ -229,7 +239,20 @@ impl Search<'_> {
             cancel: self.cancel,
         }
         .run()?;
-        Ok(Built { binary, tree, tools })
+        Ok(Built { binary, tree, tools: Some(tools) })
+    }
+
+    /// An archive of a built engine: there is nothing to compile.
+    fn unpacked(&self, source: &EngineSource, path: &std::path::Path) -> Result<Built, SourceFailure> {
+        let fetch =
+            source::Fetch { host: self.host, cache: self.cache, step: self.step, cancel: self.cancel };
+        let tree = source::fetch_tree(source, &fetch)?;
+        let binary = tree.join(path);
+        if !binary.is_file() {
+            let problem = format!("there is no file {}; check `subdir` and `binary`", binary.display());
+            return Err(SourceFailure::fetch(problem));
+        }
+        Ok(Built { binary, tree, tools: None })
     }
 
     /// CMake, Ninja and, for a card without a toolkit of this machine, the managed one.
@@ -259,7 +282,7 @@ impl Search<'_> {
         attempts: &[Attempt],
         inputs: &Inputs,
         binary: &std::path::Path,
-        cmake: &std::path::Path,
+        tools: Option<&tools::Tools>,
         began: Instant,
     ) -> Result<Manifest, SourceFailure> {
         let binary_sha256 = sha256_file(binary, &mut |_| (), self.cancel).map_err(|error| match error {
@@ -267,23 +290,35 @@ impl Search<'_> {
             DigestError::Read { path, source } => SourceFailure::cache("read", path)(source),
         })?;
         let binary_bytes = binary.metadata().map_err(SourceFailure::cache("read", binary))?.len();
-        let version =
-            Helper::new(self.host, Tool::Cmake, cmake, self.cancel).args(["--version"]).run(&mut |_| ());
-        if matches!(version, Err(HelperError::Cancelled)) {
+        let ask = |tools: &tools::Tools| {
+            Helper::new(self.host, Tool::Cmake, &tools.cmake, self.cancel)
+                .args(["--version"])
+                .run(&mut |_| ())
+        };
+        let version = tools.map(ask);
+        if matches!(version, Some(Err(HelperError::Cancelled))) {
             return Err(EnsureError::Cancelled.into());
         }
+        let libraries = match tools {
+            Some(_) => BTreeMap::new(),
+            None => libraries::beside(binary, self.cancel)?,
+        };
         Ok(Manifest {
             schema_version: manifest::SCHEMA,
             engine_digest: inputs.digest(),
             source: source.clone(),
             attempts: attempts.to_vec(),
             inputs: serde_json::to_value(inputs).unwrap_or_default(),
-            cmake: version.ok().and_then(|lines| lines.into_iter().next()).unwrap_or_default(),
+            cmake: version
+                .and_then(Result::ok)
+                .and_then(|lines| lines.into_iter().next())
+                .unwrap_or_default(),
             driver: self.host.nvidia_driver(),
             licence: None,
             external: None,
             binary_sha256,
             binary_bytes,
+            libraries,
             built_unix_ms: manifest::now_unix_ms(),
             build_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             survey: None,

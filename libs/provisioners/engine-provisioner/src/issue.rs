@@ -27,6 +27,15 @@ impl Search<'_> {
                 manifest.binary_sha256
             )));
         }
+        for (name, recorded) in &manifest.libraries {
+            let library = binary.with_file_name(name);
+            if self.binary_digest(&library)? != *recorded {
+                return Err(SourceFailure::verification(format!(
+                    "{} is not the library that came with the engine: it was changed or damaged",
+                    library.display()
+                )));
+            }
+        }
         // An engine that was surveyed for the CPU has not shown that it sees a card.
         let enough = |survey: &Survey| self.device_mask().is_none() || !survey.cuda_devices.is_empty();
         let survey = match manifest.survey.take().filter(enough) {
@@ -98,6 +107,7 @@ impl Search<'_> {
             external: Some(binary),
             binary_sha256: digest,
             binary_bytes,
+            libraries: std::collections::BTreeMap::new(),
             built_unix_ms: manifest::now_unix_ms(),
             build_ms: 0,
             survey: None,

@@ -43,6 +43,12 @@ impl Inputs {
         Self { recipe: recipe::VERSION, source, definitions, compilers, target }
     }
 
+    /// An engine that somebody else built: nothing of this machine went into it but its kind.
+    pub(crate) fn prebuilt(source: String) -> Self {
+        let target = std::env::consts::ARCH.to_owned();
+        Self { recipe: 0, source, definitions: BTreeMap::new(), compilers: Vec::new(), target }
+    }
+
     pub(crate) fn digest(&self) -> String {
         // A struct of strings and sorted maps always serialises, and always in the same order.
         sha256(serde_json::to_string(self).unwrap_or_default().as_bytes())

@@ -20,6 +20,7 @@ mod helper;
 mod host;
 mod issue;
 mod key;
+mod libraries;
 mod manifest;
 mod memory;
 mod observer;

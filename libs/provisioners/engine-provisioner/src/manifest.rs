@@ -1,5 +1,6 @@
 //! What is written beside an engine: how it came to be, and what it says about itself.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,9 @@ pub(crate) struct Manifest {
     pub(crate) external: Option<PathBuf>,
     pub(crate) binary_sha256: String,
     pub(crate) binary_bytes: u64,
+    /// Names and SHA-256 of the libraries that came with a binary that somebody else built.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) libraries: BTreeMap<String, String>,
     pub(crate) built_unix_ms: u64,
     pub(crate) build_ms: u64,
     /// Absent in what the first version wrote.

@@ -156,7 +156,12 @@ mod tests {
         let record = format!("echo \"$*\" >> {0}/calls; b={0}\n", bin.display());
         script(&bin, "apt-get", &format!("{record}{body}"));
         script(&bin, "sudo", "shift; exec \"$@\"");
-        let archive = ArchiveSource { url: "file:/x".into(), sha256: "0".repeat(64), subdir: PathBuf::new() };
+        let archive = ArchiveSource {
+            url: "file:/x".into(),
+            sha256: "0".repeat(64),
+            subdir: PathBuf::new(),
+            binary: None,
+        };
         let config = ProvisioningConfig {
             sources: vec![EngineSource::Archive(archive)],
             allow_package_installs: allow,

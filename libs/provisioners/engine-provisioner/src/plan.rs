@@ -105,14 +105,18 @@ impl EngineProvisioner {
                 ));
                 return Ok(());
             }
+            let build = if source::compiles(source) { "build" } else { "use what is in it" };
             plan.steps.push(format!(
-                "{name}: fetch, check against {}, build as {}",
+                "{name}: fetch, check against {}, {build} as {}",
                 source::pin(source),
                 &digest[..12]
             ));
         }
         if config.sources.iter().all(|source| matches!(source, EngineSource::Path(_))) {
             plan.stopped_by = Some("none of the binaries is there".to_owned());
+            return Ok(());
+        }
+        if !config.sources.iter().any(source::compiles) {
             return Ok(());
         }
         plan.steps.push(tools_line(tools::on_path(host), tools::installed(cache)).to_owned());

@@ -243,8 +243,12 @@ mod tests {
     #[test]
     fn git_is_needed_only_when_nothing_else_can_replace_it() {
         let found = Found { c: true, cxx: true, python: Python::Usable, free_bytes: u64::MAX, ..nothing() };
-        let git =
-            EngineSource::Git(GitSource { repo: "r".into(), reference: "b1".into(), commit: "0".repeat(40) });
+        let git = EngineSource::Git(GitSource {
+            repo: "r".into(),
+            reference: "b1".into(),
+            commit: "0".repeat(40),
+            submodules: false,
+        });
         let mut config = ProvisioningConfig { sources: vec![git], ..Default::default() };
         let only = missing(&found, &cpu(&config), Distro::Arch, Path::new("/c"));
         assert_eq!(

@@ -109,6 +109,12 @@ impl Store {
             let binary = temp.path().join("bin/llama-server");
             std::fs::copy(built, &binary)?;
             File::open(&binary)?.sync_all()?;
+            for library in manifest.libraries.keys() {
+                // Through a link to its file: nothing here leads anywhere else.
+                let copy = binary.with_file_name(library);
+                std::fs::copy(built.with_file_name(library), &copy)?;
+                File::open(&copy)?.sync_all()?;
+            }
             let texts =
                 [(MANIFEST, serde_json::to_vec_pretty(manifest)?), (SBOM, serde_json::to_vec_pretty(sbom)?)];
             for (name, text) in texts {

@@ -152,6 +152,17 @@ impl EngineStore {
                 Some(format!("{} cannot be read: {source}", path.display()))
             }
         };
+        let libraries = manifest.libraries.iter().map(|(name, sha256)| (binary.with_file_name(name), sha256));
+        let mut problem = problem;
+        for (library, recorded) in libraries {
+            let actual = sha256_file(&library, &mut |_| (), cancel);
+            if matches!(actual, Err(DigestError::Cancelled { .. })) {
+                return Err(EnsureError::Cancelled);
+            }
+            if problem.is_none() && actual.ok().as_ref() != Some(recorded) {
+                problem = Some(format!("{} is not the library that came with it", library.display()));
+            }
+        }
         Ok(EngineVerdict { digest, version: manifest.version(), problem })
     }
 

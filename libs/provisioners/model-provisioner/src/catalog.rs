@@ -8,7 +8,7 @@ use wire::CatalogModel;
 
 use crate::digest::{DigestError, sha256_file};
 use crate::provenance::{self, Happened, unix_ms};
-use crate::remote::{Manifest, Store, Trust};
+use crate::remote::{Manifest, Piece, Store, Trust};
 use crate::{Cancel, InUse, builtin, gguf};
 
 /// The models of one cache.
@@ -71,9 +71,20 @@ const JUST_USED: Duration = Duration::from_secs(600);
 /// One model on disk.
 struct Held {
     digest: String,
+    /// The file, or the first of a split set.
     path: PathBuf,
     /// Absent for a built-in model.
     manifest: Option<Manifest>,
+}
+
+impl Held {
+    fn files(&self) -> Vec<PathBuf> {
+        wire::split::files(&self.path)
+    }
+
+    fn size(&self) -> u64 {
+        self.files().iter().map(|file| file.metadata().map_or(0, |meta| meta.len())).sum()
+    }
 }
 
 impl Catalog {
@@ -97,7 +108,8 @@ impl Catalog {
 
     fn held(&self) -> Vec<Held> {
         let fetched = self.store.digests().into_iter().filter_map(|digest| {
-            let (path, manifest) = self.store.held(&digest)?;
+            let manifest = self.store.held(&digest)?;
+            let path = manifest.pieces(&self.store.dir(&digest)).into_iter().next()?.path;
             Some(Held { digest, path, manifest: Some(manifest) })
         });
         let builtin = builtin::all().into_iter().filter_map(|model| {
@@ -121,14 +133,15 @@ impl Catalog {
             source: manifest.map_or_else(|| format!("builtin:{stem}"), |m| m.reference.clone()),
             name: name.unwrap_or(stem),
             verified_by_source: manifest.is_none_or(|manifest| manifest.trust == Trust::Verified),
-            size_bytes: held.path.metadata().map_or(0, |meta| meta.len()),
+            size_bytes: held.size(),
+            files: u32::try_from(wire::split::files(&held.path).len()).unwrap_or(u32::MAX),
             ctx_max: header.as_ref().and_then(|header| header.ctx_max),
             quantisation: header.as_ref().map_or_else(unknown, |header| header.quantisation.clone()),
             architecture: header.as_ref().map_or_else(unknown, |header| header.architecture.clone()),
             fetched_unix_ms: manifest.map(|manifest| manifest.fetched_at_unix_s.saturating_mul(1000)),
             last_used_unix_ms: last_used(&held.path).map(unix_ms),
             pinned: pin_of(&held.path).exists(),
-            in_use: in_use.has(&held.path),
+            in_use: held.files().iter().any(|file| in_use.has(file)),
             problem,
         }
     }
@@ -153,17 +166,29 @@ impl Catalog {
     /// Reads the file again; what is wrong with it, if anything.
     pub fn verify(&self, digest: &str, cancel: &Cancel) -> Result<Option<String>, CatalogError> {
         let held = self.one(digest)?;
-        match sha256_file(&held.path, &mut |_| (), cancel) {
-            Ok(actual) if actual == held.digest => {
-                Ok(gguf::read_header(&held.path).err().map(|error| error.to_string()))
+        let pieces = match &held.manifest {
+            Some(manifest) => manifest.pieces(&self.store.dir(&held.digest)),
+            None => {
+                let size = held.size();
+                vec![Piece { path: held.path.clone(), sha256: held.digest.clone(), size }]
             }
-            Ok(actual) => Ok(Some(format!(
-                "{} has SHA-256 {actual}; it was changed or damaged and is fetched again when it is next needed",
-                held.path.display()
-            ))),
-            Err(DigestError::Cancelled { .. }) => Err(CatalogError::Cancelled),
-            Err(DigestError::Read { path, source }) => Err(CatalogError::Io { action: "read", path, source }),
+        };
+        for Piece { path, sha256, .. } in pieces {
+            match sha256_file(&path, &mut |_| (), cancel) {
+                Ok(actual) if actual == sha256 => {}
+                Ok(actual) => {
+                    return Ok(Some(format!(
+                        "{} has SHA-256 {actual}; it was changed or damaged and is fetched again when it is next needed",
+                        path.display()
+                    )));
+                }
+                Err(DigestError::Cancelled { .. }) => return Err(CatalogError::Cancelled),
+                Err(DigestError::Read { path, source }) => {
+                    return Err(CatalogError::Io { action: "read", path, source });
+                }
+            }
         }
+        Ok(gguf::read_header(&held.path).err().map(|error| error.to_string()))
     }
 
     /// Pins a model, so that it is never evicted, or lets it go again.
@@ -188,7 +213,9 @@ impl Catalog {
         let Some(manifest) = &held.manifest else { return kept("it ships with the program") };
         if pin_of(&held.path).exists() {
             return kept("it is pinned");
-        } else if InUse::below(&self.models).has(&held.path) {
+        }
+        let in_use = InUse::below(&self.models);
+        if held.files().iter().any(|file| in_use.has(file)) {
             return kept("a running process uses it");
         } else if last_used(&held.path).is_some_and(|at| age(at) < spare) {
             return kept("it was used in the last ten minutes");
@@ -219,8 +246,7 @@ impl Catalog {
     ) -> Result<Vec<String>, CatalogError> {
         let mut held = self.held();
         held.retain(|held| held.manifest.is_some());
-        let size = |held: &Held| held.path.metadata().map_or(0, |meta| meta.len());
-        let mut total: u64 = held.iter().map(size).sum();
+        let mut total: u64 = held.iter().map(Held::size).sum();
         held.sort_by_key(|held| last_used(&held.path).or_else(|| modified(&held.path)));
         let mut gone = Vec::new();
         for one in held.iter().filter(|held| keep != Some(held.digest.as_str())) {

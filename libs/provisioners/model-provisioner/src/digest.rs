@@ -59,6 +59,21 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// The digest of a model from those of its files: the file's own, or for a split set the digest of all of
+/// them, one a line. Anybody can compute it with `sha256sum`.
+pub(crate) fn of_model<'a>(files: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let single = files.len() == 1;
+    let mut lines = String::new();
+    for digest in files {
+        if single {
+            return digest.to_owned();
+        }
+        lines.push_str(digest);
+        lines.push('\n');
+    }
+    hex(&Sha256::digest(lines.as_bytes()))
+}
+
 /// The remembered digests of files.
 #[derive(Debug, Clone)]
 pub struct DigestCache {

@@ -103,6 +103,7 @@ mod tests {
             file_size: 1,
             tensor_bytes: 1000,
             dimensions,
+            files: Vec::new(),
         }
     }
 

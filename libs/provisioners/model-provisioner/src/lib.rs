@@ -27,6 +27,6 @@ pub use estimate::{Load, estimate};
 pub use file_memory::{FileMemory, FileState};
 pub use in_use::InUse;
 pub use reference::{ModelRef, ModelRefError, Selector};
-pub use remote::{FetchError, Network, Patience};
+pub use remote::{FetchError, Network, Patience, Pinned, fetch_pinned};
 pub use stage::{ModelProvisioner, StageError, StageEvent, StageProgress};
 pub use trust::VerifyFile;

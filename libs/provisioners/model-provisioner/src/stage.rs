@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
-use wire::ModelRecord;
 use wire::config::{ModelsConfig, TrustPolicy};
+use wire::{ModelPart, ModelRecord};
 
 use crate::builtin::{self, Builtin};
 use crate::catalog;
-use crate::digest::{DigestCache, DigestError, hex};
+use crate::digest::{DigestCache, DigestError, hex, of_model};
 use crate::file_memory::{FileMemory, FileState};
-use crate::gguf::{self, GgufError};
+use crate::gguf::{self, Dimensions, GgufError, GgufHeader};
 use crate::remote::{FetchError, Network, Remote, staged_before};
 use crate::trust::{self, VerifyFile};
 use crate::{Cancel, ModelRef};
@@ -221,13 +221,24 @@ impl ModelProvisioner {
         // The header first: it costs nothing and spares hashing a file that is no model.
         let header =
             gguf::read_header(&path).map_err(|source| StageError::Gguf { path: path.clone(), source })?;
-        let digest = self.verified_digest(&path, header.file_size, expected_sha256, on_event, cancel)?;
-        self.ask_verifier(&path, &digest, cancel).map_err(|problem| match cancel.is_cancelled() {
-            true => StageError::Digest { source: DigestError::Cancelled { path: path.clone() } },
-            false => untrusted(problem),
-        })?;
+        let parts = self.part_digests(&header, on_event, cancel)?;
+        let digest = of_model(parts.iter().map(|part| part.digest.as_str()));
+        if let Some(expected) = expected_sha256.filter(|expected| !expected.eq_ignore_ascii_case(&digest)) {
+            return Err(StageError::DigestMismatch { path, expected: expected.to_owned(), actual: digest });
+        }
+        for part in &parts {
+            self.ask_verifier(&part.path, &part.digest, cancel).map_err(|problem| {
+                match cancel.is_cancelled() {
+                    true => StageError::Digest { source: DigestError::Cancelled { path: path.clone() } },
+                    false => untrusted(problem),
+                }
+            })?;
+        }
         catalog::touch(&self.cache.join("models"), &path);
         let stem = || path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let number = |of: fn(&Dimensions) -> Option<u64>| {
+            header.dimensions.as_ref().and_then(of).and_then(|number| u32::try_from(number).ok())
+        };
         Ok(ModelRecord {
             model_ref: reference.to_string(),
             id: header.name.clone().unwrap_or_else(stem),
@@ -238,6 +249,10 @@ impl ModelProvisioner {
             architecture: header.architecture,
             parameters: header.parameters,
             chat_template: header.chat_template,
+            layers: number(|numbers| Some(numbers.layers)),
+            heads: number(|numbers| Some(numbers.heads)),
+            vocabulary: number(|numbers| numbers.vocabulary),
+            parts: if parts.len() > 1 { parts } else { Vec::new() },
             path,
         })
     }
@@ -276,28 +291,27 @@ impl ModelProvisioner {
         Ok(())
     }
 
-    fn verified_digest(
+    /// The digest of each file of the model, remembered where nothing about the file changed.
+    fn part_digests(
         &self,
-        path: &Path,
-        size: u64,
-        expected: Option<&str>,
+        header: &GgufHeader,
         on_event: &dyn Fn(StageEvent),
         cancel: &Cancel,
-    ) -> Result<String, StageError> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let mut report = |bytes_done| {
-            let description = format!("checking the SHA-256 of {name}");
-            on_event(StageEvent::progress(description, bytes_done, size));
-        };
-        let actual = self.digests().digest(path, &mut report, cancel)?;
-        match expected {
-            Some(expected) if !expected.eq_ignore_ascii_case(&actual) => Err(StageError::DigestMismatch {
-                path: path.to_path_buf(),
-                expected: expected.to_owned(),
-                actual,
-            }),
-            _ => Ok(actual),
+    ) -> Result<Vec<ModelPart>, StageError> {
+        let mut parts = Vec::new();
+        let mut before = 0;
+        for path in &header.files {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let mut report = |done| {
+                let description = format!("checking the SHA-256 of {name}");
+                on_event(StageEvent::progress(description, before + done, header.file_size));
+            };
+            let digest = self.digests().digest(path, &mut report, cancel)?;
+            let size_bytes = path.metadata().map_or(0, |meta| meta.len());
+            before += size_bytes;
+            parts.push(ModelPart { path: path.clone(), size_bytes, digest });
         }
+        Ok(parts)
     }
 
     /// The path of a built-in model in the cache, written or repaired when it is not intact there.

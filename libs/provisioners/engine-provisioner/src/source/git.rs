@@ -1,5 +1,6 @@
 //! A git source: one shallow fetch of the named ref, accepted only when it is the pinned commit.
-//! No hooks, no `ext::`, no submodules, no questions, no configuration of the user.
+//! No hooks, https or a local path and no other transport, submodules only where they are asked for, no
+//! questions, no configuration of the user.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,15 +18,18 @@ pub(super) fn fetch(source: &GitSource, tree: &Path, fetch: &Fetch<'_>) -> Resul
         return Err(SourceFailure::fetch("git is not installed"));
     };
     std::fs::create_dir_all(tree).map_err(SourceFailure::cache("create", tree))?;
+    // A mirror on this machine has its submodules there, too; another host may not point at our files.
+    let local = if Path::new(&source.repo).is_absolute() { "always" } else { "never" };
+    let settings = [
+        "core.hooksPath=/dev/null".to_owned(),
+        "core.symlinks=true".to_owned(),
+        "init.defaultBranch=x".to_owned(),
+        "protocol.allow=never".to_owned(),
+        "protocol.https.allow=always".to_owned(),
+        format!("protocol.file.allow={local}"),
+    ];
     let git = |args: &[&str]| {
-        let safety = [
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "protocol.ext.allow=never",
-            "-c",
-            "init.defaultBranch=x",
-        ];
+        let safety = settings.iter().flat_map(|setting| ["-c", setting.as_str()]);
         Helper::new(fetch.host, Tool::Git, &program, fetch.cancel)
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -49,6 +53,10 @@ pub(super) fn fetch(source: &GitSource, tree: &Path, fetch: &Fetch<'_>) -> Resul
         )));
     }
     git(&["checkout", "--quiet", "--detach", "FETCH_HEAD"])?;
+    if source.submodules {
+        fetch.step.doing(format!("fetching the submodules of {}", source.repo));
+        git(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])?;
+    }
     // The history is of no use to the build, and CMake would ask it questions.
     let history = tree.join(".git");
     std::fs::remove_dir_all(&history).map_err(SourceFailure::cache("remove", &history))

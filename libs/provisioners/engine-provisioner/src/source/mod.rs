@@ -28,8 +28,14 @@ pub(crate) struct Fetch<'a> {
 pub(crate) fn identity(source: &EngineSource) -> String {
     match source {
         EngineSource::Path(path) => format!("path:{}", path.binary.display()),
-        EngineSource::Git(git) => format!("git:{}", git.commit.to_ascii_lowercase()),
-        EngineSource::Archive(a) => format!("{}:{}", a.sha256.to_ascii_lowercase(), a.subdir.display()),
+        EngineSource::Git(git) => {
+            let submodules = if git.submodules { ":submodules" } else { "" };
+            format!("git:{}{submodules}", git.commit.to_ascii_lowercase())
+        }
+        EngineSource::Archive(a) => {
+            let binary = a.binary.as_ref().map_or_else(String::new, |path| format!(":{}", path.display()));
+            format!("{}:{}{binary}", a.sha256.to_ascii_lowercase(), a.subdir.display())
+        }
         EngineSource::Sdist(s) => format!("{}:{}", s.sha256.to_ascii_lowercase(), s.subdir.display()),
     }
 }
@@ -69,6 +75,7 @@ pub(crate) fn label(source: &EngineSource) -> String {
 fn home(source: &EngineSource, cache: &Path) -> Option<PathBuf> {
     let name = match source {
         EngineSource::Path(_) => return None,
+        EngineSource::Git(git) if git.submodules => format!("git-{}-submodules", pin(source)),
         EngineSource::Git(_) => format!("git-{}", pin(source)),
         EngineSource::Archive(_) | EngineSource::Sdist(_) => pin(source),
     };
@@ -88,8 +95,26 @@ pub(crate) fn absent(source: &EngineSource, cache: &Path) -> Option<String> {
         .then(|| format!("offline: neither the engine nor its source ({}) is in the cache", home.display()))
 }
 
+/// Whether it has to be compiled, and with what is on this machine.
+pub(crate) fn compiles(source: &EngineSource) -> bool {
+    match source {
+        EngineSource::Path(_) => false,
+        EngineSource::Archive(archive) => archive.binary.is_none(),
+        EngineSource::Git(_) | EngineSource::Sdist(_) => true,
+    }
+}
+
 /// Fetches the tree, or finds it in the cache, and returns the directory with its CMakeLists.txt.
 pub(crate) fn fetch(source: &EngineSource, fetch: &Fetch<'_>) -> Result<PathBuf, SourceFailure> {
+    let root = fetch_tree(source, fetch)?;
+    if root.join("CMakeLists.txt").is_file() {
+        return Ok(root);
+    }
+    Err(SourceFailure::fetch(format!("there is no CMakeLists.txt in {}; check `subdir`", root.display())))
+}
+
+/// Fetches the tree, or finds it in the cache, and returns its `subdir`.
+pub(crate) fn fetch_tree(source: &EngineSource, fetch: &Fetch<'_>) -> Result<PathBuf, SourceFailure> {
     let subdir = match source {
         EngineSource::Path(_) | EngineSource::Git(_) => PathBuf::new(),
         EngineSource::Archive(archive) => archive.subdir.clone(),
@@ -107,7 +132,7 @@ pub(crate) fn fetch(source: &EngineSource, fetch: &Fetch<'_>) -> Result<PathBuf,
         match source {
             EngineSource::Path(_) => {}
             EngineSource::Git(git) => git::fetch(git, &tree, fetch)?,
-            EngineSource::Archive(archive) => archive::fetch(archive, temp.path(), &tree, fetch)?,
+            EngineSource::Archive(archive) => archive::fetch(archive, &tree, fetch)?,
             EngineSource::Sdist(sdist) => sdist::fetch(sdist, temp.path(), &tree, fetch)?,
         }
         match std::fs::rename(&tree, &dir) {
@@ -116,11 +141,7 @@ pub(crate) fn fetch(source: &EngineSource, fetch: &Fetch<'_>) -> Result<PathBuf,
             other => other.map_err(SourceFailure::cache("move the source to", &dir))?,
         }
     }
-    let root = single_top(&dir).join(subdir);
-    if root.join("CMakeLists.txt").is_file() {
-        return Ok(root);
-    }
-    Err(SourceFailure::fetch(format!("there is no CMakeLists.txt in {}; check `subdir`", root.display())))
+    Ok(single_top(&dir).join(subdir))
 }
 
 /// Archives have one top directory; a git tree has many entries and is its own top.

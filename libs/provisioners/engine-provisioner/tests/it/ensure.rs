@@ -223,6 +223,7 @@ fn a_tag_that_was_moved_is_refused_and_the_pinned_commit_is_built() {
             repo: repo.to_str().unwrap().to_owned(),
             reference: "b1".into(),
             commit: pinned.clone(),
+            submodules: false,
         })]
     };
     let engine = machine.ensure(source()).unwrap();

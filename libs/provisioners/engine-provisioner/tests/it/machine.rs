@@ -144,6 +144,7 @@ impl Machine {
             url: format!("file:{}", path.display()),
             sha256,
             subdir: PathBuf::from("vendor/engine"),
+            binary: None,
         })
     }
 
@@ -152,6 +153,7 @@ impl Machine {
             url: format!("file:{}", self.path("nowhere.tar.gz").display()),
             sha256: "1".repeat(64),
             subdir: PathBuf::new(),
+            binary: None,
         })
     }
 }

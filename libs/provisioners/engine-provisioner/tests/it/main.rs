@@ -3,6 +3,8 @@
 
 mod cuda;
 mod ensure;
+mod https;
 mod kills;
 mod machine;
+mod sources;
 mod store;

@@ -67,7 +67,8 @@ impl Numbers {
     }
 
     /// `None` when the header does not say enough, as for models that are no transformers.
-    pub(super) fn finish(self, architecture: &str) -> Option<Dimensions> {
+    /// `tokens`: entries of the tokenizer's list, for headers that have no number of their own.
+    pub(super) fn finish(self, architecture: &str, tokens: Option<u64>) -> Option<Dimensions> {
         let list = |name: &str| {
             let key = format!("{architecture}.{name}");
             self.0.iter().find(|(known, values)| *known == key && !values.is_empty()).map(|(_, v)| v)
@@ -87,7 +88,7 @@ impl Numbers {
             kv_heads_of_all_layers,
             key_length: largest(KEY_LENGTH).unwrap_or(head),
             value_length: largest(VALUE_LENGTH).unwrap_or(head),
-            vocabulary: largest(VOCABULARY),
+            vocabulary: largest(VOCABULARY).or(tokens),
         })
     }
 }

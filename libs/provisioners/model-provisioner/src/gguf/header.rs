@@ -1,6 +1,7 @@
 //! The metadata part of the header: a handful of keys are kept, all others are stepped over.
 
 use std::io::{BufRead, Seek};
+use std::path::PathBuf;
 
 use super::dimensions::{Dimensions, Numbers};
 use super::reader::Reader;
@@ -26,12 +27,32 @@ pub struct GgufHeader {
     pub parameters: u64,
     /// Whether `tokenizer.chat_template` is there and not empty.
     pub chat_template: bool,
-    /// Size of the whole file.
+    /// Size of the whole file, or of all files of a split set.
     pub file_size: u64,
     /// Sum of the tensors' sizes.
     pub tensor_bytes: u64,
     /// What its memory is computed from; `None` when the header does not say enough.
     pub dimensions: Option<Dimensions>,
+    /// Where it was read from: one file, or all of a split set in order.
+    pub files: Vec<PathBuf>,
+}
+
+/// The header of one file, which may be one of several.
+pub(super) struct FileHeader {
+    kept: Kept,
+    totals: tensors::Totals,
+    tensor_count: u64,
+    file_size: u64,
+}
+
+/// Which file of a set it says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Split {
+    /// From 0.
+    pub(super) number: u64,
+    pub(super) count: u64,
+    /// In all files together.
+    pub(super) tensors: Option<u64>,
 }
 
 /// The keys worth keeping, as they are met.
@@ -42,13 +63,17 @@ struct Kept {
     file_type: Option<u64>,
     alignment: Option<u64>,
     split_count: Option<u64>,
+    split_number: Option<u64>,
+    split_tensors: Option<u64>,
     chat_template: bool,
+    /// Entries of the tokenizer's list.
+    tokens: Option<u64>,
     /// Every `….context_length`; the architecture may come after it.
     context_lengths: Vec<(String, u64)>,
     numbers: Numbers,
 }
 
-pub(super) fn parse(input: impl BufRead + Seek, file_size: u64) -> Result<GgufHeader, GgufError> {
+pub(super) fn parse(input: impl BufRead + Seek, file_size: u64) -> Result<FileHeader, GgufError> {
     if file_size < 4 {
         return Err(GgufError::NotGguf);
     }
@@ -75,11 +100,37 @@ pub(super) fn parse(input: impl BufRead + Seek, file_size: u64) -> Result<GgufHe
         let kind = reader.u32()?;
         kept.take(&mut reader, key, kind)?;
     }
-    if let Some(parts) = kept.split_count.filter(|parts| *parts > 1) {
-        return Err(GgufError::Split(parts));
-    }
     let totals = tensors::check(&mut reader, tensor_count, kept.alignment.unwrap_or(32), file_size)?;
-    kept.finish(totals, file_size)
+    Ok(FileHeader { kept, totals, tensor_count, file_size })
+}
+
+impl FileHeader {
+    /// `None` for a model that is one file.
+    pub(super) fn split(&self) -> Option<Split> {
+        let count = self.kept.split_count.filter(|count| *count > 1)?;
+        let (number, tensors) = (self.kept.split_number.unwrap_or(0), self.kept.split_tensors);
+        Some(Split { number, count, tensors })
+    }
+
+    pub(super) fn tensor_count(&self) -> u64 {
+        self.tensor_count
+    }
+
+    /// Adds what another file of the same set holds.
+    pub(super) fn add(&mut self, other: &Self) -> Result<(), GgufError> {
+        let sum = |a: u64, b: u64| {
+            a.checked_add(b).ok_or_else(|| GgufError::Malformed("the sizes of its files overflow".to_owned()))
+        };
+        self.totals.parameters = sum(self.totals.parameters, other.totals.parameters)?;
+        self.totals.bytes = sum(self.totals.bytes, other.totals.bytes)?;
+        self.tensor_count = sum(self.tensor_count, other.tensor_count)?;
+        self.file_size = sum(self.file_size, other.file_size)?;
+        Ok(())
+    }
+
+    pub(super) fn finish(self, files: Vec<PathBuf>) -> Result<GgufHeader, GgufError> {
+        self.kept.finish(self.totals, self.file_size, files)
+    }
 }
 
 impl Kept {
@@ -99,6 +150,11 @@ impl Kept {
             "general.file_type" => self.file_type = integer(reader, &key, kind)?,
             "general.alignment" => self.alignment = integer(reader, &key, kind)?,
             "split.count" => self.split_count = integer(reader, &key, kind)?,
+            "split.no" => self.split_number = integer(reader, &key, kind)?,
+            "split.tensors.count" => self.split_tensors = integer(reader, &key, kind)?,
+            "tokenizer.ggml.tokens" if kind == types::ARRAY => {
+                self.tokens = Some(skip_value(reader, kind)?);
+            }
             _ if self.numbers.wants(&key) => self.numbers.take(reader, key, kind)?,
             other => match other.strip_suffix(".context_length").map(str::to_owned) {
                 Some(owner) if self.context_lengths.len() < 16 => {
@@ -106,13 +162,20 @@ impl Kept {
                         self.context_lengths.push((owner, length));
                     }
                 }
-                _ => skip_value(reader, kind)?,
+                _ => {
+                    skip_value(reader, kind)?;
+                }
             },
         }
         Ok(())
     }
 
-    fn finish(self, totals: tensors::Totals, file_size: u64) -> Result<GgufHeader, GgufError> {
+    fn finish(
+        self,
+        totals: tensors::Totals,
+        file_size: u64,
+        files: Vec<PathBuf>,
+    ) -> Result<GgufHeader, GgufError> {
         let architecture = self.architecture.ok_or_else(|| {
             GgufError::Malformed("general.architecture is missing; this is not a language model".to_owned())
         })?;
@@ -121,7 +184,7 @@ impl Kept {
         let name = self.name.filter(|name| !name.trim().is_empty());
         let quantisation = self.file_type.map_or_else(|| "unknown".to_owned(), types::file_type_name);
         let chat_template = self.chat_template;
-        let dimensions = self.numbers.finish(&architecture);
+        let dimensions = self.numbers.finish(&architecture, self.tokens);
         let tensors::Totals { parameters, bytes: tensor_bytes } = totals;
         Ok(GgufHeader {
             architecture,
@@ -133,6 +196,7 @@ impl Kept {
             file_size,
             tensor_bytes,
             dimensions,
+            files,
         })
     }
 }
@@ -158,20 +222,23 @@ pub(super) fn integer<R: BufRead + Seek>(
     Ok(Some(value))
 }
 
-fn skip_value<R: BufRead + Seek>(reader: &mut Reader<R>, kind: u32) -> Result<(), GgufError> {
+/// Steps over a value; how many elements it had.
+fn skip_value<R: BufRead + Seek>(reader: &mut Reader<R>, kind: u32) -> Result<u64, GgufError> {
     if kind == types::TEXT {
-        return reader.skip_text();
+        return reader.skip_text().map(|()| 1);
     }
     if kind != types::ARRAY {
-        return reader.skip(types::scalar_size(kind)?);
+        return reader.skip(types::scalar_size(kind)?).map(|()| 1);
     }
     let element = reader.u32()?;
     let count = reader.u64()?;
-    if element != types::TEXT {
+    if element == types::TEXT {
+        reader.plausible(count, 8)?;
+        (0..count).try_for_each(|_| reader.skip_text())?;
+    } else {
         let each = types::scalar_size(element)?;
         reader.plausible(count, each)?;
-        return reader.skip(count * each);
+        reader.skip(count * each)?;
     }
-    reader.plausible(count, 8)?;
-    (0..count).try_for_each(|_| reader.skip_text())
+    Ok(count)
 }

@@ -12,9 +12,12 @@ mod tensors;
 mod types;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use dimensions::Dimensions;
+use header::{FileHeader, Split};
+use wire::SplitName;
+
 pub use header::GgufHeader;
 
 /// Why a file is not a usable model.
@@ -55,15 +58,87 @@ pub enum GgufError {
         /// Bytes that are there.
         actual: u64,
     },
-    /// One part of several.
+    /// A file in the middle of a set.
     #[error(
-        "it is part of a model split into {0} files, which is not supported yet; merge them with `llama-gguf-split --merge`"
+        "it is file {number} of {count} of a split model; name the first one, ending in -00001-of-{count:05}.gguf"
     )]
-    Split(u64),
+    NotFirst {
+        /// From 1.
+        number: u64,
+        /// Files there are.
+        count: u64,
+    },
+    /// What the name and the header say of the set differs; the engine finds the files by name.
+    #[error(
+        "its header says that it is file {number} of {count}, and its name or place says otherwise; files of a split \
+         model keep the names NAME-00001-of-{count:05}.gguf"
+    )]
+    Misnamed {
+        /// From 1.
+        number: u64,
+        /// Files there are.
+        count: u64,
+    },
+    /// Another file of the set is not usable.
+    #[error("the file {file} of the same split model is not usable")]
+    Part {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: Box<GgufError>,
+    },
 }
 
-/// Reads and checks the header of `path`.
+impl GgufError {
+    fn misnamed(split: Split) -> Self {
+        Self::Misnamed { number: split.number.saturating_add(1), count: split.count }
+    }
+}
+
+/// Reads and checks the header of the model at `path`; for the first file of a split set, of all of it.
 pub fn read_header(path: &Path) -> Result<GgufHeader, GgufError> {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(SplitName::parse);
+    if let Some(SplitName { number: 2.., count, .. }) = &name
+        && let Some(split) = read_one(path)?.split()
+        && split.count == u64::from(*count)
+    {
+        return Err(GgufError::NotFirst { number: split.number.saturating_add(1), count: split.count });
+    }
+    read_files(&wire::split::files(path))
+}
+
+/// Reads a model whose files are named here, in order, whatever they are called.
+pub(crate) fn read_files(files: &[PathBuf]) -> Result<GgufHeader, GgufError> {
+    let Some((first, others)) = files.split_first() else { return Err(GgufError::NotGguf) };
+    let mut whole = read_one(first)?;
+    let count = files.len() as u64;
+    match whole.split() {
+        Some(split) if split.number != 0 || split.count != count => return Err(GgufError::misnamed(split)),
+        None if !others.is_empty() => {
+            return Err(GgufError::misnamed(Split { number: 0, count: 1, tensors: None }));
+        }
+        _ => {}
+    }
+    for (number, file) in (1..).zip(others) {
+        let within = |source| GgufError::Part { file: file.clone(), source: Box::new(source) };
+        let part = read_one(file).map_err(within)?;
+        let split = part.split().unwrap_or(Split { number: 0, count: 1, tensors: None });
+        if split.number != number || split.count != count {
+            return Err(within(GgufError::misnamed(split)));
+        }
+        whole.add(&part)?;
+    }
+    let promised = whole.split().and_then(|split| split.tensors);
+    if let Some(promised) = promised.filter(|promised| *promised != whole.tensor_count()) {
+        let there = whole.tensor_count();
+        return Err(GgufError::Malformed(format!(
+            "its files have {there} tensors together, promised are {promised}"
+        )));
+    }
+    whole.finish(files.to_vec())
+}
+
+fn read_one(path: &Path) -> Result<FileHeader, GgufError> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     header::parse(std::io::BufReader::with_capacity(64 * 1024, file), size)

@@ -33,11 +33,15 @@ impl Forge {
     }
     fn parse(self) -> Result<GgufHeader, GgufError> {
         let size = self.0.len() as u64;
-        header::parse(Cursor::new(self.0), size)
+        header::parse(Cursor::new(self.0), size)?.finish(Vec::new())
     }
     fn refused(self) -> String {
         self.parse().unwrap_err().to_string()
     }
+}
+
+fn parse(bytes: &[u8]) -> Result<GgufHeader, GgufError> {
+    header::parse(Cursor::new(bytes), bytes.len() as u64)?.finish(Vec::new())
 }
 
 #[test]
@@ -45,7 +49,7 @@ fn a_real_shape_parses_in_both_versions() {
     let mut bytes = gguf_random::Shape::default().to_bytes();
     for version in [2u32, 3] {
         bytes[4..8].copy_from_slice(&version.to_le_bytes());
-        let header = header::parse(Cursor::new(&bytes), bytes.len() as u64).unwrap();
+        let header = parse(&bytes).unwrap();
         assert_eq!((header.architecture.as_str(), header.ctx_max), ("llama", Some(2048)));
     }
 }
@@ -55,18 +59,18 @@ fn a_real_shape_parses_in_both_versions() {
 fn every_cut_of_a_model_is_an_error_and_the_last_ones_name_both_sizes() {
     let bytes = gguf_random::Shape { layers: 1, width: 16, heads: 2, ..Default::default() }.to_bytes();
     for len in (0..bytes.len()).step_by(61).chain([bytes.len() - 1]) {
-        let error = header::parse(Cursor::new(&bytes[..len]), len as u64);
+        let error = parse(&bytes[..len]);
         assert!(error.is_err(), "cut at {len} of {}", bytes.len());
     }
     let cut = bytes.len() - 1000;
-    let error = header::parse(Cursor::new(&bytes[..cut]), cut as u64).unwrap_err().to_string();
+    let error = parse(&bytes[..cut]).unwrap_err().to_string();
     assert!(error.contains(&cut.to_string()) && error.contains(&bytes.len().to_string()), "{error}");
 }
 
 #[test]
 fn other_files_are_recognised() {
     for bytes in [&b""[..], b"GG", b"PK\x03\x04 a zip file", b"<!DOCTYPE html>"] {
-        let error = header::parse(Cursor::new(bytes), bytes.len() as u64).unwrap_err();
+        let error = parse(bytes).unwrap_err();
         assert!(matches!(error, GgufError::NotGguf), "{error}");
     }
     assert!(matches!(Forge::new(1, 0, 0).parse(), Err(GgufError::Version(1))));
@@ -128,9 +132,76 @@ fn the_context_length_of_another_architecture_is_not_ours() {
     assert_eq!(header.ctx_max, Some(4096));
 }
 
+/// Files of a set in a directory, each with its number; `count` is what each says.
+fn set(dir: &Path, numbers: &[u16], count: u16) {
+    for (i, number) in numbers.iter().enumerate() {
+        let mut forge = if i == 0 { Forge::new(3, 1, 5).arch() } else { Forge::new(3, 1, 3) };
+        if i == 0 {
+            forge = forge.text("general.alignment").u32(4).u32(32);
+        }
+        for (key, value) in [("split.no", *number), ("split.count", count)] {
+            forge = forge.text(key).u32(2);
+            forge.0.extend(value.to_le_bytes());
+        }
+        forge = forge.text("split.tensors.count").u32(5).u32(numbers.len() as u32);
+        // One tensor of four 32-bit numbers.
+        let mut bytes = forge.text("t").u32(1).u64(4).u32(0).u64(0).0;
+        bytes.resize(bytes.len().next_multiple_of(32) + 16, 0);
+        std::fs::write(dir.join(format!("m-{:05}-of-{:05}.gguf", i + 1, numbers.len())), bytes).unwrap();
+    }
+}
+
+/// MPROV-021
 #[test]
-fn a_split_model_says_how_to_merge_it() {
-    let mut forge = Forge::new(3, 0, 2).arch().text("split.count").u32(2);
-    forge.0.extend(3u16.to_le_bytes());
-    assert!(forge.refused().contains("llama-gguf-split --merge"));
+fn a_split_model_is_described_as_one_and_only_by_its_first_file() {
+    let dir = tempfile::tempdir().unwrap();
+    set(dir.path(), &[0, 1, 2], 3);
+    let first = dir.path().join("m-00001-of-00003.gguf");
+    let header = read_header(&first).unwrap();
+    assert_eq!((header.parameters, header.tensor_bytes, header.files.len()), (12, 48, 3));
+    let sizes = header.files.iter().map(|file| file.metadata().unwrap().len());
+    assert_eq!(header.file_size, sizes.sum::<u64>());
+    let second = read_header(&dir.path().join("m-00002-of-00003.gguf")).unwrap_err().to_string();
+    assert!(second.contains("file 2 of 3") && second.contains("-00001-of-00003.gguf"), "{second}");
+    std::fs::rename(&first, dir.path().join("renamed.gguf")).unwrap();
+    let renamed = read_header(&dir.path().join("renamed.gguf")).unwrap_err().to_string();
+    assert!(renamed.contains("file 1 of 3") && renamed.contains("keep the names"), "{renamed}");
+}
+
+/// MPROV-021
+#[test]
+fn a_set_with_a_missing_exchanged_or_cut_file_is_refused_and_the_file_named() {
+    let refused = |numbers: &[u16], count: u16, change: &dyn Fn(&Path)| {
+        let dir = tempfile::tempdir().unwrap();
+        set(dir.path(), numbers, count);
+        change(dir.path());
+        let first = dir.path().join(format!("m-00001-of-{:05}.gguf", numbers.len()));
+        let error = read_header(&first).unwrap_err();
+        let source = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+        format!("{error}: {source}")
+    };
+    let missing =
+        refused(&[0, 1, 2], 3, &|dir| std::fs::remove_file(dir.join("m-00003-of-00003.gguf")).unwrap());
+    assert!(missing.contains("m-00003-of-00003.gguf"), "{missing}");
+    let exchanged = refused(&[0, 2, 1], 3, &|_| ());
+    assert!(exchanged.contains("m-00002-of-00003.gguf") && exchanged.contains("file 3 of 3"), "{exchanged}");
+    let cut = refused(&[0, 1], 2, &|dir| {
+        let file = std::fs::File::options().write(true).open(dir.join("m-00002-of-00002.gguf")).unwrap();
+        file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    });
+    assert!(cut.contains("m-00002-of-00002.gguf") && cut.contains("truncated"), "{cut}");
+    assert!(refused(&[0, 1], 3, &|_| ()).contains("file 1 of 3"), "the header counts another number");
+    assert!(refused(&[0, 1], 1, &|_| ()).contains("file 1 of 1"), "the header knows of no set");
+}
+
+/// MPROV-002
+#[test]
+fn the_vocabulary_is_counted_where_no_number_is_written() {
+    let number = |forge: Forge, key: &str| forge.text(key).u32(4).u32(8);
+    let mut forge = Forge::new(3, 0, 5).arch();
+    for key in ["llama.block_count", "llama.embedding_length", "llama.attention.head_count"] {
+        forge = number(forge, key);
+    }
+    let tokens = forge.text("tokenizer.ggml.tokens").u32(9).u32(8).u64(3).text("a").text("b").text("c");
+    assert_eq!(tokens.parse().unwrap().dimensions.unwrap().vocabulary, Some(3));
 }

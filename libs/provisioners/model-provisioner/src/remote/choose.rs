@@ -1,5 +1,7 @@
 //! Which file of a repository a reference means. Pure.
 
+use wire::SplitName;
+
 use super::FetchError;
 use crate::Selector;
 
@@ -12,14 +14,18 @@ pub(crate) fn choose<'a>(
     files: &'a [String],
     selector: &Selector,
 ) -> Result<&'a str, FetchError> {
-    let mut models: Vec<&str> = files.iter().map(String::as_str).filter(|file| is_model(file)).collect();
+    let choosable = |file: &&str| is_model(file) && split(file).is_none_or(|name| name.number == 1);
+    let mut models: Vec<&str> = files.iter().map(String::as_str).filter(choosable).collect();
     models.sort_by_key(|file| (file.len(), *file));
     if models.is_empty() {
         return Err(FetchError::NoGguf { repo: repo.to_owned() });
     }
     let with = |quant: &str| models.iter().copied().find(|file| has_quant(file, quant));
     let found = match selector {
-        Selector::File(file) => models.iter().copied().find(|model| model == file),
+        Selector::File(file) => {
+            set_of(file)?;
+            models.iter().copied().find(|model| model == file)
+        }
         Selector::Quant(quant) => with(&quant.to_ascii_uppercase()),
         Selector::Default => USUAL.iter().find_map(|quant| with(quant)).or(match models.as_slice() {
             [only] => Some(*only),
@@ -34,23 +40,26 @@ pub(crate) fn choose<'a>(
         },
         known: known(&models),
     })?;
-    refuse_split(found)?;
-    Ok(found)
-}
-
-/// A part of a set cannot be used alone.
-pub(crate) fn refuse_split(file: &str) -> Result<(), FetchError> {
-    match split_of(file) {
-        Some(parts) if parts > 1 => Err(FetchError::Split { file: file.to_owned() }),
-        _ => Ok(()),
+    let missing = set_of(found)?.into_iter().find(|file| !files.contains(file));
+    match missing {
+        Some(missing) => Err(FetchError::IncompleteSet { file: found.to_owned(), missing }),
+        None => Ok(found),
     }
 }
 
-fn split_of(file: &str) -> Option<u32> {
-    let (rest, parts) = stem(file).rsplit_once("-of-")?;
-    let number = rest.rsplit('-').next()?;
-    let five = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
-    (five(number) && five(parts)).then(|| parts.parse().ok())?
+/// Every file of the model whose first (or only) file is `file`, in order.
+pub(crate) fn set_of(file: &str) -> Result<Vec<String>, FetchError> {
+    let Some(name) = split(file) else { return Ok(vec![file.to_owned()]) };
+    let dir = file.rfind('/').map_or("", |at| &file[..=at]);
+    if name.number != 1 {
+        let first = format!("{dir}{}", name.sibling(1));
+        return Err(FetchError::NotFirst { file: file.to_owned(), first });
+    }
+    Ok(name.all().map(|name| format!("{dir}{name}")).collect())
+}
+
+fn split(file: &str) -> Option<SplitName> {
+    SplitName::parse(file.rsplit('/').next().unwrap_or_default())
 }
 
 fn is_model(file: &str) -> bool {
@@ -136,10 +145,17 @@ mod tests {
         assert_eq!(pick(&["only.gguf"], Selector::Default), "only.gguf");
     }
 
+    /// MPROV-021
     #[test]
-    fn a_split_model_is_refused() {
-        let files = ["m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"];
-        assert!(pick(&files, quant("Q4_K_M")).contains("one part of a split model"));
-        assert!(refuse_split("m-00001-of-00001.gguf").is_ok());
+    fn a_split_model_is_chosen_by_its_first_file_and_only_when_all_are_there() {
+        let files =
+            ["m-Q4_K_M-00002-of-00002.gguf", "m-Q4_K_M-00001-of-00002.gguf", "d/x-Q2_K-00001-of-00002.gguf"];
+        assert_eq!(pick(&files, quant("Q4_K_M")), "m-Q4_K_M-00001-of-00002.gguf");
+        assert_eq!(pick(&files[..2], Selector::Default), "m-Q4_K_M-00001-of-00002.gguf");
+        let incomplete = pick(&files, quant("Q2_K"));
+        assert!(incomplete.contains("has no d/x-Q2_K-00002-of-00002.gguf"), "{incomplete}");
+        let second = pick(&files, Selector::File(files[0].into()));
+        assert!(second.contains("name the first, m-Q4_K_M-00001-of-00002.gguf"), "{second}");
+        assert_eq!(set_of("a/m-00001-of-00001.gguf").unwrap(), ["a/m-00001-of-00001.gguf"]);
     }
 }

@@ -26,7 +26,8 @@ const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    hub: SafeUrl,
+    /// Who gets the token.
+    hub: Option<SafeUrl>,
     rule: Rule,
     token: Option<Token>,
     patience: Patience,
@@ -94,7 +95,12 @@ pub(crate) struct Incoming<'a> {
 
 impl Client {
     pub(crate) fn new(endpoint: &Endpoint, token: Option<Token>, patience: Patience) -> Self {
-        Self { hub: endpoint.base().clone(), rule: endpoint.rule(), token, patience }
+        Self { hub: Some(endpoint.base().clone()), rule: endpoint.rule(), token, patience }
+    }
+
+    /// Knows no hub and no token.
+    pub(crate) fn anonymous(rule: Rule, patience: Patience) -> Self {
+        Self { hub: None, rule, token: None, patience }
     }
 
     pub(crate) fn ask<'a>(
@@ -192,7 +198,8 @@ impl Client {
                 }
             }
         }
-        if let Some(token) = self.token.as_ref().filter(|_| url.same_origin(&self.hub)) {
+        let to_the_hub = self.hub.as_ref().is_some_and(|hub| url.same_origin(hub));
+        if let Some(token) = self.token.as_ref().filter(|_| to_the_hub) {
             request = request.header(header::AUTHORIZATION, token.bearer());
         }
         let request = request.body(()).map_err(|e| Problem::Transient(e.to_string()))?;

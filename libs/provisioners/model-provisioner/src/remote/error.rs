@@ -122,14 +122,23 @@ pub enum FetchError {
         /// `org/repo`.
         repo: String,
     },
-    /// The model consists of several files.
-    #[error(
-        "{file} is one part of a split model, which is not supported yet; choose a quantisation that is one file, or \
-         merge the parts with `llama-gguf-split --merge` and write `model: file:PATH`"
-    )]
-    Split {
-        /// The file.
+    /// A file in the middle of a split set was asked for.
+    #[error("{file} is one file of a split model; name the first, {first}, and all of them are fetched")]
+    NotFirst {
+        /// As asked for.
         file: String,
+        /// The first of the set.
+        first: String,
+    },
+    /// The repository has only some files of a split set.
+    #[error(
+        "{file} is the first file of a split model, and the repository has no {missing}; nothing was fetched"
+    )]
+    IncompleteSet {
+        /// The first.
+        file: String,
+        /// The one that is not there.
+        missing: String,
     },
     /// The hub's answer makes no sense.
     #[error("{url} gave an answer that is not the hub's: {problem}; check HF_ENDPOINT")]

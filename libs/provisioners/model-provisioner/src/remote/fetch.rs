@@ -21,9 +21,19 @@ pub(crate) struct Target {
     pub(crate) sha256: Option<String>,
 }
 
+/// Where in a split set the file is, for those who watch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Within {
+    /// Bytes of the files before it.
+    pub(crate) before: u64,
+    /// Of all files together, where that is known.
+    pub(crate) all: Option<u64>,
+}
+
 pub(crate) struct Download<'a> {
     pub(crate) client: &'a Client,
     pub(crate) target: &'a Target,
+    pub(crate) within: Within,
     pub(crate) patience: Patience,
     pub(crate) on_event: &'a dyn Fn(StageEvent),
     pub(crate) cancel: &'a Cancel,
@@ -140,6 +150,7 @@ impl Download<'_> {
 
     fn report(&self, doing: &str, done: u64, total: Option<u64>) {
         let name = &self.target.name;
+        let (done, total) = (self.within.before.saturating_add(done), self.within.all.or(total));
         let description = match total {
             Some(total) => format!("{doing} {name}: {} of {} MiB", done >> 20, total >> 20),
             None => format!("{doing} {name}: {} MiB", done >> 20),
@@ -170,7 +181,7 @@ fn strong_etag(head: &Head) -> Option<String> {
 }
 
 /// Refuses when `needed` more bytes do not fit; returns what may be written.
-fn room(path: &Path, needed: u64) -> Result<u64, FetchError> {
+pub(crate) fn room(path: &Path, needed: u64) -> Result<u64, FetchError> {
     let dir = path.parent().unwrap_or(path);
     // Not being able to ask is no reason to refuse.
     let Ok(stat) = rustix::fs::statvfs(dir) else { return Ok(u64::MAX) };

@@ -51,12 +51,24 @@ struct TreeEntry {
 }
 
 impl Hub<'_> {
-    pub(crate) fn resolve(&self, wanted: &Wanted<'_>) -> Result<Found, FetchError> {
+    /// The files of the wanted model, in order, all at one commit.
+    pub(crate) fn resolve(&self, wanted: &Wanted<'_>) -> Result<Vec<Found>, FetchError> {
         let file = match wanted.selector {
             Selector::File(file) => file.clone(),
             selector => choose::choose(wanted.repo, &self.list(wanted)?, selector)?.to_owned(),
         };
-        let url = self.resolve_url(wanted.repo, wanted.revision(), &file)?;
+        let mut found: Vec<Found> = Vec::new();
+        for file in choose::set_of(&file)? {
+            // From the first file on the commit, so that a branch that moves meanwhile changes nothing.
+            let revision = found.first().map_or(wanted.revision(), |first| first.commit.as_str());
+            let next = self.resolve_file(wanted, revision, file)?;
+            found.push(next);
+        }
+        Ok(found)
+    }
+
+    fn resolve_file(&self, wanted: &Wanted<'_>, revision: &str, file: String) -> Result<Found, FetchError> {
+        let url = self.resolve_url(wanted.repo, revision, &file)?;
         let head = self.patiently(&url, || self.client.ask(&url, Ask::Head, self.cancel).map(|(h, _)| h))?;
         refusal(&head, wanted, Some(&file), &url)?;
         let commit = head.get("x-repo-commit").filter(|commit| is_hex(commit, 40));
@@ -66,7 +78,6 @@ impl Hub<'_> {
         })?;
         let etag = head.get("x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
         Ok(Found {
-            // From here on the commit, so that a branch that moves meanwhile changes nothing.
             url: self.resolve_url(wanted.repo, commit, &file)?,
             commit: commit.to_owned(),
             size: head.number("x-linked-size"),

@@ -3,7 +3,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::choose::choose;
+use super::choose::{choose, set_of};
 use crate::Selector;
 
 /// Files that may be `file` of `repo` at `commit`, best first.
@@ -25,9 +25,14 @@ pub(crate) struct Local {
     pub(crate) sha256: String,
 }
 
-/// The wanted file of `repo` at `revision` without asking the hub: by the commit that the cache resolved
-/// the revision to, and the digest that its blob is named by.
-pub(crate) fn local(caches: &[PathBuf], repo: &str, revision: &str, selector: &Selector) -> Option<Local> {
+/// The wanted files of `repo` at `revision` without asking the hub: by the commit that the cache resolved
+/// the revision to, and the digests that their blobs are named by.
+pub(crate) fn local(
+    caches: &[PathBuf],
+    repo: &str,
+    revision: &str,
+    selector: &Selector,
+) -> Option<Vec<Local>> {
     caches.iter().find_map(|cache| {
         let home = cache.join(format!("models--{}", repo.replace('/', "--")));
         let resolved = std::fs::read_to_string(home.join("refs").join(revision)).ok();
@@ -36,11 +41,16 @@ pub(crate) fn local(caches: &[PathBuf], repo: &str, revision: &str, selector: &S
             return None;
         }
         let snapshot = home.join("snapshots").join(commit);
-        let path = snapshot.join(choose(repo, &files_below(&snapshot), selector).ok()?);
-        let blob = std::fs::read_link(&path).ok()?.file_name()?.to_str()?.to_owned();
-        let is_sha256 = blob.len() == 64 && blob.bytes().all(|b| b.is_ascii_hexdigit());
-        is_sha256.then_some(Local { path, sha256: blob })
+        let present = files_below(&snapshot);
+        let chosen = set_of(choose(repo, &present, selector).ok()?).ok()?;
+        chosen.iter().map(|file| blob_of(snapshot.join(file))).collect()
     })
+}
+
+fn blob_of(path: PathBuf) -> Option<Local> {
+    let blob = std::fs::read_link(&path).ok()?.file_name()?.to_str()?.to_owned();
+    let is_sha256 = blob.len() == 64 && blob.bytes().all(|b| b.is_ascii_hexdigit());
+    is_sha256.then_some(Local { path, sha256: blob })
 }
 
 /// Files and the files of one level of directories, as repositories of models have them.

@@ -8,25 +8,60 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use wire::SplitName;
 
 use super::FetchError;
 use super::error::local;
 use super::fetch::Target;
 use super::partial::Partial;
 use crate::Cancel;
-use crate::digest::hex;
+use crate::digest::{hex, of_model};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     models: PathBuf,
 }
 
-/// A verified file.
+/// A verified model: one file, or a split set by its first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) path: PathBuf,
     pub(crate) sha256: String,
     pub(crate) size: u64,
+    /// The files of a split set; empty for one file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Piece>,
+}
+
+/// One verified file of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    pub(crate) path: PathBuf,
+    pub(crate) sha256: String,
+    pub(crate) size: u64,
+}
+
+impl Entry {
+    /// `None` without any file.
+    pub(crate) fn of(mut pieces: Vec<Piece>) -> Option<Self> {
+        let path = pieces.first()?.path.clone();
+        let sha256 = of_model(pieces.iter().map(|piece| piece.sha256.as_str()));
+        let size = pieces.iter().map(|piece| piece.size).sum();
+        if pieces.len() == 1 {
+            pieces.clear();
+        }
+        Some(Self { path, sha256, size, parts: pieces })
+    }
+
+    /// Its files, in order.
+    pub(crate) fn pieces(&self) -> Vec<Piece> {
+        match self.parts.is_empty() {
+            true => {
+                vec![Piece { path: self.path.clone(), sha256: self.sha256.clone(), size: self.size }]
+            }
+            false => self.parts.clone(),
+        }
+    }
 }
 
 /// Who vouches for the bytes.
@@ -51,6 +86,68 @@ pub(crate) struct Manifest {
     pub(crate) size_bytes: u64,
     pub(crate) trust: Trust,
     pub(crate) fetched_at_unix_s: u64,
+    /// The files of a split set; empty for one file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Part>,
+}
+
+/// One file of a split set.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Part {
+    file: String,
+    sha256: String,
+    size_bytes: u64,
+}
+
+impl Manifest {
+    /// The files it speaks of, below `dir`.
+    pub(crate) fn pieces(&self, dir: &Path) -> Vec<Piece> {
+        let own = Part { file: self.file.clone(), sha256: self.sha256.clone(), size_bytes: self.size_bytes };
+        let parts = if self.parts.is_empty() { vec![own] } else { self.parts.clone() };
+        let piece = |part: Part| Piece {
+            path: dir.join(local_name(&part.file)),
+            sha256: part.sha256,
+            size: part.size_bytes,
+        };
+        parts.into_iter().map(piece).collect()
+    }
+}
+
+/// A file of a model that is ready to get its final name, or has it already.
+pub(crate) enum Ready {
+    /// Verified, under its partial name.
+    Fetched(Partial),
+    /// Moved there before an interruption.
+    InPlace(Piece),
+}
+
+impl Ready {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Fetched(partial) => partial.path(),
+            Self::InPlace(piece) => &piece.path,
+        }
+    }
+
+    fn sha256(&self) -> String {
+        match self {
+            Self::Fetched(partial) => partial.sha256(),
+            Self::InPlace(piece) => piece.sha256.clone(),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        match self {
+            Self::Fetched(partial) => partial.len(),
+            Self::InPlace(piece) => piece.size,
+        }
+    }
+}
+
+/// The digest of the model that these files are.
+pub(crate) fn digest_of(ready: &[Ready]) -> String {
+    let digests: Vec<String> = ready.iter().map(Ready::sha256).collect();
+    of_model(digests.iter().map(String::as_str))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,7 +174,15 @@ pub(crate) fn local_name(remote: &str) -> String {
     let last = remote.rsplit('/').next().unwrap_or_default();
     let stem = last.strip_suffix(".gguf").unwrap_or(last);
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
+    // The engine finds the files of a set by the end of their names.
+    let (stem, tail) = match SplitName::parse(last) {
+        Some(name) => (name.prefix, format!("-{:05}-of-{:05}", name.number, name.count)),
+        None => (stem.to_owned(), String::new()),
+    };
     let stem: String = stem.trim_start_matches('.').chars().map(plain).take(120).collect();
+    if !tail.is_empty() {
+        return format!("{}{tail}.gguf", if stem.is_empty() { "model" } else { &stem });
+    }
     if stem.is_empty() { "model.gguf".to_owned() } else { format!("{stem}.gguf") }
 }
 
@@ -103,21 +208,25 @@ impl Store {
         write_json(&self.index(reference), &indexed)
     }
 
-    /// A fetched file with this digest.
+    /// A fetched model with this digest.
     pub(crate) fn find(&self, sha256: &str) -> Option<Entry> {
-        let (path, manifest) = self.held(sha256)?;
-        Some(Entry { path, sha256: sha256.to_owned(), size: manifest.size_bytes })
+        let manifest = self.held(sha256)?;
+        Entry::of(manifest.pieces(&self.dir(sha256)))
     }
 
-    /// The file with this digest and what is written beside it.
-    pub(crate) fn held(&self, sha256: &str) -> Option<(PathBuf, Manifest)> {
+    /// What is written beside the model with this digest; `None` unless all of its files are there.
+    pub(crate) fn held(&self, sha256: &str) -> Option<Manifest> {
         if !is_digest(sha256) {
             return None;
         }
-        let dir = self.models.join(sha256);
+        let dir = self.dir(sha256);
         let manifest: Manifest = serde_json::from_slice(&std::fs::read(dir.join(MANIFEST)).ok()?).ok()?;
-        let path = dir.join(local_name(&manifest.file));
-        path.is_file().then_some((path, manifest))
+        manifest.pieces(&dir).iter().all(|piece| piece.path.is_file()).then_some(manifest)
+    }
+
+    /// Where the files of the model with this digest are.
+    pub(crate) fn dir(&self, sha256: &str) -> PathBuf {
+        self.models.join(sha256)
     }
 
     /// The digests of everything that was fetched.
@@ -131,32 +240,48 @@ impl Store {
         names
     }
 
-    /// Gives a verified download its final name, the manifest first: a name without one is not found.
+    /// Gives verified downloads their final names, the manifest first: a model of which a file is missing
+    /// is not found. `targets` are in the order of `ready`.
     pub(crate) fn publish(
         &self,
-        partial: Partial,
-        target: &Target,
+        ready: Vec<Ready>,
+        targets: &[Target],
         commit: Option<&str>,
         reference: &str,
         trust: Trust,
     ) -> Result<Entry, FetchError> {
-        let (sha256, size) = (partial.sha256(), partial.len());
-        let dir = self.models.join(&sha256);
+        let sha256 = digest_of(&ready);
+        let dir = self.dir(&sha256);
+        let parts: Vec<Part> = targets
+            .iter()
+            .zip(&ready)
+            .map(|(target, ready)| Part {
+                file: target.name.clone(),
+                sha256: ready.sha256(),
+                size_bytes: ready.size(),
+            })
+            .collect();
         let manifest = Manifest {
             reference: reference.to_owned(),
-            url: target.url.to_string(),
+            url: targets.first().map(|target| target.url.to_string()).unwrap_or_default(),
             commit: commit.map(str::to_owned),
-            file: target.name.clone(),
+            file: targets.first().map(|target| target.name.clone()).unwrap_or_default(),
             sha256: sha256.clone(),
-            size_bytes: size,
+            size_bytes: parts.iter().map(|part| part.size_bytes).sum(),
             trust,
             fetched_at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
+            parts: if parts.len() > 1 { parts } else { Vec::new() },
         };
         write_json(&dir.join(MANIFEST), &manifest)?;
-        let path = dir.join(&target.name);
-        partial.rename(&path)?;
+        let pieces = manifest.pieces(&dir);
+        for (ready, piece) in ready.into_iter().zip(&pieces) {
+            if let Ready::Fetched(partial) = ready {
+                partial.rename(&piece.path)?;
+            }
+        }
         File::open(&dir).and_then(|dir| dir.sync_all()).map_err(local("write", &dir))?;
-        Ok(Entry { path, sha256, size })
+        let size = manifest.size_bytes;
+        Ok(Entry::of(pieces).unwrap_or(Entry { path: dir, sha256, size, parts: Vec::new() }))
     }
 
     /// Takes the lock of `key`; `on_wait` is called once if someone else holds it.
@@ -216,9 +341,13 @@ mod tests {
             (".hidden.gguf", "hidden.gguf"),
             ("a b%2f\u{e4}.gguf", "a_b_2f_.gguf"),
             ("download", "download.gguf"),
+            ("d/a b-00001-of-00002.gguf", "a_b-00001-of-00002.gguf"),
+            ("..-00002-of-00002.gguf", "model-00002-of-00002.gguf"),
         ] {
             assert_eq!(local_name(remote), name, "{remote}");
         }
+        let long = format!("{}-00001-of-00002.gguf", "x".repeat(500));
+        assert_eq!(local_name(&long), format!("{}-00001-of-00002.gguf", "x".repeat(120)));
         assert!(Store::new(Path::new("/m")).find("../../etc").is_none());
     }
 }

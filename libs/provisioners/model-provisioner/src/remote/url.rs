@@ -72,6 +72,16 @@ impl SafeUrl {
         self.0.path().rsplit('/').next().unwrap_or_default().to_owned()
     }
 
+    /// The URL of `file`, a plain name, in the same directory; the query stays.
+    pub(crate) fn beside(&self, file: &str, rule: Rule) -> Result<Self, FetchError> {
+        let (path, query) = (self.0.path(), self.0.query());
+        let dir = path.rfind('/').map_or("/", |at| &path[..=at]);
+        let query = query.map_or_else(String::new, |query| format!("?{query}"));
+        let scheme = self.0.scheme_str().unwrap_or("https");
+        let authority = self.0.authority().map_or("", |a| a.as_str());
+        rule.admit(&format!("{scheme}://{authority}{dir}{file}{query}"))
+    }
+
     /// Where a `Location` header leads to from here.
     pub(crate) fn join(&self, location: &str, rule: Rule) -> Result<Self, FetchError> {
         let scheme = self.0.scheme_str().unwrap_or("https");

@@ -4,6 +4,7 @@
 mod catalog;
 mod inject;
 mod server;
+mod split;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -385,13 +386,13 @@ fn each_refusal_of_the_hub_has_its_own_plain_message() {
 
 /// MPROV-010
 #[test]
-fn a_missing_quantisation_lists_the_ones_there_are_and_a_split_one_is_refused() {
+fn a_missing_quantisation_lists_the_ones_there_are_and_half_a_split_one_is_refused() {
     let hub = hub(good);
     let machine = Machine::new(&hub);
     let error = machine.refusal("hf:org/repo:Q5_K_S");
     assert!(error.contains("no quantisation Q5_K_S; there are: F16, Q4_K_M, Q8_0"), "{error}");
     let error = machine.refusal("hf:org/repo:F16");
-    assert!(error.contains("one part of a split model"), "{error}");
+    assert!(error.contains("the repository has no big-F16-00002-of-00002.gguf"), "{error}");
     assert_eq!(hub.gets().len(), 0);
 }
 
