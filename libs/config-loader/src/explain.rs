@@ -59,11 +59,16 @@ pub fn explain(path: Option<&Path>, env: &Env) -> Result<(Origin, Vec<Explained>
         .map_err(|error| ConfigError::Unshowable { problem: error.to_string() })?;
     let mut values = Vec::new();
     leaves(String::new(), effective, &mut values);
+    // The gate decides for every pool, whatever the pool says.
+    let gated = |key: &str| config.require_gpu && key.ends_with(".provisioning.gpu");
     let explained = values.into_iter().map(|(key, value)| {
+        let decides = |key: &str| if gated(key) { "require_gpu".to_owned() } else { key.to_owned() };
         let from = match applied.iter().find(|applied| applied.key == key) {
             Some(overlay::Applied { variable, .. }) => Source::Variable(variable),
             None => match &file {
-                Some((text, written)) if holds(written, &key) => Source::File(locate::key(text, &key)),
+                Some((text, written)) if holds(written, &decides(&key)) => {
+                    Source::File(locate::key(text, &decides(&key)))
+                }
                 _ => Source::Default,
             },
         };
