@@ -86,6 +86,8 @@ pub enum OperationKind {
     Reset,
     /// Stop now.
     Stop,
+    /// Follow a configuration that has changed. Asked by nobody but the configuration file.
+    Configure,
 }
 
 impl OperationKind {
@@ -98,6 +100,7 @@ impl OperationKind {
             Self::Reload => "reload",
             Self::Reset => "reset",
             Self::Stop => "stop",
+            Self::Configure => "configure",
         }
     }
 }

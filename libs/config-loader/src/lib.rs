@@ -1,5 +1,6 @@
-//! Reads the configuration of this machine, once, into final types: the file, then the environment
-//! on top, then absolute paths. An error says file, line, key and the nearest key that exists.
+//! Reads the configuration of this machine into final types, and again when its file has changed: the
+//! file, then the environment on top, then absolute paths. An error says file, line, key and the nearest
+//! key that exists.
 //!
 //! It creates nothing, opens nothing but the file, and knows no daemon: callers decide what a
 //! [`ConfigError`] means (both daemons and the provisioner exit with 2).
@@ -8,6 +9,7 @@
 mod env;
 mod error;
 mod explain;
+mod follow;
 mod locate;
 mod overlay;
 mod parse;
@@ -19,6 +21,7 @@ use wire::config::Config;
 pub use env::Env;
 pub use error::{ConfigError, LocatedProblem, Place};
 pub use explain::{Explained, Source, explain};
+pub use follow::{Follow, changed_sections};
 
 /// The effective configuration and where it came from.
 #[derive(Debug, Clone, PartialEq)]

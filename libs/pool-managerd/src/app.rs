@@ -14,18 +14,19 @@ use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use wire::config::PoolConfig;
+use wire::config::{Config, PoolConfig};
 
 use crate::board::Board;
 use crate::cards::Cards;
 use crate::engine_http::{EngineClient, Health};
+use crate::from_config::check_pools;
 use crate::http::{Api, FOLLOWERS, router, serve};
 use crate::manager::Manager;
 use crate::metrics::Metrics;
 use crate::reconcile::{Leftovers, reconcile};
 use crate::record::RunDir;
 use crate::shared::Shared;
-use crate::{AvailableMemory, InheritedEnv, Prepare, Timings, Token, durable};
+use crate::{AppConfigError, AvailableMemory, InheritedEnv, PoolChange, Prepare, Timings, Token, durable};
 
 /// More engines loading side by side only slow each other down.
 const LOADING_AT_ONCE: usize = 2;
@@ -71,6 +72,7 @@ pub struct App;
 pub struct Running {
     addr: SocketAddr,
     board: Arc<Board>,
+    manager: Manager,
     /// How long an engine that serves may go without a look.
     unwatched_limit: Duration,
     token: Token,
@@ -189,7 +191,7 @@ impl App {
         let tasks = manager.tasks().clone();
         let board = manager.clone_board();
         let routes = router(Api {
-            manager,
+            manager: manager.clone(),
             token: config.token.clone(),
             shutdown: shutdown.clone(),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
@@ -201,6 +203,7 @@ impl App {
         Ok(Running {
             addr,
             board,
+            manager,
             unwatched_limit,
             token: config.token,
             tasks,
@@ -224,6 +227,16 @@ impl Running {
     #[must_use]
     pub fn token(&self) -> &str {
         self.token.expose()
+    }
+
+    /// Follows the pools of another configuration: only what changed moves, each pool in its own time.
+    /// Says what it comes to. `config` is as a start would take it; what is not about pools changes nothing.
+    ///
+    /// # Errors
+    /// A pool that cannot work on any machine; then nothing changes.
+    pub fn configure(&self, config: &Config) -> Result<Vec<PoolChange>, AppConfigError> {
+        check_pools(config)?;
+        Ok(self.manager.configure(config.pools.iter().cloned().map(Arc::new).collect()))
     }
 
     /// One full round of supervision: every engine that serves was looked at a moment ago, the threads

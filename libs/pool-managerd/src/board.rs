@@ -144,6 +144,30 @@ impl Board {
         self.wake();
     }
 
+    /// A pool is no more.
+    pub(crate) fn remove(&self, id: &PoolId) {
+        self.lock().retain(|pool| pool.id != *id);
+        self.wake();
+    }
+
+    /// Shows pools in this order; those that it does not name come last.
+    pub(crate) fn order(&self, ids: &[PoolId]) {
+        let place = |pool: &Arc<PoolEntry>| ids.iter().position(|id| *id == pool.id).unwrap_or(usize::MAX);
+        self.lock().sort_by_key(place);
+        self.wake();
+    }
+
+    /// A pool has so many replicas from now on.
+    pub(crate) fn resize(&self, id: &PoolId, replicas: u32) {
+        let Some(pool) = self.pool(id) else { return };
+        let mut state = pool.lock();
+        let here = u32::try_from(state.replicas.len()).unwrap_or(u32::MAX);
+        state.replicas.extend((here..replicas).map(ReplicaId::nth).map(ReplicaState::new));
+        state.replicas.truncate(usize::try_from(replicas).unwrap_or(usize::MAX));
+        drop(state);
+        self.wake();
+    }
+
     /// A replica's place on the board; `None` where there is none.
     pub(crate) fn seat(self: &Arc<Self>, pool: &PoolId, replica: &ReplicaId) -> Option<Seat> {
         let entry = self.pool(pool)?;
@@ -242,6 +266,11 @@ impl Seat {
     pub(crate) fn update(&self, change: impl FnOnce(&mut ReplicaState)) {
         self.pool.lock().replicas.iter_mut().find(|r| r.id == self.replica).map(change).unwrap_or_default();
         self.board.wake();
+    }
+
+    /// The pool as it is configured now.
+    pub(crate) fn config(&self) -> Arc<PoolConfig> {
+        Arc::clone(&self.pool.lock().config)
     }
 
     /// Its task has looked at it. Nobody is woken: nothing changed.

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use config_loader::{ConfigError, Env};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 use wire::config::{Config, LogFormat};
 
+use crate::follow::follow;
 use crate::replica::with_causes;
 use crate::{App, AppConfig, AppConfigError, StartError, Token, durable, service};
 
@@ -64,11 +66,13 @@ impl DaemonError {
 }
 
 /// Runs until SIGTERM or SIGINT, and then until everything has ended. A second signal ends it now.
+/// SIGHUP reads the configuration again, unless the terminal it was started from has closed: then it ends.
 ///
 /// # Errors
 /// See [`DaemonError`].
 pub async fn run(config_file: Option<&Path>, env: &Env) -> Result<(), DaemonError> {
-    let config = config_loader::load(config_file, env)?.config;
+    let loaded = config_loader::load(config_file, env)?;
+    let config = loaded.config.clone();
     log_to_stderr(config.log.format, env);
     let mut signals = Signals::listen().map_err(DaemonError::Signals)?;
     let mut app = AppConfig::from_config(&config, env, config.pool_managerd.listen)?;
@@ -76,15 +80,17 @@ pub async fn run(config_file: Option<&Path>, env: &Env) -> Result<(), DaemonErro
     let running = App::start(app).await?;
     tracing::info!(addr = %running.addr(), pools = config.pools.len(), "pool-managerd is up");
     service::ready(&running);
+    let asked = Notify::new();
     tokio::select! {
-        () = signals.next() => {}
+        () = signals.end(&asked) => {}
         never = service::feed_watchdog(&running) => match never {},
+        never = follow(&loaded, env, &running, &asked) => match never {},
     }
     service::stopping();
     tracing::info!("shutting down; a second signal ends at once");
     tokio::select! {
         () = running.shutdown() => Ok(()),
-        () = signals.next() => Err(DaemonError::Impatient),
+        () = signals.end(&asked) => Err(DaemonError::Impatient),
     }
 }
 
@@ -113,17 +119,38 @@ fn log_to_stderr(format: LogFormat, env: &Env) {
 struct Signals {
     term: tokio::signal::unix::Signal,
     int: tokio::signal::unix::Signal,
+    hup: tokio::signal::unix::Signal,
+    /// It was started from a terminal.
+    terminal: bool,
 }
 
 impl Signals {
     fn listen() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            terminal: has_terminal(),
+        })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+    /// Resolves when it is to end. A hangup that is none asks for the configuration.
+    async fn end(&mut self, asked: &Notify) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hup.recv() => {}
+            }
+            if self.terminal && !has_terminal() {
+                return;
+            }
+            asked.notify_one();
         }
     }
+}
+
+/// Whether this process has a terminal that controls it; a closed one is none.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }

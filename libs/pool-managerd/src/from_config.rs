@@ -38,7 +38,7 @@ impl AppConfig {
     /// # Errors
     /// See [`AppConfigError`].
     pub fn from_config(config: &Config, env: &Env, listen: SocketAddr) -> Result<Self, AppConfigError> {
-        config.pools.iter().enumerate().try_for_each(check)?;
+        check_pools(config)?;
         Ok(Self {
             runtime_dir: config.paths.runtime.clone(),
             pools: config.pools.clone(),
@@ -52,6 +52,11 @@ impl AppConfig {
             timings: Timings::default(),
         })
     }
+}
+
+/// Refuses a configuration with a pool that could not be provisioned anywhere.
+pub(crate) fn check_pools(config: &Config) -> Result<(), AppConfigError> {
+    config.pools.iter().enumerate().try_for_each(check)
 }
 
 fn check((index, pool): (usize, &PoolConfig)) -> Result<(), AppConfigError> {

@@ -10,6 +10,7 @@
 mod app;
 mod board;
 mod cards;
+mod changes;
 mod classify;
 mod confine;
 pub mod daemon;
@@ -17,6 +18,7 @@ mod durable;
 mod engine;
 mod engine_http;
 mod engine_log;
+mod follow;
 mod from_config;
 mod http;
 mod launch;
@@ -46,6 +48,7 @@ mod token;
 mod watch;
 
 pub use app::{App, AppConfig, Running, StartError};
+pub use changes::{EngineChange, PoolChange, PoolDiff};
 pub use child::{Holder, holder_of_port};
 pub use classify::{Cause, Ending, classify};
 pub use devices::{Discover, Inventory};

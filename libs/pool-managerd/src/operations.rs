@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::operation::{OperationList, OperationOutcome, OperationProgress};
 use wire::pool::ReplicaError;
@@ -17,7 +18,11 @@ const REMEMBERED: usize = 256;
 
 /// The store. Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Operations(Arc<Mutex<VecDeque<Entry>>>);
+pub(crate) struct Operations {
+    entries: Arc<Mutex<VecDeque<Entry>>>,
+    /// Counts ends, for those who wait for their turn.
+    ended: Arc<watch::Sender<u64>>,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -73,6 +78,19 @@ impl Operations {
         Ok(Operation { store: self.clone(), id, called_off })
     }
 
+    /// As [`begin`](Self::begin), after whatever runs on the pool has ended.
+    pub(crate) async fn begin_in_turn(&self, kind: OperationKind, pool: &PoolId, replicas: u32) -> Operation {
+        let mut ended = self.ended.subscribe();
+        loop {
+            ended.borrow_and_update();
+            if let Ok(operation) = self.begin(kind, pool, replicas) {
+                return operation;
+            }
+            // The sender cannot go away while we hold it.
+            let _counted = ended.changed().await;
+        }
+    }
+
     /// What runs on a pool.
     pub(crate) fn running(&self, pool: &PoolId) -> Option<Busy> {
         running_on(&mut self.lock(), pool).map(|entry| entry.busy())
@@ -93,7 +111,7 @@ impl Operations {
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,6 +162,12 @@ impl Operation {
         self.end(OperationState::RolledBack, message.into(), error);
     }
 
+    /// How many replicas there are to follow it, where that changes on the way.
+    pub(crate) fn replicas(&self, total: usize) {
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
+        self.store.change(&self.id, |entry| entry.view.progress.replicas_total = total);
+    }
+
     pub(crate) fn failed(self, message: impl Into<String>, error: Option<ReplicaError>) {
         self.end(OperationState::Failed, message.into(), error);
     }
@@ -155,6 +179,7 @@ impl Operation {
             }
             entry.end(state, message, error);
         });
+        self.store.ended.send_modify(|ends| *ends += 1);
     }
 }
 

@@ -39,7 +39,10 @@ struct Desired {
 
 /// Gives orders to one replica.
 #[derive(Debug, Clone)]
-pub(crate) struct Commander(watch::Sender<Desired>);
+pub(crate) struct Commander {
+    desired: watch::Sender<Desired>,
+    leave: CancellationToken,
+}
 
 /// Receives them in the replica.
 #[derive(Debug, Clone)]
@@ -51,30 +54,37 @@ pub(crate) struct Orders {
 }
 
 impl Commander {
-    pub(crate) fn new(target: Arc<Target>) -> Self {
-        Self(watch::Sender::new(Desired { want: Want::Run, target, request: 0, resets: 0 }))
+    /// `leave` ends the replica's task.
+    pub(crate) fn new(target: Arc<Target>, leave: CancellationToken) -> Self {
+        let desired = Desired { want: Want::Run, target, request: 0, resets: 0 };
+        Self { desired: watch::Sender::new(desired), leave }
+    }
+
+    /// Ends the task of a replica that has stopped.
+    pub(crate) fn dismiss(&self) {
+        self.leave.cancel();
     }
 
     /// Returns the number of this request: what the replica shows with a lower one came before.
     pub(crate) fn run(&self) -> u64 {
-        self.0.send_modify(|d| {
+        self.desired.send_modify(|d| {
             d.want = Want::Run;
             d.request += 1;
         });
-        self.0.borrow().request
+        self.desired.borrow().request
     }
 
     pub(crate) fn stop(&self) {
-        self.0.send_modify(|d| d.want = Want::Stop);
+        self.desired.send_modify(|d| d.want = Want::Stop);
     }
 
     pub(crate) fn drain(&self, until: Instant) {
-        self.0.send_modify(|d| d.want = Want::Drain(until));
+        self.desired.send_modify(|d| d.want = Want::Drain(until));
     }
 
     /// Forgets earlier losses, and asks anew.
     pub(crate) fn reset(&self) {
-        self.0.send_modify(|d| {
+        self.desired.send_modify(|d| {
             d.resets += 1;
             d.request += 1;
         });
@@ -82,16 +92,17 @@ impl Commander {
 
     /// Gives it something else to run, when it runs.
     pub(crate) fn target(&self, target: Arc<Target>) {
-        self.0.send_modify(|d| d.target = target);
+        self.desired.send_modify(|d| d.target = target);
     }
 
     pub(crate) fn is_to_run(&self) -> bool {
-        self.0.borrow().want == Want::Run
+        self.desired.borrow().want == Want::Run
     }
 
-    pub(crate) fn subscribe(&self, shutdown: CancellationToken) -> Orders {
-        let target_seen = self.0.borrow().target.number;
-        Orders { desired: self.0.subscribe(), resets_seen: 0, target_seen, shutdown }
+    pub(crate) fn subscribe(&self) -> Orders {
+        let target_seen = self.desired.borrow().target.number;
+        let (desired, shutdown) = (self.desired.subscribe(), self.leave.clone());
+        Orders { desired, resets_seen: 0, target_seen, shutdown }
     }
 }
 
@@ -195,8 +206,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_replica_tries_again_only_when_asked_anew() {
-        let commander = Commander::new(target());
-        let mut orders = commander.subscribe(CancellationToken::new());
+        let commander = Commander::new(target(), CancellationToken::new());
+        let mut orders = commander.subscribe();
         assert!(orders.wanted().await);
         let mut waiting = Box::pin(orders.asked_anew());
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
@@ -206,9 +217,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_stopped_replica_waits_and_a_shutdown_ends_the_wait() {
-        let commander = Commander::new(target());
         let shutdown = CancellationToken::new();
-        let mut orders = commander.subscribe(shutdown.clone());
+        let commander = Commander::new(target(), shutdown.clone());
+        let mut orders = commander.subscribe();
         commander.stop();
         assert_eq!(orders.turned().await, Turn::Stop);
         let mut waiting = Box::pin(orders.wanted());
@@ -220,8 +231,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_reset_is_heard_once_even_when_it_came_before_anybody_listened() {
-        let commander = Commander::new(target());
-        let mut orders = commander.subscribe(CancellationToken::new());
+        let commander = Commander::new(target(), CancellationToken::new());
+        let mut orders = commander.subscribe();
         commander.reset();
         orders.reset().await;
         assert!(orders.take_reset());

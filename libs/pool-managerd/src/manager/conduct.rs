@@ -101,7 +101,7 @@ pub(super) async fn start(watcher: Watcher, operation: Operation, requests: Vec<
     }
 }
 
-fn stopped(replica: &ReplicaState) -> Stand {
+pub(super) fn stopped(replica: &ReplicaState) -> Stand {
     match replica.stands() {
         Phase::Stopped => Stand::Done,
         phase => Stand::OnTheWay(phase),

@@ -2,6 +2,7 @@
 //! what becomes of them; how a replica follows is its own task's business.
 
 mod conduct;
+mod configure;
 mod reload;
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,11 +29,21 @@ use crate::target::Target;
 #[derive(Clone)]
 pub(crate) struct Manager(Arc<Inner>);
 
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Manager")
+    }
+}
+
 struct Inner {
     shared: Arc<Shared>,
     board: Arc<Board>,
     operations: Operations,
     pools: Mutex<BTreeMap<PoolId, Pool>>,
+    /// The pools of the newest configuration.
+    wanted: watch::Sender<Vec<Arc<PoolConfig>>>,
+    /// Whose turn it is to follow a configuration, by pool.
+    turns: Mutex<BTreeMap<PoolId, Arc<tokio::sync::Mutex<()>>>>,
     /// The number of the next target, over all pools.
     next_target: AtomicU64,
     /// Replicas and conductors of operations.
@@ -43,6 +55,8 @@ struct Inner {
 struct Pool {
     commanders: Vec<Commander>,
     target: Arc<Target>,
+    /// As the configuration says; what was reloaded on request is not in it.
+    configured: Arc<PoolConfig>,
 }
 
 /// Why an order was not taken.
@@ -64,6 +78,8 @@ impl Manager {
             board: Arc::new(Board::new()),
             operations: Operations::default(),
             pools: Mutex::default(),
+            wanted: watch::Sender::default(),
+            turns: Mutex::default(),
             next_target: AtomicU64::new(1),
             tasks: TaskTracker::new(),
             shutdown,
@@ -74,19 +90,35 @@ impl Manager {
     pub(crate) fn add(&self, pool: &Arc<PoolConfig>, survivors: &mut HashMap<ReplicaKey, Life>) {
         let inner = &self.0;
         inner.board.add(pool);
-        let mut commanders = Vec::new();
         let target = Arc::new(Target::first(Arc::clone(pool)));
-        for id in (0..pool.replicas).map(ReplicaId::nth) {
-            let Some(seat) = inner.board.seat(&pool.id, &id) else { continue };
-            let key = ReplicaKey { pool: pool.id.clone(), replica: id };
-            let commander = Commander::new(Arc::clone(&target));
-            let orders = commander.subscribe(inner.shutdown.clone());
-            let survivor = survivors.remove(&key);
-            let replica = Replica::new(Arc::clone(&inner.shared), Arc::clone(&target), key, seat, orders);
-            inner.tasks.spawn(replica.supervise(survivor));
-            commanders.push(commander);
+        let commanders = (0..pool.replicas).map(ReplicaId::nth).filter_map(|replica| {
+            let survivor = survivors.remove(&ReplicaKey { pool: pool.id.clone(), replica: replica.clone() });
+            self.start_replica(&target, &pool.id, replica, false, survivor)
+        });
+        let entry = Pool { commanders: commanders.collect(), target, configured: Arc::clone(pool) };
+        inner.lock().insert(pool.id.clone(), entry);
+    }
+
+    /// Starts the task of a replica that has its place on the board.
+    fn start_replica(
+        &self,
+        target: &Arc<Target>,
+        pool: &PoolId,
+        replica: ReplicaId,
+        idle: bool,
+        survivor: Option<Life>,
+    ) -> Option<Commander> {
+        let inner = &self.0;
+        let seat = inner.board.seat(pool, &replica)?;
+        let key = ReplicaKey { pool: pool.clone(), replica };
+        let commander = Commander::new(Arc::clone(target), inner.shutdown.child_token());
+        if idle {
+            commander.stop();
         }
-        inner.lock().insert(pool.id.clone(), Pool { commanders, target });
+        let orders = commander.subscribe();
+        let replica = Replica::new(Arc::clone(&inner.shared), Arc::clone(target), key, seat, orders);
+        inner.tasks.spawn(replica.supervise(survivor));
+        Some(commander)
     }
 
     pub(crate) fn clone_board(&self) -> Arc<Board> {
@@ -190,6 +222,11 @@ impl Inner {
 
     fn pool(&self, pool: &PoolId) -> Result<Pool, NotTaken> {
         self.lock().get(pool).cloned().ok_or_else(|| NotTaken::Unknown(pool.clone()))
+    }
+
+    fn turn(&self, pool: &PoolId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(pool.clone()).or_default())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PoolId, Pool>> {

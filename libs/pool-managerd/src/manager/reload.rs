@@ -18,6 +18,18 @@ use crate::operations::Operation;
 use crate::orders::Commander;
 use crate::target::Target;
 
+/// How the exchange of a pool's engines ended.
+pub(super) enum Exchanged {
+    /// All went over. `idle`: none of them is to run.
+    Done { idle: bool },
+    /// The old ones serve.
+    RolledBack { message: String, error: Option<ReplicaError> },
+    /// The new ones do not serve, and not all of the old ones do.
+    Failed { message: String, error: Option<ReplicaError> },
+    /// Another operation took its place.
+    CalledOff,
+}
+
 impl Manager {
     /// Replaces the engines of a pool.
     pub(crate) fn reload(
@@ -74,47 +86,59 @@ impl Inner {
         Ok(pool)
     }
 
-    pub(super) async fn conduct_reload(
-        self: Arc<Self>,
-        before: Pool,
-        target: Arc<Target>,
-        operation: Operation,
-    ) {
+    async fn conduct_reload(self: Arc<Self>, before: Pool, target: Arc<Target>, operation: Operation) {
+        match self.exchange(&before, &target, &operation).await {
+            Exchanged::Done { idle: true } => {
+                operation.succeeded("the pool is stopped; it will run this when it is started");
+            }
+            Exchanged::Done { idle: false } => operation.succeeded("serving"),
+            Exchanged::RolledBack { message, error } => operation.rolled_back(message, error),
+            Exchanged::Failed { message, error } => operation.failed(message, error),
+            Exchanged::CalledOff => {}
+        }
+    }
+
+    /// Every replica goes over to another target, one after the other, or all back.
+    pub(super) async fn exchange(
+        &self,
+        before: &Pool,
+        target: &Arc<Target>,
+        operation: &Operation,
+    ) -> Exchanged {
         let watcher = Watcher::new(Arc::clone(&self.board), target.pool.id.clone());
         for (number, commander) in before.commanders.iter().enumerate() {
-            commander.target(Arc::clone(&target));
+            commander.target(Arc::clone(target));
             let moved = |at: usize, replica: &ReplicaState| {
-                if at > number { Stand::Later } else { follows(replica, &target, commander) }
+                if at > number { Stand::Later } else { follows(replica, target, commander) }
             };
-            let Some(stands) = watcher.settled(&operation, moved).await else { return };
+            let Some(stands) = watcher.settled(operation, moved).await else { return Exchanged::CalledOff };
             let stuck = stands.into_iter().find_map(|stand| match stand {
                 Stand::Stuck(error) => Some(error),
                 _ => None,
             });
             if let Some(error) = stuck {
-                self.roll_back(&watcher, &before, operation, error).await;
-                return;
+                return self.roll_back(&watcher, before, operation, error).await;
             }
         }
+        self.took(target);
+        Exchanged::Done { idle: before.commanders.iter().all(|commander| !commander.is_to_run()) }
+    }
+
+    /// The pool is another target's.
+    pub(super) fn took(&self, target: &Arc<Target>) {
         self.board.configured(&target.pool);
-        let idle = before.commanders.iter().all(|commander| !commander.is_to_run());
         if let Some(pool) = self.lock().get_mut(&target.pool.id) {
-            pool.target = target;
+            pool.target = Arc::clone(target);
         }
-        operation.succeeded(if idle {
-            "the pool is stopped; it will run this when it is started"
-        } else {
-            "serving"
-        });
     }
 
     async fn roll_back(
         &self,
         watcher: &Watcher,
         before: &Pool,
-        operation: Operation,
+        operation: &Operation,
         error: Option<ReplicaError>,
-    ) {
+    ) -> Exchanged {
         for commander in &before.commanders {
             commander.target(Arc::clone(&before.target));
         }
@@ -122,22 +146,23 @@ impl Inner {
             Some(commander) => follows(replica, &before.target, commander),
             None => Stand::Later,
         };
-        let Some(stands) = watcher.settled(&operation, back).await else { return };
+        let Some(stands) = watcher.settled(operation, back).await else { return Exchanged::CalledOff };
         let (total, serving) = (stands.len(), done(&stands));
         let why = error.as_ref().map_or("it does not serve", |error| error.message.as_str());
         let why = crate::pause::first_line(why);
         if usize::try_from(serving).is_ok_and(|serving| serving == total) {
-            operation.rolled_back(format!("the new engine was not taken: {why}; the old one serves"), error);
+            let message = format!("the new engine was not taken: {why}; the old one serves");
+            Exchanged::RolledBack { message, error }
         } else {
             let message =
                 format!("the new engine was not taken: {why}; of the old ones {serving} of {total} serve");
-            operation.failed(message, error);
+            Exchanged::Failed { message, error }
         }
     }
 }
 
 /// Whether a replica runs a target.
-fn follows(replica: &ReplicaState, target: &Target, commander: &Commander) -> Stand {
+pub(super) fn follows(replica: &ReplicaState, target: &Target, commander: &Commander) -> Stand {
     if let Some((number, error)) = &replica.refused
         && *number == target.number
     {

@@ -308,7 +308,7 @@ impl Replica {
 
     /// Ends it because the manager does, or leaves it for the next one.
     async fn leave(&mut self, life: &Life) -> After {
-        if self.target.pool.on_exit == OnExit::Keep && life.record.handoff.is_some() {
+        if self.seat.config().on_exit == OnExit::Keep && life.record.handoff.is_some() {
             tracing::info!(replica = %self.key, pid = life.engine.pid(), "the engine is left running");
             return After::Stopped;
         }

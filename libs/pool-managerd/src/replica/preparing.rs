@@ -32,12 +32,19 @@ impl Replica {
             let (replica, progress) = (self.key.replica.clone(), self.progress());
             move || shared.preparer.prepare(&pool, &replica, &progress, &cancel)
         });
+        let mut anew = self.orders.clone();
         let outcome = tokio::select! {
             outcome = &mut work => outcome,
             () = self.orders.unwanted() => {
                 cancel.cancel();
                 let _whatever_it_came_to = work.await;
                 return Err(After::Stopped);
+            }
+            // Nobody waits for a download of yesterday's model.
+            () = anew.another_target() => {
+                cancel.cancel();
+                let _whatever_it_came_to = work.await;
+                return Err(After::Again);
             }
         };
         let error = match outcome {

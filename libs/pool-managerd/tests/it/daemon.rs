@@ -132,3 +132,42 @@ async fn a_taken_port_and_a_bad_configuration_have_their_own_exit_codes() {
     assert_eq!(daemon.ended().await.code(), Some(2));
     assert!(daemon.log().contains("pols"), "{}", daemon.log());
 }
+
+fn edit(dir: &Path, edit: impl FnOnce(String) -> String) {
+    let file = dir.join("config.yaml");
+    std::fs::write(&file, edit(std::fs::read_to_string(&file).unwrap())).unwrap();
+}
+
+/// POOLD-CONFIG-002, POOLD-CONFIG-004
+#[tokio::test]
+async fn the_file_is_followed_by_itself_and_at_a_hangup_and_a_bad_one_changes_nothing() {
+    let dir = configured("127.0.0.1:0");
+    let dir = dir.path();
+    let mut daemon = Daemon::start(dir, "log");
+    daemon.says("\"ready\"").await;
+    let before = handoff(dir).unwrap();
+
+    edit(dir, |text| text.replace("- id: p\n", "- id: p\n    ctx: 1024\n"));
+    daemon.says("configuration: p: rolling (ctx)").await;
+    let moved = || handoff(dir).is_some_and(|h| h.generation == 2);
+    within(DEADLINE, "the new engine serves", moved).await;
+    daemon.says("succeeded: rolling (ctx)").await;
+
+    edit(dir, |text| text.replace("ctx: 1024", "ctx: lots"));
+    signal(daemon.process.id(), Signal::HUP);
+    daemon.says("the one before stays in force").await;
+    assert!(daemon.log().contains("pools[0].ctx") && daemon.log().contains("lots"), "{}", daemon.log());
+    assert_eq!(handoff(dir).unwrap().generation, 2);
+
+    edit(dir, |text| {
+        text.replace("ctx: lots", "ctx: 1024\n    aliases: [poet]").replace("cache: cache", "cache: other")
+    });
+    signal(daemon.process.id(), Signal::HUP);
+    daemon.says("configuration: p: route only (aliases)").await;
+    daemon.says("what changed in paths is read when pool-managerd starts again").await;
+    assert_eq!(handoff(dir).unwrap().generation, 2);
+    assert_ne!(handoff(dir).unwrap().pid, before.pid);
+
+    signal(daemon.process.id(), Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
+}

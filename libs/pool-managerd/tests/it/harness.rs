@@ -13,7 +13,7 @@ use pool_managerd::{
 };
 use wire::config::PoolConfig;
 use wire::operation::{OperationAccepted, OperationList};
-use wire::pool::ReplicaError;
+use wire::pool::{PoolList, ReplicaError};
 use wire::{
     Device, Handoff, OperationId, OperationState, OperationView, Phase, PoolId, PoolView, PreparedEngine,
     ReplicaId, ReplicaView, StepStatus,
@@ -247,6 +247,23 @@ impl Manager {
         let answer = self.request(method, path).bearer_auth(self.running.token()).send().await.unwrap();
         assert!(answer.status().is_success(), "{method} {path}: {}", answer.status());
         answer.json().await.unwrap()
+    }
+
+    pub(crate) async fn pools(&self) -> Vec<PoolView> {
+        let answer = self.request("GET", "/v2/pools").bearer_auth(self.running.token()).send().await.unwrap();
+        answer.json::<PoolList>().await.unwrap().pools
+    }
+
+    pub(crate) async fn until_pools(&self, wanted: impl Fn(&[PoolView]) -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !wanted(&self.pools().await) {
+            assert!(Instant::now() < end, "never came: {:#?}", self.pools().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) async fn until_pool(&self, wanted: impl Fn(&PoolView) -> bool) {
+        self.until_pools(|pools| pools.iter().any(&wanted)).await;
     }
 
     pub(crate) async fn pool(&self) -> PoolView {

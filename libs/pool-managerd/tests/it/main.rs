@@ -8,6 +8,7 @@
 
 mod api;
 mod causes;
+mod configure;
 mod daemon;
 mod devices;
 mod drain;

@@ -79,6 +79,7 @@ fn the_unit_says_what_the_daemon_does() {
     let says = |line: &str| assert!(unit.lines().any(|l| l == line), "{line} is missing");
     says("Type=notify");
     says("KillMode=process");
+    says("ExecReload=/bin/kill -HUP $MAINPID");
     says("RestartPreventExitStatus=2 100");
     assert!(unit.contains("WatchdogSec="));
 }
