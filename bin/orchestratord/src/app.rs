@@ -15,13 +15,13 @@ use task_log::journal::Opened;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::Health;
 use wire::config::{Config, PoolConfig, QueueConfig};
+use wire::{HandoffState, Health};
 
 use crate::compose::{PoolManager, connect, program_on};
 use crate::exit::{CONFIG, Fatal, TEMPORARY};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView, Workers};
-use crate::http::{AppState, BodyLimits, Guard, SERVICE, Server, router, tls};
+use crate::http::{AppState, BodyLimits, Guard, Kinds, SERVICE, Server, router, tls};
 use crate::journal;
 use crate::metrics::EdgeMetrics;
 use crate::pool_manager::{self, PoolManagerClient, PoolViews};
@@ -162,7 +162,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         stopping: stop.accepting.clone(),
         started: crate::http::StartTime::now(),
         counting_since,
-        kinds: Arc::new(settings.config.pools.iter().map(|pool| (pool.id.clone(), pool.kind)).collect()),
+        kinds: Kinds::of(&settings.config.pools),
         bodies: Arc::new(BodyLimits { routes: body_limits, timeout: settings.limits.body_timeout }),
     };
     let mut limits = settings.limits.clone();
@@ -276,6 +276,10 @@ fn pool_spec(pool: &PoolConfig) -> PoolSpec {
 fn admit(dispatch: Dispatch) -> Admit {
     Arc::new(move |claim: &Claim| {
         let handoff = &claim.handoff;
+        if handoff.state == HandoffState::Draining {
+            // A pool that is about to go is no news: a configuration may just have let go of it.
+            return;
+        }
         dispatch.ensure_pool(PoolSpec {
             id: handoff.pool_id.clone(),
             aliases: Vec::new(),
@@ -297,6 +301,15 @@ impl Running {
 
     pub(crate) fn state(&self) -> &AppState {
         &self.state
+    }
+
+    /// Follows the pools of a changed configuration, in what is routed and in what runs. Says what it
+    /// comes to; the error, why nothing of it is followed.
+    pub(crate) fn configure(&self, config: &Config) -> Result<Vec<String>, String> {
+        let changes = self.pool_manager.configure(config)?;
+        self.state.kinds.set(&config.pools);
+        self.state.dispatch.configure(config.pools.iter().map(pool_spec).collect());
+        Ok(changes)
     }
 
     /// Stops in order: nothing new, running tasks for a while, connections, our view of the engines,

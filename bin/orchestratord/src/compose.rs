@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use handoff::Claim;
 use pool_managerd::{AppConfigError, StartError};
+use wire::config::Config;
 use worker_adapters_llamacpp_http::LlamaCpp;
 
 use crate::exit::{CONFIG, Fatal, Held};
@@ -57,6 +58,21 @@ impl PoolManager {
             }),
             Self::External(endpoint) => Some(endpoint.clone()),
             Self::None => None,
+        }
+    }
+
+    /// Hands on the pools of a changed configuration to what runs inside this process; a daemon of its own
+    /// reads the configuration itself. Says what it comes to.
+    pub(crate) fn configure(&self, config: &Config) -> Result<Vec<String>, String> {
+        match self {
+            Self::Embedded(running) => {
+                let changes = running.configure(config).map_err(|error| with_causes(&error))?;
+                Ok(changes.iter().map(ToString::to_string).collect())
+            }
+            Self::None if !config.pools.is_empty() => {
+                Err("orchestratord was started without pools; restart it to run some".to_owned())
+            }
+            Self::External(_) | Self::None => Ok(Vec::new()),
         }
     }
 

@@ -12,6 +12,7 @@ mod descriptors;
 pub mod exit;
 pub mod explain;
 mod feed;
+mod follow_config;
 mod http;
 pub mod journal;
 pub mod logging;

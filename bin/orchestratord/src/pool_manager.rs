@@ -214,16 +214,17 @@ async fn fetch(endpoint: &Endpoint, client: &reqwest::Client) -> Result<Vec<Pool
 
 /// The first words of what brings a pool up again where pool-managerd runs inside.
 pub(crate) const RESTART: &str = "restart orchestratord";
+/// What else does: both daemons follow their configuration.
+pub(crate) const SAVE: &str = "save the configuration";
 
 /// pool-managerd's remedies end in "then preload the pool". Whoever reads them here reaches
-/// pool-managerd only through us, and its configuration is read only when it starts.
+/// pool-managerd only through us.
 fn our_words(remedy: &str, pool: &PoolId, inside: bool) -> String {
     let Some((first, _)) = remedy.rsplit_once("preload") else { return remedy.to_owned() };
     let preload = format!("POST /v2/pools/{pool}/preload");
     match (inside, first.starts_with("correct ")) {
-        (true, true) => format!("{first}{RESTART}"),
+        (_, true) => format!("{first}{SAVE}"),
         (true, false) => format!("{first}{RESTART}, or {preload}"),
-        (false, true) => format!("{first}restart pool-managerd"),
         (false, false) => format!("{first}{preload}"),
     }
 }
@@ -237,8 +238,8 @@ mod tests {
         let pool = PoolId::try_new("p").unwrap();
         let words = |remedy, inside| our_words(remedy, &pool, inside);
         let flags = "correct `flags` of the pool, then preload it";
-        assert_eq!(words(flags, true), "correct `flags` of the pool, then restart orchestratord");
-        assert_eq!(words(flags, false), "correct `flags` of the pool, then restart pool-managerd");
+        assert_eq!(words(flags, true), "correct `flags` of the pool, then save the configuration");
+        assert_eq!(words(flags, false), "correct `flags` of the pool, then save the configuration");
         let tool = "install what is missing, then preload the pool";
         assert_eq!(
             words(tool, true),

@@ -6,17 +6,20 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use wire::config::TokensFile;
 use wire::pool::ReplicaError;
 use wire::{Phase, PoolId, PoolView};
 
 use crate::app::{self, Running};
+use crate::follow_config;
 use crate::logging::{self, Form, Reader};
 use crate::progress::{Progress, reason};
 use crate::settings::Settings;
 use crate::tokens::Scope;
 
-/// Runs until a signal asks it to end; a second one stops at once.
+/// Runs until a signal asks it to end; a second one stops at once. SIGHUP reads the configuration again,
+/// unless the terminal that it was started from has closed.
 pub async fn serve(config: Option<&Path>) -> Result<()> {
     let settings = Settings::read(config)?;
     let form = logging::init(&settings.config.log, Reader::Daemon);
@@ -27,12 +30,14 @@ pub async fn serve(config: Option<&Path>) -> Result<()> {
         () = signals.next() => return Ok(()),
     };
     tracing::info!(addr = %running.addr(), "listening");
+    let asked = Notify::new();
     tokio::select! {
         () = Announcer::new(&settings, &running, form).run() => {}
-        () = signals.next() => {}
+        () = follow_config::follow(&settings, &running, &asked) => {}
+        () = signals.end(&asked) => {}
     }
     tracing::info!("stopping; once more stops at once");
-    running.shutdown(signals.next()).await;
+    running.shutdown(signals.end(&asked)).await;
     Ok(())
 }
 
@@ -43,6 +48,8 @@ pub(crate) struct Signals {
     quit: Signal,
     /// Absent under `nohup`, whose point it is.
     hup: Option<Signal>,
+    /// It was started from a terminal.
+    terminal: bool,
 }
 
 impl Signals {
@@ -54,10 +61,26 @@ impl Signals {
             int: listen(SignalKind::interrupt())?,
             quit: listen(SignalKind::quit())?,
             hup,
+            terminal: has_terminal(),
         })
     }
 
+    /// Resolves when a daemon is to end. A hangup that is none asks for its configuration.
+    async fn end(&mut self, asked: &Notify) {
+        while self.receive().await == Received::Hangup {
+            if self.terminal && !has_terminal() {
+                return;
+            }
+            asked.notify_one();
+        }
+    }
+
+    /// Resolves with any of them.
     pub(crate) async fn next(&mut self) {
+        self.receive().await;
+    }
+
+    async fn receive(&mut self) -> Received {
         let hup = async {
             match &mut self.hup {
                 Some(hup) => hup.recv().await,
@@ -65,12 +88,23 @@ impl Signals {
             }
         };
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-            _ = self.quit.recv() => {}
-            _ = hup => {}
+            _ = self.term.recv() => Received::End,
+            _ = self.int.recv() => Received::End,
+            _ = self.quit.recv() => Received::End,
+            _ = hup => Received::Hangup,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Received {
+    End,
+    Hangup,
+}
+
+/// Whether this process has a terminal that controls it; a closed one is none.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 /// Whether whoever started us wants us to outlive the terminal.

@@ -1,6 +1,6 @@
 //! The handle that admits and finds tasks, and what all of dispatch shares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -53,8 +53,10 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) moves: Moves,
     usage: Usage,
-    pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
-    names: RwLock<Names>,
+    pub(crate) pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
+    /// The pools of the configuration.
+    pub(crate) configured: Mutex<BTreeSet<PoolId>>,
+    pub(crate) names: RwLock<Names>,
     store: Mutex<Store>,
     pub(crate) next_seq: AtomicU64,
     pub(crate) quotas: Quotas,
@@ -82,6 +84,7 @@ impl Dispatch {
         tracker: TaskTracker,
     ) -> Self {
         let names = RwLock::new(Names::new(&pools));
+        let configured = Mutex::new(pools.iter().map(|pool| pool.id.clone()).collect());
         let shared = Arc::new(Shared {
             registry,
             host,
@@ -90,6 +93,7 @@ impl Dispatch {
             moves: Moves::default(),
             usage: Usage::default(),
             pools: RwLock::default(),
+            configured,
             names,
             store: Mutex::default(),
             next_seq: AtomicU64::new(0),

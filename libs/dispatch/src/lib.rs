@@ -15,6 +15,7 @@
 mod admission;
 mod asked;
 mod caller;
+mod configure;
 mod core;
 mod dispatcher;
 mod distrust;

@@ -23,12 +23,14 @@ pub(crate) async fn pool_loop(shared: Arc<Shared>, pool: Arc<Pool>) {
         let look_again = match_up(&shared, &pool);
         tokio::select! {
             () = shared.shutdown.cancelled() => break,
+            () = pool.over.cancelled() => break,
             () = pool.wake.notified() => {}
             // The registry cannot go away while `shared` holds it.
             _ = changed.changed() => {}
             () = tokio::time::sleep_until(look_again) => {}
         }
     }
+    pool.show_slots(&registry::Snapshot::default());
     // What is in the journal waits for the next process.
     for core in pool.close().into_iter().filter(|core| !core.may_stay()) {
         shared.end(&core, Ending::Failed(Failure::interrupted()));
@@ -58,6 +60,7 @@ pub(crate) async fn keeper(shared: Arc<Shared>) {
             () = tokio::time::sleep(SWEEP_EVERY) => {
                 let forgotten = shared.lock_store().sweep(&shared.limits);
                 shared.forget(forgotten);
+                shared.let_go_of_pools();
             }
         }
     }

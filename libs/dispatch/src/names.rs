@@ -28,6 +28,17 @@ impl Names {
         names
     }
 
+    /// The names that a changed configuration gives. What was learned of pools that are still there stays;
+    /// `dropped` are names that were given by the one before, and pools that it named.
+    pub(crate) fn configure(&mut self, pools: &[PoolSpec], dropped: &[String], gone: &[PoolId]) {
+        let before = std::mem::replace(self, Self::new(pools));
+        for (name, pool) in &before.by_name {
+            if !dropped.contains(name) && !gone.contains(pool) {
+                self.learn(name, pool);
+            }
+        }
+    }
+
     /// Adds a name unless it is taken.
     pub(crate) fn learn(&mut self, name: &str, pool: &PoolId) {
         self.by_name.entry(name.to_owned()).or_insert_with(|| pool.clone());
@@ -83,6 +94,17 @@ mod tests {
         let names = Names::new(&[pool("a", &["b", "x"], &["y"]), pool("b", &["y"], &["x"])]);
         let id = |name| names.resolve(name).unwrap().to_string();
         assert_eq!([id("a"), id("b"), id("x"), id("y")], ["a", "b", "a", "b"]);
+    }
+
+    /// ORCHD-CONFIG-001
+    #[test]
+    fn a_changed_configuration_gives_and_takes_names_and_leaves_those_that_were_learned() {
+        let mut names = Names::new(&[pool("a", &["old"], &[]), pool("b", &["mine"], &[])]);
+        names.learn("model-a", &PoolId::try_new("a").unwrap());
+        names.learn("model-b", &PoolId::try_new("b").unwrap());
+        let dropped = ["old", "mine"].map(str::to_owned);
+        names.configure(&[pool("a", &["new"], &[])], &dropped, &[PoolId::try_new("b").unwrap()]);
+        assert_eq!(names.all(), ["a", "model-a", "new"]);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! replicas it does not trust just now. What it foresees stands in [`crate::foresight`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use registry::{Registry, SlotLease, Snapshot};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use wire::task::Priority;
 use wire::{PoolId, ReplicaKey};
 
@@ -24,10 +25,7 @@ use crate::{Limits, PoolSpec};
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) id: PoolId,
-    /// As a configuration or a handoff names it; set once.
-    spec: OnceLock<Arc<PoolSpec>>,
-    /// What is taken for it until then.
-    assumed: Arc<PoolSpec>,
+    spec: RwLock<Known>,
     pub(crate) metrics: PoolMetrics,
     /// Wakes the pool's loop; a permit is kept, so no wake-up is lost.
     pub(crate) wake: Notify,
@@ -38,6 +36,18 @@ pub(crate) struct Pool {
     /// The tasks that hold a slot, by number, and since when.
     running: Mutex<BTreeMap<u64, (Instant, Arc<TaskCore>)>>,
     distrust: Mutex<Distrust>,
+    /// Ends its loop: nobody asks for it any more, and nothing of it waits or runs.
+    pub(crate) over: CancellationToken,
+}
+
+/// What a pool is taken for.
+#[derive(Debug)]
+struct Known {
+    spec: Arc<PoolSpec>,
+    /// A configuration or a handoff has said so, not only a task.
+    said: bool,
+    /// No configuration names it any more.
+    gone: bool,
 }
 
 /// Why a task was not queued.
@@ -57,7 +67,7 @@ pub(crate) struct Placed {
 impl Pool {
     pub(crate) fn new(spec: PoolSpec, limits: &Limits, metrics: &Metrics) -> Self {
         let pool = Self::assumed(spec, limits, metrics);
-        let _ = pool.spec.set(Arc::clone(&pool.assumed));
+        pool.know(|known| known.said = true);
         pool
     }
 
@@ -72,18 +82,46 @@ impl Pool {
             running: Mutex::default(),
             distrust: Mutex::new(Distrust::new(limits)),
             id: spec.id.clone(),
-            spec: OnceLock::new(),
-            assumed: Arc::new(spec),
+            over: CancellationToken::new(),
+            spec: RwLock::new(Known { spec: Arc::new(spec), said: false, gone: false }),
         }
     }
 
     pub(crate) fn spec(&self) -> Arc<PoolSpec> {
-        Arc::clone(self.spec.get().unwrap_or(&self.assumed))
+        Arc::clone(&self.spec.read().unwrap_or_else(PoisonError::into_inner).spec)
     }
 
     /// What the pool is. Says whether that was not known before; its queue stays as it was made.
     pub(crate) fn is_now(&self, spec: PoolSpec) -> bool {
-        self.spec.set(Arc::new(spec)).is_ok()
+        self.know(|known| {
+            let news = !known.said;
+            if news {
+                (known.spec, known.said) = (Arc::new(spec), true);
+            }
+            news
+        })
+    }
+
+    /// The pool is what a changed configuration says. Nothing that waits is turned away by it.
+    pub(crate) fn configure(&self, spec: PoolSpec) {
+        self.lock_queue().resize(spec.queue.capacity, spec.queue.full_policy);
+        self.know(|known| *known = Known { spec: Arc::new(spec), said: true, gone: false });
+        self.wake.notify_one();
+    }
+
+    /// No configuration names it any more.
+    pub(crate) fn is_gone(&self) {
+        self.know(|known| known.gone = true);
+    }
+
+    /// No configuration names it any more, and nothing of it waits or runs.
+    pub(crate) fn has_ended(&self) -> bool {
+        let gone = self.know(|known| known.gone);
+        gone && self.depth() == 0 && self.lock_running().is_empty()
+    }
+
+    fn know<R>(&self, change: impl FnOnce(&mut Known) -> R) -> R {
+        change(&mut self.spec.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Queues a new task and says what it foresees for it; returns one that had to leave for it.

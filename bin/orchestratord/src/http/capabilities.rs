@@ -39,7 +39,7 @@ fn pool(state: &AppState, id: &PoolId) -> PoolCapabilities {
     PoolCapabilities {
         id: id.clone(),
         aliases: spec.map(|spec| spec.aliases.clone()).unwrap_or_default(),
-        kind: state.kinds.get(id).copied(),
+        kind: state.kinds.get(id),
         ready: serving().next().is_some(),
         models: names(|replica| replica.model_id.to_string()),
         engines: names(|replica| replica.engine_version.to_string()),

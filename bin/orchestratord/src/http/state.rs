@@ -1,14 +1,14 @@
 //! What every handler may use.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use adapter_host::AdapterHost;
 use dispatch::Dispatch;
 use registry::Registry;
 use tokio_util::sync::CancellationToken;
-use wire::config::PoolKind;
+use wire::config::{PoolConfig, PoolKind};
 use wire::{PoolId, PoolView};
 
 use super::extract::BodyLimits;
@@ -40,7 +40,28 @@ pub struct AppState {
     pub(crate) counting_since: u64,
     pub(crate) bodies: Arc<BodyLimits>,
     /// What each configured pool is for.
-    pub(crate) kinds: Arc<BTreeMap<PoolId, PoolKind>>,
+    pub(crate) kinds: Kinds,
+}
+
+/// What each configured pool is for, as the configuration says now. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Kinds(Arc<RwLock<BTreeMap<PoolId, PoolKind>>>);
+
+impl Kinds {
+    pub(crate) fn of(pools: &[PoolConfig]) -> Self {
+        let kinds = Self::default();
+        kinds.set(pools);
+        kinds
+    }
+
+    pub(crate) fn set(&self, pools: &[PoolConfig]) {
+        let kinds = pools.iter().map(|pool| (pool.id.clone(), pool.kind)).collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = kinds;
+    }
+
+    pub(crate) fn get(&self, pool: &PoolId) -> Option<PoolKind> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(pool).copied()
+    }
 }
 
 /// When the daemon started.

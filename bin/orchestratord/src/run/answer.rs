@@ -12,7 +12,7 @@ use super::client::Client;
 use super::events::{Events, Received};
 use super::output::Output;
 use crate::exit::{Fatal, UNAVAILABLE};
-use crate::pool_manager::RESTART;
+use crate::pool_manager::{RESTART, SAVE};
 use crate::progress::{Progress, hopeless};
 
 /// Reconnections in a row before a stream is given up.
@@ -160,7 +160,10 @@ impl<'a> Answer<'a> {
 
 /// What restarts a pool here is to ask once more.
 fn for_one_run(why: &str) -> String {
-    let rest = |line: &str| line.split_once(RESTART).map(|(first, _)| format!("{first}run this again"));
+    let rest = |line: &str| {
+        let (first, _) = line.split_once(RESTART).or_else(|| line.split_once(SAVE))?;
+        Some(format!("{first}run this again"))
+    };
     why.lines().map(|line| rest(line).unwrap_or_else(|| line.to_owned())).collect::<Vec<_>>().join("\n")
 }
 
@@ -172,5 +175,9 @@ mod tests {
     fn a_remedy_speaks_to_somebody_who_asked_once() {
         let why = "no gcc\n  what to do: install it, then restart orchestratord, or POST /v2/pools/p/preload\n  | oh";
         assert_eq!(for_one_run(why), "no gcc\n  what to do: install it, then run this again\n  | oh");
+        assert_eq!(
+            for_one_run("correct `flags`, then save the configuration"),
+            "correct `flags`, then run this again"
+        );
     }
 }

@@ -89,6 +89,11 @@ impl<T> Queue<T> {
         }
     }
 
+    /// From now on so many places, and what happens to one more. What waits keeps its place.
+    pub(crate) fn resize(&mut self, capacity: u32, policy: FullPolicy) {
+        (self.capacity, self.policy) = (capacity as usize, policy);
+    }
+
     /// Takes a task in. With `drop-lru` a full queue gives up a batch task instead, which is
     /// returned: the oldest of the caller with the most of them.
     pub(crate) fn admit(&mut self, place: Place, waiting: Waiting<T>) -> Result<Option<T>, NoPlace> {
