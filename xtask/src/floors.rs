@@ -25,6 +25,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("orchestratord", 4),
     ("gguf-random", 5),
     ("haiku-trainer", 5),
+    ("mutate", 5),
     ("proof-bundle", 5),
     ("stub-llama", 5),
     ("test-harness-e2e-haiku", 6),

@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use dispatch::{Dispatch, PoolSpec, TakenBack};
 use handoff::{Claim, EngineUrl, HandoffDir};
 use registry::Registry;
-use task_log::Journal;
-use task_log::journal::Opened;
+use task_log::artifacts::ArtifactLimits;
+use task_log::journal::{Opened, Space};
+use task_log::{Artifacts, Journal};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -88,6 +89,14 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         pool_manager.shutdown(std::future::ready(())).await;
         return Err(journal::in_use(settings).into());
     }
+    // Only now is the runtime directory ours.
+    let artifacts = match artifacts(settings).await {
+        Ok(artifacts) => artifacts,
+        Err(error) => {
+            pool_manager.shutdown(std::future::ready(())).await;
+            return Err(error);
+        }
+    };
     let stop = Stop::default();
     let tasks = Tasks::default();
 
@@ -104,6 +113,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         stop.accepting.clone(),
         tasks.dispatch.clone(),
     );
+    dispatch.keep_transcripts(artifacts.clone());
     let journal = opened.map(|opened| take_back(&dispatch, opened));
     let usage_file = settings.config.paths.runtime.join("usage.json");
     let counting_since = usage::restore(&usage_file, &dispatch);
@@ -154,6 +164,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         host,
         feed: view,
         workers,
+        artifacts,
         pools,
         pool_manager: orders,
         guard,
@@ -183,6 +194,20 @@ fn limits(config: &Config) -> dispatch::Limits {
         sessions: config.sessions.clone(),
         ..dispatch::Limits::default()
     }
+}
+
+async fn artifacts(settings: &Settings) -> Result<Artifacts> {
+    let dir = settings.config.paths.runtime.join("artifacts");
+    let keep = &settings.config.artifacts;
+    let limits = ArtifactLimits {
+        bytes: keep.keep_bytes,
+        count: keep.keep_count,
+        age: Duration::from_secs(keep.keep_minutes.saturating_mul(60)),
+    };
+    let path = dir.clone();
+    let opened = tokio::task::spawn_blocking(move || Artifacts::open(&path, limits, Space::default()));
+    let opened = opened.await.context("opening the artifacts")?;
+    Ok(opened.map_err(|error| settings.unusable_runtime(&dir, &error))?)
 }
 
 /// The tasks of the process before this one.

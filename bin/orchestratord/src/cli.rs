@@ -29,6 +29,9 @@ pub enum Command {
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Ask again what a receipt is of, of the orchestratord that is listening, and say what differs; exit
+    /// code 0: the same tokens, 1: others
+    Verify(VerifyArgs),
     /// Tokens of callers
     #[command(subcommand)]
     Token(TokenCommand),
@@ -70,6 +73,17 @@ pub enum TokenCommand {
         #[arg(long, default_value = "default")]
         name: String,
     },
+}
+
+/// `orchestratord verify`.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// A file with a receipt, a transcript or a task's view, - for stdin; or the digest of a transcript, or
+    /// the id of a task
+    pub receipt: String,
+    /// The body that submitted the task, for a receipt of a task that kept no transcript
+    #[arg(long, value_name = "FILE")]
+    pub request: Option<PathBuf>,
 }
 
 /// `orchestratord run`.

@@ -28,5 +28,6 @@ mod tests;
 pub mod token;
 mod tokens;
 mod usage;
+pub mod verify;
 
 pub use http::{AppState, router};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use orchestratord::cli::{Cli, Command};
-use orchestratord::{exit, explain, journal, run, serve, token};
+use orchestratord::{exit, explain, journal, run, serve, token, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             Command::Serve => serve::serve(config).await,
             Command::Run(args) => run::run(config, &args).await,
             Command::Config(command) => explain::run(config, &command),
+            Command::Verify(args) => verify::run(config, &args).await,
             Command::Token(command) => token::run(config, &command),
             Command::Journal(command) => journal::run(config, &command),
         }

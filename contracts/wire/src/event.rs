@@ -5,7 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{ErrorCode, PoolId, ReplicaId, Seed};
+use crate::{ErrorCode, PoolId, ReplicaId};
+
+pub use crate::receipt::{Receipt, Seam, SeamBy};
 
 /// One event: its SSE name and its data.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -135,8 +137,8 @@ pub struct End {
     pub decode_time_ms: u64,
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// What ran.
-    pub receipt: Receipt,
+    /// What ran. Apart, because every event takes as much room as the largest.
+    pub receipt: Box<Receipt>,
 }
 
 /// Why a task ended.
@@ -149,48 +151,6 @@ pub enum FinishReason {
     Length,
     /// Its owner, or nobody was reading.
     Cancelled,
-}
-
-/// What ran, so that it can be run again.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Receipt {
-    /// As in `PreparedEngine`.
-    pub engine_version: String,
-    /// SHA-256 of the model; empty when the handoff did not say.
-    pub model_digest: String,
-    /// The seed that was used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<Seed>,
-    /// SHA-256 (hex) over the generated token ids, each as four little-endian bytes.
-    pub tokens_sha256: String,
-    /// Where the task went on after the engine under it was lost, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub seams: Vec<Seam>,
-}
-
-/// A place where one engine took over from another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Seam {
-    /// Index of the first token after it.
-    pub from_index: u64,
-    /// What the next engine was given of what had been said.
-    pub by: SeamBy,
-    /// Where it went on.
-    pub replica_id: ReplicaId,
-    /// The seed from here on, of a task that draws its tokens: the same one would draw the same
-    /// numbers again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<Seed>,
-}
-
-/// What an engine that goes on is given of what had been said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SeamBy {
-    /// The very token ids.
-    Ids,
-    /// The text, because not all ids were known; its tokens may be other ones.
-    Text,
 }
 
 /// `error`.

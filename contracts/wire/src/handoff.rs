@@ -21,6 +21,12 @@ pub struct Handoff {
     /// As in `PreparedEngine`.
     #[serde(default)]
     pub engine_version: String,
+    /// As in `PreparedEngine`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub engine_digest: String,
+    /// As in `PreparedEngine`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub build_flags: Vec<String>,
     /// How the engine came to be: `source`, `path`, `external`.
     #[serde(default)]
     pub provisioning_mode: String,

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anthropic;
+pub mod artifact;
 pub mod catalog;
 pub mod config;
 pub mod dashboard;
@@ -21,6 +22,8 @@ pub mod operation;
 pub mod operations;
 pub mod pool;
 pub mod prepared;
+pub mod receipt;
+pub mod responses;
 pub mod seed;
 pub mod session;
 pub mod split;
@@ -28,6 +31,7 @@ pub mod task;
 pub mod usage;
 pub mod worker;
 
+pub use artifact::{ArtifactStored, Transcript};
 pub use catalog::CatalogModel;
 pub use device::{Device, DeviceList};
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
@@ -39,6 +43,7 @@ pub use model::{ModelPart, ModelRecord};
 pub use operation::{OperationKind, OperationState, OperationView};
 pub use pool::{Phase, PoolHealth, PoolView, ReplicaView, Wanted};
 pub use prepared::{MemoryEstimate, PreparedEngine};
+pub use receipt::{EffectiveSampling, EngineFacts, Receipt, SlotMode};
 pub use seed::Seed;
 pub use session::SessionView;
 pub use split::SplitName;

@@ -34,6 +34,8 @@ pub enum Body {
     JsonOrSse(&'static str),
     /// Plain text.
     Text,
+    /// `application/octet-stream`.
+    Bytes,
     /// Plain text, or server-sent events whose data is the named schema when the request accepts or
     /// follows them.
     TextOrSse(&'static str),
@@ -74,7 +76,7 @@ pub fn of(daemon: Daemon) -> impl Iterator<Item = &'static Operation> {
 }
 
 use Access::{Control, Data, Open};
-use Body::{Json, JsonOrSse, None as Empty, Sse, Text, TextOrSse};
+use Body::{Bytes, Json, JsonOrSse, None as Empty, Sse, Text, TextOrSse};
 
 const fn op(
     daemon: Daemon,
@@ -127,6 +129,27 @@ const OPERATIONS: &[Operation] = &[
     op(ORCHD, Data, "GET", "/v2/tasks/{id}", "One task", (200, Json("TaskView")), &[401, 404]),
     op(ORCHD, Data, "DELETE", "/v2/tasks/{id}", "Cancel a task", (202, Json("TaskView")), &[401, 404]),
     op(ORCHD, Data, "POST", "/v2/tasks/{id}/cancel", "Cancel a task", (202, Json("TaskView")), &[401, 404]),
+    takes(
+        op(
+            ORCHD,
+            Data,
+            "POST",
+            "/v2/artifacts",
+            "Store bytes under their digest",
+            (201, Json("ArtifactStored")),
+            &[400, 401, 413, 503],
+        ),
+        Bytes,
+    ),
+    op(
+        ORCHD,
+        Data,
+        "GET",
+        "/v2/artifacts/{sha256}",
+        "Bytes that were stored; of a transcript, JSON of the schema Transcript",
+        (200, Bytes),
+        &[401, 404, 503],
+    ),
     op(ORCHD, Data, "GET", "/v2/sessions/{id}", "One session", (200, Json("SessionView")), &[401, 404]),
     op(
         ORCHD,
@@ -342,6 +365,18 @@ const OPERATIONS: &[Operation] = &[
             &[400, 401, 404, 413, 429, 503],
         ),
         Json("TextCompletionRequest"),
+    ),
+    takes(
+        op(
+            ORCHD,
+            Data,
+            "POST",
+            "/v1/responses",
+            "OpenAI responses, of which nothing is kept",
+            (200, JsonOrSse("ResponsesAnswer")),
+            &[400, 401, 404, 413, 429, 503],
+        ),
+        Json("ResponsesRequest"),
     ),
     takes(
         op(

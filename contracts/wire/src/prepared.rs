@@ -37,6 +37,9 @@ pub struct PreparedEngine {
     pub memory: Option<MemoryEstimate>,
     /// SHA-256 (hex) over everything that went into the build.
     pub engine_digest: String,
+    /// The definitions that it was built with, as `-DNAME=VALUE`; empty for one that was not built here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub build_flags: Vec<String>,
     /// SHA-256 (hex) of the model file, or of a split set as `ModelRecord` has it.
     pub model_digest: String,
     /// Tokens of context per slot.

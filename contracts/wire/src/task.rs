@@ -7,7 +7,7 @@ use crate::seed::Seed;
 use crate::{ErrorBody, PoolId, ReplicaId, SessionId, TaskId};
 
 /// The body of `POST /v2/tasks`. Unknown fields are errors.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskRequest {
     /// Client-chosen id: the same id and body submit once.
@@ -80,6 +80,9 @@ pub struct TaskRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub detach_grace_ms: Option<u64>,
+    /// Keep what was asked and answered as an artifact when the task has finished; its receipt names it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transcript: bool,
 }
 
 /// What a task does.
@@ -296,7 +299,7 @@ pub struct TaskView {
     pub error: Option<ErrorBody>,
     /// What ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub receipt: Option<crate::event::Receipt>,
+    pub receipt: Option<Box<crate::Receipt>>,
     /// Why it was placed where it was, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,

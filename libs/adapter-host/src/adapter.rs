@@ -30,6 +30,8 @@ pub struct Probed {
     pub slots_total: Option<u32>,
     /// Context per slot, where it says so.
     pub ctx: Option<u32>,
+    /// SHA-256 (hex) of the chat template, where it says that.
+    pub chat_template_sha256: Option<String>,
 }
 
 /// Why a probe failed.

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use wire::EngineChunk;
 use wire::event::FinishReason;
+use wire::{EffectiveSampling, EngineChunk};
 
 /// How a generation ended by itself.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Finished {
     pub tokens_in: u64,
     /// Generated tokens, counted by the engine.
     pub tokens_out: u64,
+    /// How it chose them, where it says so.
+    pub sampling: Option<Box<EffectiveSampling>>,
 }
 
 /// What a [`TokenStream`] yields: chunks, then exactly one `Finished`.

@@ -2,6 +2,7 @@
 //! ending consumes the log's writer, so a task ends exactly once and nothing follows its end.
 
 mod live;
+mod receipt;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::event::Started;
 use wire::task::{OnInterrupt, TaskView};
-use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState};
+use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState, Transcript};
 
 use self::live::State;
 pub(crate) use self::live::{Account, AfterLoss, DRAINED, Refused, Run};
@@ -54,6 +55,8 @@ pub(crate) struct TaskCore {
     /// Whether it is in the journal; until that is settled nobody may know of it.
     pub(crate) recorded: watch::Sender<Recorded>,
     on_interrupt: OnInterrupt,
+    /// Whether what was asked and answered is kept.
+    pub(crate) transcript: bool,
     state: Mutex<State>,
     /// It counts among its caller's tasks until it has ended.
     permit: Mutex<Option<Permit>>,
@@ -79,12 +82,14 @@ pub(crate) struct NewTask {
     pub(crate) request: EngineRequest,
     pub(crate) recorded: Recorded,
     pub(crate) on_interrupt: OnInterrupt,
+    pub(crate) transcript: bool,
 }
 
 impl TaskCore {
     pub(crate) fn new(mut task: NewTask, (log, writer): (TaskLog, LogWriter), limits: &Limits) -> Self {
         let request = std::mem::replace(&mut task.request, nothing());
-        Self::with(task, log, State::live(writer, request, limits))
+        let state = State::live(writer, request, task.fingerprint, limits);
+        Self::with(task, log, state)
     }
 
     /// A task that had ended before this process began.
@@ -116,6 +121,7 @@ impl TaskCore {
             ended: CancellationToken::new(),
             recorded: watch::Sender::new(task.recorded),
             on_interrupt: task.on_interrupt,
+            transcript: task.transcript,
             state: Mutex::new(state),
             permit: Mutex::default(),
             placed: Mutex::default(),
@@ -301,6 +307,21 @@ impl TaskCore {
                 Failure::engine_lost(&reason).because("no other engine could take it over in time")
             }
             _ => Failure::deadline(),
+        }
+    }
+
+    /// What was asked and answered, of a task that asked for it to be kept and finishes now.
+    pub(crate) fn transcript(&self, ending: &Ending) -> Option<Transcript> {
+        match &*self.lock() {
+            State::Live(live) if self.transcript => live.transcript(&self.id, &self.pool.id, ending),
+            State::Live(_) | State::Ended { .. } | State::Past(_) => None,
+        }
+    }
+
+    /// The artifact of its transcript, for its receipt.
+    pub(crate) fn keeps(&self, artifact: String) {
+        if let State::Live(live) = &mut *self.lock() {
+            live.transcript = Some(artifact);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adapter_host::AdapterHost;
 use registry::Registry;
-use task_log::Journal;
+use task_log::{Artifacts, Journal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     /// Set once, before anything is submitted; absent: nothing outlives this process.
     pub(crate) journal: OnceLock<Journal>,
+    /// Set once; absent: transcripts are not kept.
+    pub(crate) artifacts: OnceLock<Artifacts>,
     pub(crate) shutdown: CancellationToken,
     /// Every task this crate spawns, for its owner.
     pub(crate) tracker: TaskTracker,
@@ -100,6 +102,7 @@ impl Dispatch {
             quotas: Quotas::new(limits.callers.clone()),
             sessions: Sessions::new(limits.sessions.clone()),
             journal: OnceLock::new(),
+            artifacts: OnceLock::new(),
             shutdown,
             tracker,
             running: TaskTracker::new(),
@@ -389,6 +392,7 @@ impl Shared {
             request: spec.request,
             recorded,
             on_interrupt: spec.on_interrupt,
+            transcript: spec.transcript,
         }
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use adapter_host::{Finished, SoFar};
-use wire::event::{End, FinishReason, Receipt, Seam, StreamError};
-use wire::{ErrorBody, ErrorCode, ReplicaKey, Seed, TaskState};
+use wire::event::StreamError;
+use wire::{ErrorBody, ErrorCode, ReplicaKey, TaskState};
 
 use crate::said::Said;
 
@@ -47,16 +47,6 @@ pub(crate) struct Used {
     /// Only the engine knows it, and says it at its end.
     pub(crate) tokens_in: Option<u64>,
     pub(crate) tokens_out: u64,
-}
-
-/// What ran, for the receipt.
-#[derive(Debug, Default)]
-pub(crate) struct Ran {
-    pub(crate) engine_version: String,
-    pub(crate) model_digest: String,
-    pub(crate) seed: Option<u32>,
-    pub(crate) decode: Duration,
-    pub(crate) seams: Vec<Seam>,
 }
 
 impl CancelReason {
@@ -170,23 +160,6 @@ pub(crate) fn used(said: &Said, ending: &Ending, resumed: &SoFar, before: u64) -
         (Ending::Spent | Ending::Cancelled(_) | Ending::Failed(_), _) => {
             Used { tokens_in: None, tokens_out: said.count() }
         }
-    }
-}
-
-/// `end`, for an ending that is one.
-pub(crate) fn end(said: &Said, used: Used, finish_reason: FinishReason, ran: Ran) -> End {
-    End {
-        tokens_in: used.tokens_in,
-        tokens_out: used.tokens_out,
-        decode_time_ms: millis(ran.decode),
-        finish_reason,
-        receipt: Receipt {
-            engine_version: ran.engine_version,
-            model_digest: ran.model_digest,
-            seed: ran.seed.map(Seed),
-            tokens_sha256: said.sha256(used.tokens_out),
-            seams: ran.seams,
-        },
     }
 }
 

@@ -23,6 +23,7 @@ mod durable;
 mod ending;
 mod estimate;
 mod foresight;
+mod keep;
 mod limits;
 mod loops;
 mod metrics;

@@ -269,6 +269,7 @@ mod tests {
             generation: 1,
             slots,
             engine_version: "v".to_owned(),
+            engine: std::sync::Arc::default(),
             model_id: "m".to_owned(),
             model_digest: String::new(),
             ctx: None,

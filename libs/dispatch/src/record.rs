@@ -39,6 +39,8 @@ struct Record {
     tokens_in: Option<u64>,
     #[serde(default, skip_serializing_if = "is_default")]
     on_interrupt: OnInterrupt,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    transcript: bool,
 }
 
 fn is_default(on_interrupt: &OnInterrupt) -> bool {
@@ -91,6 +93,7 @@ pub(crate) fn write(id: &TaskId, pool: &PoolId, spec: &TaskSpec) -> serde_json::
         placement,
         detach,
         on_interrupt,
+        transcript,
         session,
     } = spec;
     let now = now_ms();
@@ -116,6 +119,7 @@ pub(crate) fn write(id: &TaskId, pool: &PoolId, spec: &TaskSpec) -> serde_json::
         session: session.clone(),
         tokens_in: *tokens_in,
         on_interrupt: *on_interrupt,
+        transcript: *transcript,
     })
 }
 
@@ -152,6 +156,7 @@ pub(crate) fn read(record: &RawValue, request: EngineRequest) -> Result<Restored
                 Kept::Never => Detach::Never,
             },
             on_interrupt: record.on_interrupt,
+            transcript: record.transcript,
             session: record.session,
         },
         age: Duration::from_millis(now.saturating_sub(record.admitted_ms)),
@@ -214,6 +219,7 @@ mod tests {
             placement: None,
             detach: Detach::Never,
             on_interrupt: OnInterrupt::Resume,
+            transcript: false,
             session: None,
         };
         let pool = PoolId::try_new("p").unwrap();

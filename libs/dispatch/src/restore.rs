@@ -116,7 +116,11 @@ impl Shared {
                 Ok(()) => return Some(true),
                 Err(_) => Ending::Failed(Failure::interrupted()),
             },
-            (true, AfterLoss::Spent) => Ending::Spent,
+            (true, AfterLoss::Spent) => {
+                let shared = Arc::clone(self);
+                self.tracker.spawn(async move { shared.finish(&core, Ending::Spent).await });
+                return Some(false);
+            }
             (true, AfterLoss::GiveUp(Some(why))) => Ending::Failed(Failure::cut_off().because(why)),
             (true, AfterLoss::GiveUp(None) | AfterLoss::Ended) => Ending::Failed(Failure::cut_off()),
         };

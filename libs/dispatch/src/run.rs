@@ -53,7 +53,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
             if matches!(ending, Ending::Finished(_)) {
                 core.pool.trust(&key, generation);
             }
-            shared.end(&core, ending);
+            shared.finish(&core, ending).await;
         }
         Verdict::NotBegun => {
             distrust();
@@ -70,7 +70,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
             let failure = Failure::draining(&key);
             let another = shared.registry.snapshot().pool(&core.pool.id).any(|(_, r)| r.ready && !r.draining);
             if another || !core.has_spoken() {
-                after_loss(&shared, &core, DRAINED, failure);
+                after_loss(&shared, &core, DRAINED, failure).await;
             } else {
                 // The replica comes back when somebody says so: an answer does not wait for that.
                 shared.end(&core, Ending::Failed(failure));
@@ -79,7 +79,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
         Verdict::Lost { reason, failure } => {
             distrust();
             tracing::warn!(task = %core.id, replica = %key, %reason, "the engine of a task was lost");
-            after_loss(&shared, &core, &reason, failure);
+            after_loss(&shared, &core, &reason, failure).await;
         }
     }
     std::mem::forget(guard);
@@ -89,12 +89,12 @@ fn count_placement(core: &TaskCore, outcome: PlacementOutcome) {
     core.pool.metrics.placed(outcome.as_str());
 }
 
-fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure: Failure) {
+async fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure: Failure) {
     match core.after_loss(reason, &shared.limits) {
         AfterLoss::Ended => {}
         AfterLoss::GiveUp(None) => shared.end(core, Ending::Failed(failure)),
         AfterLoss::GiveUp(Some(why)) => shared.end(core, Ending::Failed(failure.because(why))),
-        AfterLoss::Spent => shared.end(core, Ending::Spent),
+        AfterLoss::Spent => shared.finish(core, Ending::Spent).await,
         AfterLoss::Again => shared.queue_again(core),
     }
 }
@@ -136,6 +136,7 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
     let run = Run {
         key: lease.key().clone(),
         engine_version: Arc::clone(&replica.engine_version),
+        engine: Arc::clone(&replica.engine),
         model_id: Arc::clone(&replica.model_id),
         model_digest: Arc::clone(&replica.model_digest),
         since: Instant::now(),

@@ -49,6 +49,16 @@ impl Said {
         }
     }
 
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Every token, where the engine named all of them.
+    pub(crate) fn ids(&self) -> Option<Vec<u32>> {
+        let named = self.shown.unnamed + self.held.unnamed == 0;
+        named.then(|| self.shown.ids.iter().chain(&self.held.ids).copied().collect())
+    }
+
     /// Tokens so far.
     pub(crate) fn count(&self) -> u64 {
         self.shown.count() + self.held.count()
@@ -104,7 +114,7 @@ fn says_something(chunk: &EngineChunk) -> bool {
     ended || delta.is_some_and(|delta| !delta.iter().all(announces))
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('?');
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

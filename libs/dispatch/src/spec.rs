@@ -54,6 +54,8 @@ pub struct TaskSpec {
     pub detach: Detach,
     /// What the loss of its engine means once it has begun to speak.
     pub on_interrupt: OnInterrupt,
+    /// Whether what was asked and answered is kept when it has finished.
+    pub transcript: bool,
     /// The session it belongs to.
     pub session: Option<SessionId>,
 }

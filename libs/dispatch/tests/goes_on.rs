@@ -72,7 +72,7 @@ async fn joined(total: u32, cuts: &[u32]) -> (String, Receipt) {
     cuts.iter().for_each(|cut| engine.then(Script::BreakAfter(*cut)));
     world.up(0, 1, 1, &engine);
     let entries = all(&world.submit(resuming("x", |c| c.sampling.max_tokens = Some(total + 1)))).await;
-    (text(&entries), end(&entries).receipt)
+    (text(&entries), *end(&entries).receipt)
 }
 
 proptest! {

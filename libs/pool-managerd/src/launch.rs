@@ -215,6 +215,7 @@ mod tests {
             device_mask: Some("1".to_owned()),
             memory: None,
             engine_digest: String::new(),
+            build_flags: Vec::new(),
             model_digest: String::new(),
             ctx: 1,
             slots: 1,

@@ -1,6 +1,8 @@
 //! What can happen to a replica.
 
-use wire::ReplicaKey;
+use std::sync::Arc;
+
+use wire::{EngineFacts, ReplicaKey};
 
 /// Something happened to a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Up {
     pub slots: u32,
     /// As in `PreparedEngine`.
     pub engine_version: String,
+    /// What is known of the engine beyond that.
+    pub engine: Arc<EngineFacts>,
     /// The model's name.
     pub model_id: String,
     /// SHA-256 (hex) of the model file; empty when nobody said.

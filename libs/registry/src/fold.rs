@@ -140,6 +140,7 @@ impl Fold {
             ready: true,
             draining: up.draining,
             engine_version: up.engine_version.into(),
+            engine: up.engine,
             model_id: up.model_id.into(),
             model_digest: up.model_digest.into(),
             ctx: up.ctx,

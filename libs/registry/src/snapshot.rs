@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wire::{PoolId, ReplicaKey};
+use wire::{EngineFacts, PoolId, ReplicaKey};
 
 /// Every replica that is up or expected back, as it was at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Replica {
     pub draining: bool,
     /// As in `PreparedEngine`.
     pub engine_version: Arc<str>,
+    /// What is known of the engine beyond that.
+    pub engine: Arc<EngineFacts>,
     /// The model's name.
     pub model_id: Arc<str>,
     /// SHA-256 (hex) of the model; empty when nobody said.

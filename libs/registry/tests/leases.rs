@@ -20,6 +20,7 @@ fn up(n: u32, generation: u64, slots: u32) -> Event {
         generation,
         slots,
         engine_version: "v".to_owned(),
+        engine: std::sync::Arc::default(),
         model_id: "m".to_owned(),
         model_digest: "d".to_owned(),
         ctx: Some(16),

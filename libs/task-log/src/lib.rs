@@ -3,15 +3,17 @@
 //!
 //! In memory and bounded by bytes; a [`Journal`] also keeps the logs of accepted tasks on disk, with
 //! what was accepted, and reads them back after a restart. Knows nothing of HTTP or engines: it
-//! numbers what it is given and renders nothing.
+//! numbers what it is given and renders nothing. [`Artifacts`] keep what is to stay longer.
 #![forbid(unsafe_code)]
 
+pub mod artifacts;
 mod entry;
 mod follower;
 pub mod journal;
 mod log;
 mod writer;
 
+pub use artifacts::Artifacts;
 pub use entry::{Entry, Position, PositionError};
 pub use follower::Follower;
 pub use journal::Journal;

@@ -29,13 +29,7 @@ fn end() -> End {
         tokens_out: 2,
         decode_time_ms: 3,
         finish_reason: FinishReason::Stop,
-        receipt: Receipt {
-            engine_version: String::new(),
-            model_digest: String::new(),
-            seed: None,
-            tokens_sha256: String::new(),
-            ..Receipt::default()
-        },
+        receipt: Box::new(Receipt::default()),
     }
 }
 

@@ -33,7 +33,19 @@ impl Daemon {
 
     /// The same of a given binary, with further arguments.
     pub fn start_binary(binary: &Path, args: &[&str]) -> Result<Self> {
-        let dir = TempDir::new().context("making a directory for the daemon")?;
+        Self::start_in(TempDir::new().context("making a directory for the daemon")?, binary, args)
+    }
+
+    /// Kills it with SIGKILL and starts another one, with zero config, on what it left.
+    pub fn kill_and_start(mut self) -> Result<Self> {
+        self.child.kill().context("killing orchestratord")?;
+        self.child.wait().context("waiting for orchestratord")?;
+        let empty = TempDir::new().context("making a directory")?;
+        let dir = std::mem::replace(&mut self.dir, empty);
+        Self::start_in(dir, &crate::built_binary("orchestratord")?, &[])
+    }
+
+    fn start_in(dir: TempDir, binary: &Path, args: &[&str]) -> Result<Self> {
         let log = File::create(dir.path().join("stderr.log")).context("making the daemon's log")?;
         let mut child = Command::new(binary)
             .args(args)

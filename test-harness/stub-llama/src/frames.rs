@@ -96,7 +96,10 @@ fn native_end(plan: &Plan, end: &End, text: &str, tokens: &[u32]) -> Value {
     json!({
         "index": 0, "content": text, "tokens": tokens, "id_slot": end.slot, "stop": true, "model": plan.model,
         "tokens_predicted": end.count, "tokens_evaluated": plan.prompt.len(),
-        "generation_settings": {"n_predict": plan.limit.map_or(-1, |n| n as i64), "seed": plan.seed},
+        "generation_settings": {
+            "n_predict": plan.limit.map_or(-1, |n| n as i64), "seed": plan.seed, "temperature": 0.8,
+            "top_k": 40, "top_p": 0.95, "samplers": ["penalties", "top_k", "top_p", "temperature"],
+        },
         "prompt": plan.prompt_text, "has_new_line": false, "truncated": end.truncated,
         "stop_type": end.stop_type, "stopping_word": end.stopping_word,
         "tokens_cached": plan.prompt.len() as u64 + end.count, "timings": timings(plan, end),

@@ -82,6 +82,7 @@ impl Plan {
             }
         };
         let number = |names: &[&str]| names.iter().find_map(|name| body.get(*name)?.as_i64());
+        let greedy = body.get("temperature").and_then(Value::as_f64) == Some(0.0);
         let limit = number(&["n_predict", "max_tokens", "max_completion_tokens"]);
         let stop = match body.get("stop") {
             Some(Value::String(word)) => vec![word.clone()],
@@ -95,7 +96,8 @@ impl Plan {
             model: model.to_owned(),
             prompt,
             prompt_text,
-            seed: number(&["seed"]).unwrap_or(0) as u32,
+            // Who always takes the likeliest draws nothing.
+            seed: if greedy { 0 } else { number(&["seed"]).unwrap_or(0) as u32 },
             limit: limit.and_then(|n| u64::try_from(n).ok()),
             stop: stop.into_iter().filter(|word| !word.is_empty()).collect(),
             stream: flag(body.get("stream")),

@@ -38,6 +38,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::operation::ReloadRequest>();
     generator.subschema_for::<wire::TaskRequest>();
     generator.subschema_for::<wire::TaskView>();
+    generator.subschema_for::<wire::ArtifactStored>();
     generator.subschema_for::<wire::SessionView>();
     generator.subschema_for::<wire::dashboard::DashboardEvent>();
     generator.subschema_for::<wire::worker::RegisterWorker>();
@@ -55,6 +56,8 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::openai::EmbeddingList>();
     generator.subschema_for::<wire::openai::RerankRequest>();
     generator.subschema_for::<wire::openai::Reranked>();
+    generator.subschema_for::<wire::responses::ResponsesRequest>();
+    generator.subschema_for::<wire::responses::ResponsesAnswer>();
     generator.subschema_for::<wire::anthropic::MessagesRequest>();
     generator.subschema_for::<wire::anthropic::MessagesAnswer>();
     generator.take_definitions(true)
@@ -64,7 +67,7 @@ pub(super) fn components() -> Map<String, Value> {
 pub(super) fn schema_name(body: Body) -> Option<&'static str> {
     match body {
         Body::Json(name) | Body::Sse(name) | Body::JsonOrSse(name) | Body::TextOrSse(name) => Some(name),
-        Body::None | Body::Text => None,
+        Body::None | Body::Text | Body::Bytes => None,
     }
 }
 
@@ -152,6 +155,9 @@ fn content(body: Body) -> Option<Value> {
     let schema = |name: &str| json!({"schema": {"$ref": format!("#/components/schemas/{name}")}});
     match body {
         Body::None => None,
+        Body::Bytes => {
+            Some(json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}))
+        }
         Body::Text => Some(json!({"text/plain": {"schema": {"type": "string"}}})),
         Body::Json(name) => Some(json!({"application/json": schema(name)})),
         Body::Sse(name) => Some(json!({"text/event-stream": schema(name)})),

@@ -13,6 +13,7 @@ pub(crate) fn documents() -> Result<Vec<Document>> {
         schema::<wire::ModelRecord>("model-record")?,
         schema::<wire::PreparedEngine>("prepared-engine")?,
         schema::<wire::event::TaskEvent>("task-event")?,
+        schema::<wire::Transcript>("transcript")?,
     ])
 }
 

@@ -8,7 +8,7 @@ use adapter_host::{Binding, ProbeError, Probed, WorkerAdapter};
 use handoff::Claim;
 use registry::{Event, Up};
 use tokio::sync::watch;
-use wire::{HandoffState, ReplicaKey};
+use wire::{EngineFacts, Handoff, HandoffState, ReplicaKey, SlotMode};
 
 use super::{End, FeedParts};
 
@@ -154,6 +154,7 @@ impl Life {
             key: self.key.clone(),
             generation: self.number,
             slots: probed.slots_total.unwrap_or(handoff.slots_total).max(1),
+            engine: Arc::new(facts(&handoff, probed)),
             engine_version: handoff.engine_version,
             model_id: handoff.model.id,
             model_digest: handoff.model.digest,
@@ -164,5 +165,20 @@ impl Life {
 
     fn down(&self, reason: String) {
         self.parts.registry.apply(Event::Down { key: self.key.clone(), generation: self.number, reason });
+    }
+}
+
+/// What is known of an engine beyond its version. Of one that somebody started by hand the flags are
+/// known only where its handoff lists some.
+fn facts(handoff: &Handoff, probed: &Probed) -> EngineFacts {
+    let batched = !handoff.flags.iter().any(|flag| matches!(flag.as_str(), "--no-cont-batching" | "-nocb"));
+    EngineFacts {
+        engine_digest: handoff.engine_digest.clone(),
+        build_flags: handoff.build_flags.clone(),
+        chat_template_sha256: probed.chat_template_sha256.clone().unwrap_or_default(),
+        slot_mode: Some(SlotMode {
+            slots: probed.slots_total.unwrap_or(handoff.slots_total).max(1),
+            continuous_batching: (!handoff.flags.is_empty()).then_some(batched),
+        }),
     }
 }

@@ -236,6 +236,8 @@ impl Worker {
         let handoff = Handoff {
             schema_version: wire::handoff::HANDOFF_SCHEMA_VERSION,
             engine: "llamacpp".to_owned(),
+            engine_digest: String::new(),
+            build_flags: Vec::new(),
             engine_version: String::new(),
             provisioning_mode: "external".to_owned(),
             url: request.url.clone(),

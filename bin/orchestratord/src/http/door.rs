@@ -68,6 +68,7 @@ impl<'a> Asked<'a> {
             detach: Detach::AtOnce,
             // Its chunks are one choice of one engine; a client of this API could not tell a seam.
             on_interrupt: OnInterrupt::Fail,
+            transcript: false,
             session: None,
         })?;
         let mut follower = task.log().follow(None);

@@ -51,6 +51,18 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     }
 }
 
+/// A body as it came.
+pub(crate) struct RawBody(pub(crate) Bytes);
+
+impl FromRequest<AppState> for RawBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let limit = state.bodies.bytes(request.extensions().get());
+        read(request, limit, state.bodies.timeout).await.map(Self)
+    }
+}
+
 /// A JSON body that may be absent: then every field has its default.
 pub(crate) struct OptionalBody<T>(pub(crate) T);
 

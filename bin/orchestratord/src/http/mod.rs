@@ -2,6 +2,7 @@
 
 mod access;
 mod anthropic;
+mod artifacts;
 mod capabilities;
 mod context;
 mod dashboard;
@@ -18,6 +19,7 @@ mod operations;
 mod pools;
 mod progress;
 mod query;
+mod responses;
 mod router;
 mod server;
 mod sessions;

@@ -10,8 +10,8 @@ use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
 use super::{
-    AppState, access, anthropic, capabilities, dashboard, devices, events, guard, logs, meta, openai,
-    operations, pools, sessions, tasks, workers,
+    AppState, access, anthropic, artifacts, capabilities, dashboard, devices, events, guard, logs, meta,
+    openai, operations, pools, responses, sessions, tasks, workers,
 };
 
 /// The whole HTTP surface of orchestratord.
@@ -26,6 +26,8 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/tasks/{id}", get(tasks::show).delete(tasks::cancel))
         .route("/v2/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v2/tasks/{id}/events", get(events::follow))
+        .route("/v2/artifacts", post(artifacts::store))
+        .route("/v2/artifacts/{sha256}", get(artifacts::read))
         .route("/v2/sessions/{id}", get(sessions::show).delete(sessions::forget))
         .route("/v2/pools", get(pools::list))
         .route("/v2/pools/{id}", get(pools::show))
@@ -36,6 +38,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models", get(openai::models))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
+        .route("/v1/responses", post(responses::create))
         .route("/v1/messages", post(anthropic::messages))
         .route("/v1/embeddings", post(openai::embeddings))
         .route("/v1/rerank", post(openai::rerank));

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use adapter_host::AdapterHost;
 use dispatch::Dispatch;
 use registry::Registry;
+use task_log::Artifacts;
 use tokio_util::sync::CancellationToken;
 use wire::config::{PoolConfig, PoolKind};
 use wire::{PoolId, PoolView};
@@ -27,6 +28,7 @@ pub struct AppState {
     /// Engines that others registered.
     pub(crate) workers: Workers,
     pub(crate) pools: PoolViews,
+    pub(crate) artifacts: Artifacts,
     /// Absent where no pool is configured: engines that others run take no orders.
     pub(crate) pool_manager: Option<PoolManagerClient>,
     pub(crate) guard: Guard,

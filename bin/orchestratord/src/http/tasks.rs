@@ -9,7 +9,7 @@ use dispatch::{AdmissionError, Detach, Owner, Task, TaskFilter, TaskSpec};
 use http::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use wire::task::{Accepted, Preparation, Priority, Streams, TaskList};
-use wire::{ErrorBody, ErrorCode, Phase, PoolId, StepStatus, TaskId, TaskRequest, TaskView, Wanted};
+use wire::{ErrorBody, ErrorCode, Phase, PoolId, Seed, StepStatus, TaskId, TaskRequest, TaskView, Wanted};
 
 use super::error::ApiError;
 use super::extract::JsonBody;
@@ -20,12 +20,17 @@ use crate::tokens::Caller;
 /// A running task is cancelled after this long without a reader, unless it says otherwise.
 const DETACH_GRACE: Duration = Duration::from_secs(30);
 
+/// By this seed llama-server draws one of its own.
+const RANDOM: u32 = u32::MAX;
+
 pub(super) async fn submit(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
     body: JsonBody<TaskRequest>,
 ) -> Result<Response, ApiError> {
-    let request = body.value;
+    let mut request = body.value;
+    // Drawn here rather than by the engine, which does not say what it drew: a receipt must say it.
+    request.seed = request.seed.filter(|seed| seed.0 != RANDOM).or_else(|| Some(draw_seed()));
     let pool = resolve(&state, &request.model)?;
     let engine_request = validate::engine_request(&request, cache_prompt(&state, &pool))?;
     // Whoever asks again for a task that was accepted gets it, whatever has become of its pool.
@@ -54,10 +59,16 @@ pub(super) async fn submit(
         placement: request.placement,
         detach,
         on_interrupt: request.on_interrupt,
+        transcript: request.transcript,
         session: request.session_id,
     };
     let task = state.dispatch.submit_durably(spec).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted(&state, &task))).into_response())
+}
+
+/// Any but the one by which llama-server draws its own.
+fn draw_seed() -> Seed {
+    Seed((uuid::Uuid::new_v4().as_u128() % u128::from(RANDOM)) as u32)
 }
 
 fn accepted(state: &AppState, task: &Task) -> Accepted {

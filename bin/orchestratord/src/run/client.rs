@@ -1,12 +1,13 @@
-//! The part of orchestratord's API that `run` uses.
+//! The part of orchestratord's API that `run` and `verify` use.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use reqwest::{RequestBuilder, Response, StatusCode};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use wire::pool::PoolList;
 use wire::task::Accepted;
 use wire::{ErrorEnvelope, PoolView, TaskId, TaskView};
@@ -22,20 +23,20 @@ const SHORT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(45);
 
 /// A client of one orchestratord.
-pub(super) struct Client {
+pub(crate) struct Client {
     base: String,
     access: Access,
     http: reqwest::Client,
 }
 
 impl Client {
-    pub(super) fn new(addr: SocketAddr, access: Access) -> Result<Self> {
+    pub(crate) fn new(addr: SocketAddr, access: Access) -> Result<Self> {
         // Proxy variables must not send loopback traffic elsewhere.
         let http = reqwest::Client::builder().no_proxy().read_timeout(SILENCE).build();
         Ok(Self { base: format!("http://{addr}"), access, http: http.context("building an HTTP client")? })
     }
 
-    pub(super) async fn first_pool(&self) -> Result<String> {
+    pub(crate) async fn first_pool(&self) -> Result<String> {
         let list: PoolList = self.read(self.http.get(format!("{}/v2/pools", self.base))).await?;
         match list.pools.first() {
             Some(pool) => Ok(pool.id.to_string()),
@@ -43,7 +44,7 @@ impl Client {
         }
     }
 
-    pub(super) async fn submit(&self, model: &str, args: &RunArgs) -> Result<TaskId> {
+    pub(crate) async fn submit(&self, model: &str, args: &RunArgs) -> Result<TaskId> {
         let body = json!({
             "model": model,
             "messages": [{"role": "user", "content": args.prompt}],
@@ -51,12 +52,27 @@ impl Client {
             "temperature": args.temperature,
             "seed": args.seed.map(|seed| seed.to_string()),
         });
+        self.post_task(&body).await
+    }
+
+    /// Submits a task as `POST /v2/tasks` takes it.
+    pub(crate) async fn post_task(&self, body: &impl Serialize) -> Result<TaskId> {
         let accepted: Accepted =
-            self.read(self.http.post(format!("{}/v2/tasks", self.base)).json(&body)).await?;
+            self.read(self.http.post(format!("{}/v2/tasks", self.base)).json(body)).await?;
         Ok(accepted.task_id)
     }
 
-    pub(super) async fn events(&self, task: &TaskId, after: Option<&str>) -> Result<Events> {
+    /// What `GET /v2/tasks/{id}` answers.
+    pub(crate) async fn task(&self, id: &str) -> Result<Value> {
+        self.read(self.http.get(format!("{}/v2/tasks/{id}", self.base))).await
+    }
+
+    /// An artifact that holds JSON.
+    pub(crate) async fn artifact(&self, sha256: &str) -> Result<Value> {
+        self.read(self.http.get(format!("{}/v2/artifacts/{sha256}", self.base))).await
+    }
+
+    pub(crate) async fn events(&self, task: &TaskId, after: Option<&str>) -> Result<Events> {
         let mut request = self.http.get(format!("{}/v2/tasks/{task}/events?verbose=true", self.base));
         if let Some(id) = after {
             request = request.header("Last-Event-ID", id);
@@ -64,13 +80,13 @@ impl Client {
         Ok(Events::new(self.send(request).await?))
     }
 
-    pub(super) async fn cancel(&self, task: &TaskId) {
+    pub(crate) async fn cancel(&self, task: &TaskId) {
         let request = self.authorised(self.http.delete(format!("{}/v2/tasks/{task}", self.base)));
         let _ = request.timeout(SHORT).send().await;
     }
 
     /// The pool of a task as it is now.
-    pub(super) async fn pool_of(&self, task: &TaskId) -> Result<PoolView> {
+    pub(crate) async fn pool_of(&self, task: &TaskId) -> Result<PoolView> {
         let task = self.http.get(format!("{}/v2/tasks/{task}", self.base)).timeout(SHORT);
         let task: TaskView = self.read(task).await?;
         self.read(self.http.get(format!("{}/v2/pools/{}", self.base, task.pool_id)).timeout(SHORT)).await

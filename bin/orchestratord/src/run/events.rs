@@ -10,25 +10,25 @@ use wire::event::TaskEvent;
 const MAX_FRAME: usize = 1024 * 1024;
 
 /// A stream of task events.
-pub(super) struct Events {
+pub(crate) struct Events {
     response: Response,
     buffer: BytesMut,
 }
 
 /// One event and its position.
 #[derive(Debug)]
-pub(super) struct Received {
-    pub(super) id: Option<String>,
-    pub(super) event: TaskEvent,
+pub(crate) struct Received {
+    pub(crate) id: Option<String>,
+    pub(crate) event: TaskEvent,
 }
 
 impl Events {
-    pub(super) fn new(response: Response) -> Self {
+    pub(crate) fn new(response: Response) -> Self {
         Self { response, buffer: BytesMut::new() }
     }
 
     /// The next event; `None` when the connection ended. Comments and unknown events are skipped.
-    pub(super) async fn next(&mut self) -> Result<Option<Received>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Received>> {
         loop {
             while let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
                 let frame = self.buffer.split_to(end + 2);

@@ -2,8 +2,8 @@
 //! of the HTTP API like any other, also of the orchestratord that it starts itself.
 
 mod answer;
-mod client;
-mod events;
+pub(crate) mod client;
+pub(crate) mod events;
 mod output;
 
 use std::io::Write;

@@ -224,3 +224,77 @@ async fn vectors_and_scores_come_through_the_queue() {
     embedder.wait_for(|stats| stats.busy == 0).await.unwrap();
     orchestrator.stop().await;
 }
+
+/// ORCHD-RESPONSES-001, ORCHD-RESPONSES-002
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_is_the_same_streamed_and_whole() {
+    let (orchestrator, stub) = ready().await;
+    let body = json!({"model": "p", "instructions": "be brief", "input": "hello", "max_output_tokens": 12,
+        "metadata": {"mine": "1"}});
+    let (status, whole) = orchestrator.post("/v1/responses", body.clone()).await;
+    assert_eq!((status, &whole["object"]), (200, &json!("response")), "{whole}");
+    assert_eq!(
+        (&whole["status"], &whole["incomplete_details"]["reason"]),
+        (&json!("incomplete"), &json!("max_output_tokens"))
+    );
+    assert_eq!((&whole["usage"]["output_tokens"], &whole["metadata"]["mine"]), (&json!(12), &json!("1")));
+    let seen = stub.requests().into_iter().find(|seen| seen.path == "/v1/chat/completions").unwrap();
+    assert_eq!(seen.body["messages"][0], json!({"role": "system", "content": "be brief"}));
+
+    let text = streamed(&orchestrator, "/v1/responses", body).await;
+    let events: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let data = data(&text);
+    assert!(
+        data.iter()
+            .zip(&events)
+            .enumerate()
+            .all(|(n, (data, name))| { data["type"] == *name && data["sequence_number"] == n })
+    );
+    let frame: Vec<&str> =
+        events.iter().copied().filter(|name| *name != "response.output_text.delta").collect();
+    assert_eq!(
+        frame,
+        [
+            "response.created",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.content_part.added",
+            "response.output_text.done",
+            "response.content_part.done",
+            "response.output_item.done",
+            "response.incomplete",
+        ]
+    );
+    let joined: String = data.iter().filter_map(|event| event["delta"].as_str()).collect();
+    assert_eq!(whole["output"][0]["content"][0]["text"], joined);
+    let last = &data.last().unwrap()["response"];
+    assert_eq!((&last["usage"], &last["status"]), (&whole["usage"], &whole["status"]));
+    assert_eq!(last["output"][0]["content"], whole["output"][0]["content"]);
+
+    for (more, param) in
+        [(json!({"store": true}), "store"), (json!({"previous_response_id": "r"}), "previous_response_id")]
+    {
+        let mut body = json!({"model": "p", "input": "x"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (status, answer) = orchestrator.post("/v1/responses", body).await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{answer}");
+    }
+    orchestrator.stop().await;
+}
+
+/// ORCHD-RESPONSES-001
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_whose_engine_is_lost_in_the_middle_ends_as_failed() {
+    let orchestrator = Orchestrator::start().await;
+    let stub = stub_with(|faults| faults.drop_after = Some(3));
+    orchestrator.publish(&stub, "p", 1);
+    orchestrator.until_ready("p", true).await;
+    let text = streamed(&orchestrator, "/v1/responses", json!({"model": "p", "input": "hello"})).await;
+    let last = data(&text).pop().unwrap();
+    assert_eq!(last["type"], "response.failed", "{text}");
+    assert_eq!(
+        (&last["response"]["status"], &last["response"]["error"]["code"]),
+        (&json!("failed"), &json!("ENGINE_LOST"))
+    );
+    orchestrator.stop().await;
+}

@@ -1,6 +1,7 @@
 //! The whole of orchestratord in this process, with engines that are stubs and pool-managerd absent:
 //! what it does with handoffs, clients and time.
 
+mod artifacts;
 mod autobind;
 mod dashboard;
 mod doors;

@@ -2,6 +2,7 @@
 //! place. Reading files, the environment and reporting lines is `config-loader`'s work.
 
 mod api;
+mod artifacts;
 mod journal;
 mod limits;
 mod models;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use api::{ApiConfig, LogConfig, LogFormat, PoolManagerdConfig, TlsConfig, TokensFile};
+pub use artifacts::ArtifactsConfig;
 pub use journal::JournalConfig;
 pub use limits::{CallerLimits, LimitsConfig};
 pub use models::{ModelsConfig, TrustPolicy};
@@ -37,6 +39,8 @@ pub struct Config {
     pub paths: PathsConfig,
     /// What is kept of tasks that have ended.
     pub journal: JournalConfig,
+    /// What is kept of artifacts and transcripts.
+    pub artifacts: ArtifactsConfig,
     /// Logging.
     pub log: LogConfig,
     /// How orchestratord reaches pool-managerd.
@@ -63,6 +67,7 @@ impl Default for Config {
             api: ApiConfig::default(),
             paths: PathsConfig::default(),
             journal: JournalConfig::default(),
+            artifacts: ArtifactsConfig::default(),
             log: LogConfig::default(),
             pool_managerd: PoolManagerdConfig::default(),
             models: ModelsConfig::default(),
@@ -107,6 +112,7 @@ impl Config {
     pub fn problems(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
         self.journal.problems(&mut problems);
+        self.artifacts.problems(&mut problems);
         self.models.problems(&mut problems);
         self.limits.problems(&mut problems);
         self.sessions.problems(&mut problems);

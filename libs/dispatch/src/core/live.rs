@@ -8,12 +8,12 @@ use adapter_host::{EngineRequest, SoFar};
 use sha2::{Digest, Sha256};
 use task_log::{Full, LogWriter};
 use tokio::time::Instant;
-use wire::event::{FinishReason, Resumed, Seam, SeamBy};
+use wire::event::{End, FinishReason, Resumed, Seam, SeamBy};
 use wire::task::{OnInterrupt, TaskView};
-use wire::{ReplicaKey, Seed, TaskState};
+use wire::{EngineFacts, ReplicaKey, Seed, TaskState};
 
 use crate::Limits;
-use crate::ending::{Ending, Failure, Ran, Used, end, used};
+use crate::ending::{Ending, Failure, Used, millis};
 use crate::said::Said;
 
 /// Why a task waits again whose replica was drained.
@@ -34,6 +34,10 @@ pub(super) enum State {
 pub(super) struct Live {
     pub(super) writer: LogWriter,
     pub(super) request: EngineRequest,
+    /// Of the body that submitted it.
+    pub(super) fingerprint: [u8; 32],
+    /// The artifact that holds what was asked and answered.
+    pub(super) transcript: Option<String>,
     pub(super) running: bool,
     pub(super) lost: Option<String>,
     /// Until when it waits for an engine to go on with.
@@ -68,6 +72,7 @@ pub(super) struct History {
 pub(crate) struct Run {
     pub(crate) key: ReplicaKey,
     pub(crate) engine_version: Arc<str>,
+    pub(crate) engine: Arc<EngineFacts>,
     pub(crate) model_id: Arc<str>,
     pub(crate) model_digest: Arc<str>,
     pub(crate) since: Instant,
@@ -108,10 +113,17 @@ pub(crate) struct Account {
 }
 
 impl State {
-    pub(super) fn live(writer: LogWriter, request: EngineRequest, limits: &Limits) -> Self {
+    pub(super) fn live(
+        writer: LogWriter,
+        request: EngineRequest,
+        fingerprint: [u8; 32],
+        limits: &Limits,
+    ) -> Self {
         Self::Live(Box::new(Live {
             writer,
             request,
+            fingerprint,
+            transcript: None,
             running: false,
             lost: None,
             resume_by: None,
@@ -129,8 +141,8 @@ impl State {
 
 impl Live {
     /// Writes the terminal entry; says what the task cost and what is shown of it from now on.
-    pub(super) fn close(self, ending: &Ending) -> (Account, History) {
-        let mut past = self.history;
+    pub(super) fn close(mut self, ending: &Ending) -> (Account, History) {
+        let mut past = std::mem::take(&mut self.history);
         let on_engine = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
         let before = Some(past.decode_before).filter(|before| !before.is_zero());
         past.decode = on_engine.map(|last| last + past.decode_before).or(before);
@@ -141,14 +153,24 @@ impl Live {
             None => on_engine,
             Some(first) => since.and_then(|since| first.checked_duration_since(since)),
         };
-        let used = used(&self.said, ending, &self.resumed.0, self.resumed.1);
+        let used = self.used(ending);
         past.tokens_out = Some(used.tokens_out);
-        let end = |reason| end(&self.said, used, reason, ran(&past, &self.request));
-        match ending {
-            Ending::Finished(finished) => self.writer.end(end(finished.reason)),
-            Ending::Spent => self.writer.end(end(FinishReason::Length)),
-            Ending::Cancelled(_) => self.writer.end(end(FinishReason::Cancelled)),
-            Ending::Failed(failure) => self.writer.error(failure.event()),
+        let last = match ending {
+            Ending::Finished(finished) => Ok(finished.reason),
+            Ending::Spent => Ok(FinishReason::Length),
+            Ending::Cancelled(_) => Ok(FinishReason::Cancelled),
+            Ending::Failed(failure) => Err(failure.event()),
+        };
+        let last = last.map(|finish_reason| End {
+            tokens_in: used.tokens_in,
+            tokens_out: used.tokens_out,
+            decode_time_ms: millis(past.decode.unwrap_or_default()),
+            finish_reason,
+            receipt: Box::new(self.receipt(&past, ending)),
+        });
+        match last {
+            Ok(end) => self.writer.end(end),
+            Err(error) => self.writer.error(error),
         }
         (Account { used, decode: past.decode, to_first }, past)
     }
@@ -266,22 +288,4 @@ fn continuing_seed(request: &EngineRequest, said: u64) -> Option<u32> {
     digest.update(said.to_le_bytes());
     let bytes: [u8; 32] = digest.finalize().into();
     Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-}
-
-fn ran(past: &History, request: &EngineRequest) -> Ran {
-    let seed = match request {
-        EngineRequest::Completion(completion) => completion.sampling.seed,
-        EngineRequest::Chat(chat) => chat.request.seed,
-        EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
-    };
-    let decode = past.decode.unwrap_or_default();
-    let seams = past.seams.clone();
-    let Some(run) = &past.run else { return Ran { seed, decode, seams, ..Ran::default() } };
-    Ran {
-        engine_version: run.engine_version.to_string(),
-        model_digest: run.model_digest.to_string(),
-        seed,
-        decode,
-        seams,
-    }
 }

@@ -124,7 +124,7 @@ impl WorkerAdapter for Adapter {
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<Probed, ProbeError>> {
-        Box::pin(async { Ok(Probed { slots_total: None, ctx: None }) })
+        Box::pin(async { Ok(Probed { slots_total: None, ctx: None, chat_template_sha256: None }) })
     }
 
     fn count_tokens<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<u64, SubmitError>> {
@@ -183,7 +183,7 @@ fn stream(
                 let tokens_out = u64::from(tokens.saturating_sub(from)) + 1;
                 // It counts what it was given of the answer among the prompt.
                 let tokens_in = 7 + u64::from(from);
-                let finished = Finished { reason, tokens_in, tokens_out };
+                let finished = Finished { reason, tokens_in, tokens_out, sampling: None };
                 Some((Ok(EngineItem::Finished(finished)), (n, None, busy)))
             }
         }
@@ -231,6 +231,7 @@ pub(crate) fn spec(prompt: &str) -> TaskSpec {
         placement: None,
         detach: Detach::Never,
         on_interrupt: OnInterrupt::Fail,
+        transcript: false,
         session: None,
     }
 }
@@ -287,6 +288,7 @@ impl World {
             generation,
             slots,
             engine_version: format!("engine-{replica}-{generation}"),
+            engine: std::sync::Arc::default(),
             model_id: "model".to_owned(),
             model_digest: digest.to_owned(),
             ctx: Some(2048),

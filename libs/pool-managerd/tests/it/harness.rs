@@ -87,6 +87,7 @@ impl Prepare for StubPreparer {
             device_mask: None,
             memory: None,
             engine_digest: "e".repeat(64),
+            build_flags: Vec::new(),
             model_digest: "d".repeat(64),
             ctx: 512,
             slots: 2,

@@ -29,6 +29,8 @@ pub(crate) struct Engine {
     pub(crate) binary: PathBuf,
     pub(crate) digest: String,
     pub(crate) version: String,
+    /// As `-DNAME=VALUE`; none of an engine that was not built here.
+    pub(crate) build_flags: Vec<String>,
     pub(crate) survey: Survey,
     /// Nothing had to be done.
     pub(crate) cached: bool,

@@ -51,7 +51,8 @@ impl Search<'_> {
             }
         };
         store.touch(&manifest.engine_digest);
-        Ok(Engine { binary, version: manifest.version(), digest: manifest.engine_digest, survey, cached })
+        let (version, build_flags) = (manifest.version(), manifest.build_flags());
+        Ok(Engine { binary, version, digest: manifest.engine_digest, build_flags, survey, cached })
     }
 
     /// The smoke gate.

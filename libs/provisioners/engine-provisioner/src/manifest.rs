@@ -49,6 +49,14 @@ impl Manifest {
     pub(crate) fn version(&self) -> String {
         version(&self.source, &self.engine_digest)
     }
+
+    /// The definitions it was built with, as `-DNAME=VALUE`; none of a binary that was there already.
+    pub(crate) fn build_flags(&self) -> Vec<String> {
+        let definitions = self.inputs["definitions"].as_object();
+        let flag =
+            |(name, value): (&String, &serde_json::Value)| Some(format!("-D{name}={}", value.as_str()?));
+        definitions.into_iter().flatten().filter_map(flag).collect()
+    }
 }
 
 pub(crate) fn version(source: &EngineSource, digest: &str) -> String {

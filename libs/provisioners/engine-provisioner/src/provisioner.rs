@@ -226,6 +226,7 @@ impl Prepared {
             device_mask: self.device_mask.clone(),
             memory: self.memory,
             engine_digest: self.engine.digest.clone(),
+            build_flags: self.engine.build_flags.clone(),
             model_digest: self.model.digest.clone(),
             ctx: pool.ctx,
             slots: pool.slots,

@@ -18,7 +18,7 @@ mod check;
 mod committer;
 mod error;
 mod events;
-mod files;
+pub(crate) mod files;
 mod health;
 mod inbox;
 mod ledger;

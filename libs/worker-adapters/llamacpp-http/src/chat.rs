@@ -77,7 +77,7 @@ impl Read for Chat {
         }
         if let (Some(usage), Some(reason)) = (frame.usage, self.reason) {
             let (tokens_in, tokens_out) = (usage.prompt_tokens, usage.completion_tokens);
-            step.finished = Some(Finished { reason, tokens_in, tokens_out });
+            step.finished = Some(Finished { reason, tokens_in, tokens_out, sampling: None });
         }
         Ok(step)
     }

@@ -12,6 +12,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{chat, completion, once, refusal, request, stream};
 
@@ -70,6 +71,8 @@ struct Props {
     total_slots: Option<u32>,
     #[serde(default)]
     default_generation_settings: Settings,
+    #[serde(default)]
+    chat_template: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -145,7 +148,11 @@ impl LlamaCpp {
             return Err(ProbeError::Unreachable(format!("it answered /props with {status}")));
         }
         let props: Props = whole(response, "/props").await.map_err(ProbeError::Unreachable)?;
-        Ok(Probed { slots_total: props.total_slots, ctx: props.default_generation_settings.n_ctx })
+        Ok(Probed {
+            slots_total: props.total_slots,
+            ctx: props.default_generation_settings.n_ctx,
+            chat_template_sha256: props.chat_template.map(|template| sha256_hex(template.as_bytes())),
+        })
     }
 
     /// A call whose answer is one JSON body.
@@ -216,6 +223,10 @@ fn parse_base(url: &str) -> Option<Url> {
         // A name would be asked of a resolver, which may answer otherwise tomorrow.
         && base.host_str()?.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
     plain.then_some(base)
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn whole<T: DeserializeOwned>(response: Response, path: &str) -> Result<T, String> {

@@ -3,6 +3,7 @@
 
 use adapter_host::{Finished, StreamFault};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use wire::event::FinishReason;
 
 use crate::stream::{Read, Step, chunk, malformed};
@@ -16,7 +17,7 @@ pub(crate) struct Completion {
 }
 
 #[derive(Deserialize)]
-struct Frame {
+struct Frame<'a> {
     #[serde(default)]
     content: String,
     #[serde(default)]
@@ -32,11 +33,14 @@ struct Frame {
     /// "usually for the last response", and this is the last one with text.
     #[serde(default)]
     timings: Option<serde::de::IgnoredAny>,
+    /// The final frame's. One that reads otherwise than expected is no reason to lose the end.
+    #[serde(borrow, default)]
+    generation_settings: Option<&'a RawValue>,
 }
 
 impl Read for Completion {
     fn read(&mut self, data: &str) -> Result<Step, StreamFault> {
-        let frame: Frame = serde_json::from_str(data).map_err(|error| malformed(&error))?;
+        let frame: Frame<'_> = serde_json::from_str(data).map_err(|error| malformed(&error))?;
         let mut step = Step::default();
         if !frame.stop || !frame.content.is_empty() || !frame.tokens.is_empty() {
             let unnamed = self.unnamed(&frame);
@@ -47,6 +51,7 @@ impl Read for Completion {
                 reason: FinishReason::Stop,
                 tokens_in: frame.tokens_evaluated,
                 tokens_out: frame.tokens_predicted,
+                sampling: None,
             });
         }
         if frame.stop {
@@ -59,6 +64,7 @@ impl Read for Completion {
                 reason,
                 tokens_in: frame.tokens_evaluated,
                 tokens_out: frame.tokens_predicted,
+                sampling: frame.generation_settings.and_then(|raw| serde_json::from_str(raw.get()).ok()),
             });
         }
         Ok(step)
@@ -71,7 +77,7 @@ impl Read for Completion {
 
 impl Completion {
     /// Tokens that the engine has counted since the last frame and does not name in this one.
-    fn unnamed(&mut self, frame: &Frame) -> u32 {
+    fn unnamed(&mut self, frame: &Frame<'_>) -> u32 {
         let named = frame.tokens.len() as u64;
         let new = frame.tokens_predicted.saturating_sub(self.counted);
         self.counted = frame.tokens_predicted.max(self.counted + named);

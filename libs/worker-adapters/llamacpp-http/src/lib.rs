@@ -8,6 +8,8 @@
 mod chat;
 mod client;
 mod completion;
+#[cfg(test)]
+mod mutated;
 mod once;
 mod refusal;
 mod request;

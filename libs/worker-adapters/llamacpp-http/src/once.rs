@@ -66,6 +66,6 @@ pub(crate) fn answer(path: &str, body: Vec<u8>) -> Result<TokenStream, String> {
     let raw = RawValue::from_string(text).map_err(|_| strange())?;
     let chunk = EngineChunk { text: String::new(), tokens: Vec::new(), unnamed: 0, raw };
     let (reason, tokens_in) = (FinishReason::Stop, usage.prompt_tokens);
-    let finished = Finished { reason, tokens_in, tokens_out: 0 };
+    let finished = Finished { reason, tokens_in, tokens_out: 0, sampling: None };
     Ok(TokenStream::new(stream::iter([Ok(EngineItem::Chunk(chunk)), Ok(EngineItem::Finished(finished))])))
 }

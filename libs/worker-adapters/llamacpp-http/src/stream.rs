@@ -48,8 +48,15 @@ struct Reading<R> {
 }
 
 pub(crate) fn tokens(response: Response, read: impl Read) -> TokenStream {
+    of_body(response.bytes_stream(), read)
+}
+
+pub(crate) fn of_body(
+    body: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
+    read: impl Read,
+) -> TokenStream {
     let reading = Reading {
-        body: Box::pin(response.bytes_stream()),
+        body: Box::pin(body),
         parser: Parser::default(),
         events: Vec::new(),
         read,

@@ -226,7 +226,17 @@ async fn a_probe_reads_slots_and_context_with_the_engines_key() {
         (c.parallel, c.ctx_size) = (3, 3000);
         c.api_keys = vec!["k".to_owned()];
     });
-    assert_eq!(adapter.probe().await, Ok(Probed { slots_total: Some(3), ctx: Some(1000) }));
+    assert_eq!(
+        adapter.probe().await,
+        Ok(Probed {
+            slots_total: Some(3),
+            ctx: Some(1000),
+            // printf '{{ messages }}' | sha256sum
+            chat_template_sha256: Some(
+                "f24189f08c85a1eb19a737306c3a13e85462ee33d964f28108d64a2485fa2171".to_owned()
+            ),
+        })
+    );
     assert_eq!(adapter.count_tokens("one two three").await, Ok(3));
     let stranger = LlamaCpp::new(&stub.url(), Some("wrong")).unwrap();
     assert!(matches!(stranger.probe().await, Err(ProbeError::Unreachable(_))));

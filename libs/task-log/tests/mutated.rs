@@ -1,0 +1,164 @@
+//! Positions and journals that nobody meant to write: see `mutate`.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use task_log::journal::{self, Admission, Opened, Options};
+use task_log::{Journal, LogWriter, Position, TaskLog};
+use wire::EngineChunk;
+use wire::event::{Started, StreamError};
+use wire::{ErrorCode, PoolId, ReplicaId};
+
+const LIMIT: usize = 1 << 20;
+
+fn raw(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap()
+}
+
+/// A beginning, some words and, of one that is over, an end.
+fn say(mut writer: LogWriter, words: &[&str], over: bool) -> Option<LogWriter> {
+    writer.started(Started {
+        queue_ms: 1,
+        pool_id: PoolId::try_new("p").unwrap(),
+        replica_id: ReplicaId::nth(0),
+        engine_version: "v".to_owned(),
+        model: "m".to_owned(),
+        model_digest: String::new(),
+    });
+    for word in words {
+        let chunk = EngineChunk { text: (*word).to_owned(), tokens: vec![1], unnamed: 0, raw: raw("{}") };
+        assert!(writer.chunk(chunk).is_ok());
+    }
+    if !over {
+        return Some(writer);
+    }
+    writer.error(StreamError {
+        code: ErrorCode::EngineLost,
+        message: "it is gone".to_owned(),
+        retriable: true,
+        retry_after_ms: None,
+        hint: None,
+        tokens_sent: 0,
+    });
+    None
+}
+
+/// STREAM-002, STREAM-009
+#[test]
+fn a_position_is_a_number_of_an_event_or_refused_and_a_reader_goes_on_right_behind_it() {
+    let (log, writer) = TaskLog::new(LIMIT);
+    let _open = say(writer, &["a", "b", "", "c"], false);
+    let seeds = [
+        "0",
+        "4",
+        "5",
+        "18446744073709551615",
+        "18446744073709551616",
+        "+1",
+        "-1",
+        "007",
+        "٣",
+        " 1",
+        "1e3",
+        "",
+    ];
+    let corpus: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+    let count = mutate::campaign("last-event-id", &corpus, |input, _| {
+        // What is no text is refused before it gets here.
+        let Ok(text) = std::str::from_utf8(input) else { return };
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse::<u64>().ok().filter(|_| digits);
+        let position = text.parse::<Position>();
+        assert_eq!(position.is_ok(), number.is_some(), "{text:?}");
+        let (Ok(position), Some(number)) = (position, number) else { return };
+        assert_eq!(position.to_string(), number.to_string());
+        assert_eq!(log.holds(position), number < log.entries_len(), "{number}");
+        let mut reader = log.follow(Some(position));
+        let read = std::iter::from_fn(|| reader.try_next()).count() as u64;
+        assert_eq!(read, log.entries_len().saturating_sub(number.saturating_add(1)), "behind {number}");
+    });
+    assert!(count > 1_000, "only {count} inputs");
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();
+    files.sort();
+    files
+}
+
+/// A short journal: one task that has ended, one that runs, one that waits.
+fn short(dir: &Path) {
+    let Opened { journal, next_seq, .. } = Journal::open(dir, Options::default()).unwrap();
+    let mut open = Vec::new();
+    for n in 0..3 {
+        let seq = next_seq + n;
+        let (done, outcome) = mpsc::channel();
+        let record = raw(&format!("{{\"task\":{seq}}}"));
+        let admission = Admission { seq, record, prompt: format!("PROMPT {seq}").into_bytes() };
+        journal.admit(admission, Box::new(move |outcome| done.send(outcome).unwrap()));
+        outcome.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+        let (log, writer) = journal.log(seq, LIMIT);
+        match n {
+            0 => {
+                say(writer, &["one", "two"], true);
+                journal.ended(seq, &log, raw("{\"state\":\"failed\"}"));
+            }
+            1 => open.extend(say(writer, &["three"], false)),
+            _ => open.push(writer),
+        }
+    }
+    journal.close();
+    open.into_iter().for_each(LogWriter::discard);
+}
+
+/// ORCHD-JOURNAL-006, ORCHD-JOURNAL-007
+#[test]
+fn no_damage_to_a_journal_is_more_than_an_error_and_repair_always_leaves_one_that_opens() {
+    let sound = scratch();
+    short(sound.path());
+    let names: Vec<PathBuf> =
+        files(sound.path()).iter().map(|file| file.strip_prefix(sound.path()).unwrap().to_owned()).collect();
+    // The store is a library's, with checksums of its own: here it is our files that are damaged.
+    let ours: Vec<&PathBuf> =
+        names.iter().filter(|name| name.extension().is_some_and(|kind| kind != "redb")).collect();
+    let corpus: Vec<Vec<u8>> = ours.iter().map(|name| fs::read(sound.path().join(name)).unwrap()).collect();
+    assert!(corpus.iter().filter(|bytes| !bytes.is_empty()).count() >= 2, "{ours:?}");
+    let (mut opened, mut repaired) = (0_u64, 0_u64);
+    mutate::campaign("journal", &corpus, |input, dice| {
+        let copy = scratch();
+        for name in &names {
+            let to = copy.path().join(name);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(sound.path().join(name), to).unwrap();
+        }
+        let damaged = ours[dice.below(ours.len())];
+        fs::write(copy.path().join(damaged), input).unwrap();
+        let problems = journal::check(copy.path()).map(|check| check.problems.len());
+        match Journal::open(copy.path(), Options::default()) {
+            Ok(Opened { journal, tasks, .. }) => {
+                assert!(tasks.len() <= 3);
+                drop(tasks);
+                journal.close();
+                opened += 1;
+            }
+            Err(error) => {
+                assert!(problems.is_err() || problems.is_ok_and(|n| n > 0), "a check says so, too: {error}");
+                journal::repair(copy.path()).unwrap();
+                let again = Journal::open(copy.path(), Options::default()).unwrap();
+                again.journal.close();
+                repaired += 1;
+            }
+        }
+    });
+    assert!(opened + repaired > 5, "{opened} opened and {repaired} were repaired");
+}
