@@ -36,6 +36,8 @@ pub(crate) type Admit = Arc<dyn Fn(&Claim) + Send + Sync>;
 pub(crate) struct FeedTimings {
     /// A full scan happens at least this often.
     pub(crate) rescan: Duration,
+    /// How often a directory that is not there is looked for.
+    pub(crate) missing: Duration,
     /// Between probes of a replica that is up.
     pub(crate) probe_period: Duration,
     /// Between probes of a replica that is not up yet.
@@ -50,6 +52,7 @@ impl Default for FeedTimings {
     fn default() -> Self {
         Self {
             rescan: Duration::from_secs(5),
+            missing: Duration::from_millis(500),
             probe_period: Duration::from_secs(1),
             first_probes: Duration::from_millis(100),
             probe_timeout: Duration::from_secs(1),
@@ -139,11 +142,13 @@ impl Feed {
             };
             self.scan().await;
             self.take_registered();
+            let timings = &self.parts.timings;
+            let pause = if watch.is_missing() { timings.missing } else { timings.rescan };
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = wake.notified() => {}
                 () = workers.changed() => {}
-                () = tokio::time::sleep(self.parts.timings.rescan) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
         self.ended.cancel();

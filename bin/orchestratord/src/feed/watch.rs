@@ -13,20 +13,27 @@ pub(super) struct DirWatch {
     path: PathBuf,
     wake: Arc<Notify>,
     watcher: Option<(u64, RecommendedWatcher)>,
+    is_missing: bool,
 }
 
 impl DirWatch {
     pub(super) fn new(path: PathBuf, wake: Arc<Notify>) -> Self {
-        Self { path, wake, watcher: None }
+        Self { path, wake, watcher: None, is_missing: false }
     }
 
     /// Watches the directory that is there now; blocking.
     pub(super) fn renew(mut self) -> Self {
         let inode = std::fs::metadata(&self.path).map(|meta| meta.ino()).ok();
+        self.is_missing = inode.is_none();
         if inode.is_none() || inode != self.watcher.as_ref().map(|(inode, _)| *inode) {
             self.watcher = inode.and_then(|inode| Some((inode, self.watch()?)));
         }
         self
+    }
+
+    /// There was no directory to watch, and nothing will tell when there is one.
+    pub(super) fn is_missing(&self) -> bool {
+        self.is_missing
     }
 
     fn watch(&self) -> Option<RecommendedWatcher> {

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    const LIMIT: Duration = Duration::from_secs(25);
+    const LIMIT: Duration = Duration::from_secs(20);
 
     /// STREAM-010
     #[tokio::test(start_paused = true)]

@@ -54,8 +54,9 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             send_buffer: 32 * 1024,
             unacknowledged: Duration::from_secs(30),
-            // Below the kernel's limit, so that it is we who notice and count, and within bar R13.
-            unread: Duration::from_secs(25),
+            // Below the kernel's limit, so that it is we who notice and count. A receiver that is never read
+            // still makes room for a few bytes in its first seconds, and is to be gone after 30.
+            unread: Duration::from_secs(20),
         }
     }
 }

@@ -15,9 +15,10 @@ pub(super) const KEEPALIVE: Bytes = Bytes::from_static(b": keepalive\n\n");
 /// How long "a while" is.
 pub(super) const KEEPALIVE_EVERY: std::time::Duration = std::time::Duration::from_secs(15);
 
-/// What is there already goes out in one write, up to about this much: a reader that comes back to a
-/// long log must not have all of it rendered at once.
-pub(super) const WRITE_BYTES: usize = 16 * 1024;
+/// What is there already goes out in pieces of about this much: a reader that comes back to a long log
+/// must not have all of it rendered at once. hyper gathers sixteen pieces into one write and asks for no
+/// more, so this also bounds what is held for a reader that takes nothing, to 16 KiB.
+pub(super) const WRITE_BYTES: usize = 1024;
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
