@@ -105,6 +105,11 @@ impl Rig {
     pub async fn start_orchestratord(&self) -> Result<(Process, Api)> {
         let mut command = self.program("orchestratord")?;
         command.args(["--config", "config.yaml"]);
+        self.start_as(command).await
+    }
+
+    /// The same by a command that ends in being orchestratord.
+    pub async fn start_as(&self, command: Command) -> Result<(Process, Api)> {
         let process = Process::start(command, self.path("orchestratord.log"))?;
         let mut address = None;
         until("orchestratord listens", || {

@@ -131,6 +131,16 @@ impl Asked {
     }
 }
 
+/// What still runs is not waited for: the second TERM, which `Process` sends, ends it at once.
+impl Drop for House {
+    fn drop(&mut self) {
+        if self.orchestratord.signal(Signal::SIGTERM).is_ok() {
+            // Two signals of one kind are one until the first has been taken.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 impl Manager {
     /// Starts it with the machine's configuration and waits until it answers. The configuration must
     /// let it listen on port 0.

@@ -15,6 +15,10 @@ mod options;
 mod processes;
 mod report;
 mod run;
+/// model-provisioner's own web server for tests, which can break off, stall and lie.
+#[path = "../../../../libs/provisioners/model-provisioner/tests/fetch/server.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "another suite uses the rest, and panics in its tests")]
+mod server;
 mod suite;
 
 use std::process::ExitCode;

@@ -18,6 +18,13 @@ pub(crate) fn engines(rig: &Rig) -> Vec<i32> {
     all().into_iter().filter(marked).filter(|pid| state(*pid).is_some_and(|state| state != 'Z')).collect()
 }
 
+/// A variable of a process's environment.
+pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environ.split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
+    variables.find_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
 /// Kills them.
 pub(crate) fn kill_engines(rig: &Rig) {
     for pid in engines(rig) {

@@ -3,18 +3,23 @@
 mod r01;
 mod r02;
 mod r03;
+mod r04;
 mod r05;
 mod r06;
 mod r07;
+mod r08;
 mod r09;
 mod r10;
+mod r11;
 mod r12;
+mod r13;
 mod r14;
 mod r15;
 mod r16;
 mod r17;
 mod r18;
 mod r19;
+mod r20;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -82,6 +87,13 @@ pub(crate) fn all() -> Vec<Bar> {
             "first-token limit trips, breaker opens after 3, one trial at a time"
         ),
         bar!(
+            "R4",
+            Waiting,
+            r04,
+            "engine slow but alive (one token per 8 s, 20 s prefill)",
+            "0 restarts in 10 min"
+        ),
+        bar!(
             "R5",
             Waiting,
             r05,
@@ -102,6 +114,13 @@ pub(crate) fn all() -> Vec<Bar> {
             "half-written, corrupt, huge, symlinked, foreign-owned handoffs; URLs to other hosts or ports",
             "ignored with a reason, previous binding kept, 0 packets outside; next good file bound ≤ 2 s"
         ),
+        bar!(
+            "R8",
+            Quick,
+            r08,
+            "1,000 handoffs at once (and a scan of 10,000); the directory deleted and recreated",
+            "all bound ≤ 5 s, scan ≤ 0.5 s; other streams' p99 gap ≤ 2×"
+        ),
         bar!("R9", Quick, r09, "two managers on one directory", "the second exits 100 ≤ 1 s"),
         bar!(
             "R10",
@@ -111,11 +130,25 @@ pub(crate) fn all() -> Vec<Bar> {
             "same engine PID, 0 tokens lost, adopted ≤ 2 s; never two engines"
         ),
         bar!(
+            "R11",
+            Waiting,
+            r11,
+            "full disk on handoff, state, log or journal directory",
+            "no truncation, no spawn without a durable record, streams go on, recovers ≤ 5 s"
+        ),
+        bar!(
             "R12",
             Quick,
             r12,
             "client closes at token 10 (FIN, RST) on /v1/*",
             "engine request cancelled ≤ 100 ms p99, slot free ≤ 250 ms"
+        ),
+        bar!(
+            "R13",
+            Quick,
+            r13,
+            "4,000 slow readers and 10 healthy",
+            "healthy p99 gap ≤ 2×; ≤ 40 KiB RSS per connection; slow ones evicted ≤ 30 s"
         ),
         bar!(
             "R14",
@@ -152,6 +185,13 @@ pub(crate) fn all() -> Vec<Bar> {
             r19,
             "SIGTERM with an infinite stream and a full queue",
             "exits ≤ limit + 2 s, code 0; a second SIGTERM ≤ 1 s"
+        ),
+        bar!(
+            "R20",
+            Quick,
+            r20,
+            "download cut at 37 % and resumed; checksum mismatch; truncated GGUF; two ensures at once",
+            "≤ 1 MiB fetched again; never an unverified file under its final name; one download"
         ),
     ]
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use test_harness_bdd::Rig;
 use test_harness_e2e_haiku::built_binary;
 
@@ -127,8 +128,6 @@ fn replace(rig: &Rig, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
 }
 
 fn sha256(rig: &Rig) -> Result<String> {
-    let output = std::process::Command::new("sha256sum").arg(rig.path("model.gguf")).output();
-    let output = output.context("running sha256sum")?;
-    let text = String::from_utf8(output.stdout).context("its output")?;
-    text.split_whitespace().next().map(str::to_owned).context("sha256sum said nothing")
+    let bytes = std::fs::read(rig.path("model.gguf")).context("reading the model")?;
+    Ok(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
 }
