@@ -121,3 +121,25 @@ pub struct MessagesUsage {
     /// Generated.
     pub output_tokens: u64,
 }
+
+/// An error of this API, as a body or as the data of an `error` event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MessagesError {
+    /// `error`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What went wrong.
+    pub error: MessagesErrorBody,
+}
+
+/// What went wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MessagesErrorBody {
+    /// One of Anthropic's, as `invalid_request_error`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// For people, with what to do next.
+    pub message: String,
+    /// Our own, as in the error envelope.
+    pub code: crate::ErrorCode,
+}

@@ -13,7 +13,7 @@ pub struct Health {
 }
 
 /// `GET /ready`, `/readyz`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Readiness {
     /// At least one pool is ready.
     pub ready: bool,
@@ -21,6 +21,25 @@ pub struct Readiness {
     pub pools_ready: Vec<crate::PoolId>,
     /// Pools that are not.
     pub pools_waiting: Vec<crate::PoolId>,
+    /// Beside a 503: the same as an error, as every answer with such a status has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<crate::ErrorBody>,
+}
+
+impl Readiness {
+    /// With an error when no pool is ready.
+    #[must_use]
+    pub fn of(pools_ready: Vec<crate::PoolId>, pools_waiting: Vec<crate::PoolId>) -> Self {
+        let waiting = pools_waiting.iter().map(crate::PoolId::as_str).collect::<Vec<_>>().join(", ");
+        let none = match waiting.as_str() {
+            "" => "there is no pool".to_owned(),
+            waiting => format!("no pool is ready; not yet: {waiting}"),
+        };
+        let error = crate::ErrorBody::new(crate::ErrorCode::PoolUnready, none);
+        let error = error.hint("GET /v2/pools says what each of them waits for");
+        let error = pools_ready.is_empty().then_some(error);
+        Self { ready: error.is_none(), pools_ready, pools_waiting, error }
+    }
 }
 
 /// `GET /v2/meta/version`.

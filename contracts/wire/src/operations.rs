@@ -60,8 +60,10 @@ pub struct Operation {
     pub query: &'static [(&'static str, &'static str)],
     /// Success status and body.
     pub success: (u16, Body),
-    /// Statuses that come with the error envelope.
+    /// Statuses that come with an error.
     pub errors: &'static [u16],
+    /// The schema of its errors: the envelope, but where the clients of others expect another one.
+    pub error: &'static str,
 }
 
 /// Every operation of both daemons.
@@ -87,11 +89,17 @@ const fn op(
     success: (u16, Body),
     errors: &'static [u16],
 ) -> Operation {
-    Operation { daemon, method, path, summary, access, request: Empty, query: &[], success, errors }
+    let (request, query, error) = (Empty, &[] as &[_], "ErrorEnvelope");
+    Operation { daemon, method, path, summary, access, request, query, success, errors, error }
 }
 
 const fn takes(mut operation: Operation, request: Body) -> Operation {
     operation.request = request;
+    operation
+}
+
+const fn fails_with(mut operation: Operation, error: &'static str) -> Operation {
+    operation.error = error;
     operation
 }
 
@@ -378,17 +386,20 @@ const OPERATIONS: &[Operation] = &[
         ),
         Json("ResponsesRequest"),
     ),
-    takes(
-        op(
-            ORCHD,
-            Data,
-            "POST",
-            "/v1/messages",
-            "Anthropic messages; errors are {type: error, error: {type, message}}",
-            (200, JsonOrSse("MessagesAnswer")),
-            &[400, 401, 404, 413, 429, 503],
+    fails_with(
+        takes(
+            op(
+                ORCHD,
+                Data,
+                "POST",
+                "/v1/messages",
+                "Anthropic messages",
+                (200, JsonOrSse("MessagesAnswer")),
+                &[400, 401, 404, 413, 429, 503],
+            ),
+            Json("MessagesRequest"),
         ),
-        Json("MessagesRequest"),
+        "MessagesError",
     ),
     takes(
         op(

@@ -60,6 +60,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::responses::ResponsesAnswer>();
     generator.subschema_for::<wire::anthropic::MessagesRequest>();
     generator.subschema_for::<wire::anthropic::MessagesAnswer>();
+    generator.subschema_for::<wire::anthropic::MessagesError>();
     generator.take_definitions(true)
 }
 
@@ -106,7 +107,7 @@ fn operation(op: &Operation) -> Value {
     responses.insert(status.to_string(), response("Success", body));
     let refusals: BTreeSet<u16> = op.errors.iter().copied().chain(of_any(op.daemon)).collect();
     for status in refusals {
-        responses.insert(status.to_string(), response(reason(status), Body::Json("ErrorEnvelope")));
+        responses.insert(status.to_string(), response(reason(status), Body::Json(op.error)));
     }
     let mut value = json!({
         "summary": op.summary,

@@ -22,9 +22,9 @@ pub(super) async fn ready(State(state): State<AppState>) -> Response {
     if state.stopping.is_cancelled() {
         return ApiError::new(ErrorCode::PoolUnready, "shutting down").into_response();
     }
-    let ready = !pools_ready.is_empty();
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, pools_ready, pools_waiting })).into_response()
+    let readiness = Readiness::of(pools_ready, pools_waiting);
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
 }
 
 pub(super) async fn version() -> Json<Version> {

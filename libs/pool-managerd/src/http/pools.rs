@@ -19,9 +19,9 @@ pub(super) async fn ready(State(api): State<Api>) -> (StatusCode, Json<Readiness
     let serves = |pool: &PoolView| pool.replicas.iter().any(|replica| replica.phase == Phase::Ready);
     let (ready, waiting): (Vec<_>, Vec<_>) = api.manager.board().list().pools.into_iter().partition(serves);
     let ids = |pools: Vec<PoolView>| pools.into_iter().map(|pool| pool.id).collect::<Vec<_>>();
-    let (pools_ready, pools_waiting) = (ids(ready), ids(waiting));
-    let status = if pools_ready.is_empty() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    (status, Json(Readiness { ready: !pools_ready.is_empty(), pools_ready, pools_waiting }))
+    let readiness = Readiness::of(ids(ready), ids(waiting));
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness))
 }
 
 pub(super) async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<PoolView>, Problem> {

@@ -5,8 +5,8 @@ use axum::Json;
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
 use wire::ErrorBody;
+use wire::anthropic::{MessagesError, MessagesErrorBody};
 
 /// The path whose errors these are.
 const MESSAGES: &str = "/v1/messages";
@@ -30,7 +30,7 @@ pub(in crate::http) async fn reshape(request: Request, next: Next) -> Response {
 }
 
 /// `{type: error, error: {type, message}}`, with our code and hint beside them.
-pub(super) fn error(body: &ErrorBody) -> Value {
+pub(super) fn error(body: &ErrorBody) -> MessagesError {
     let kind = match body.code.status() {
         401 => "authentication_error",
         403 => "permission_error",
@@ -45,5 +45,6 @@ pub(super) fn error(body: &ErrorBody) -> Value {
         Some(hint) => format!("{}; {hint}", body.message),
         None => body.message.clone(),
     };
-    json!({"type": "error", "error": {"type": kind, "message": message, "code": body.code}})
+    let error = MessagesErrorBody { kind: kind.to_owned(), message, code: body.code };
+    MessagesError { kind: "error".to_owned(), error }
 }
