@@ -33,3 +33,70 @@ Feature: Every placement is explained
     And a client follows task "t"
     Then the stream of "t" is started, tokens without a gap, and one end
     And task "t" ran on "q/r0"
+
+  @ORCHD-PLACE-001
+  Scenario: A task that says nothing goes where there is room, and the decision names both
+    Given task "holds" is submitted
+      """
+      {"max_tokens": 100000, "placement": {"mode": "pin", "pool_id": "p", "replica_id": "r0"}}
+      """
+    And task "holds" is in state running
+    When a client submits task "t"
+    And a client follows task "t"
+    Then task "t" ran on "p/r1"
+    And the decision about task "t" mentions "r0"
+
+  @ORCHD-PLACE-001
+  Scenario: A preference is followed where it can be
+    When a client submits task "t"
+      """
+      {"placement": {"mode": "prefer", "pool_id": "p", "replica_id": "r1"}}
+      """
+    And a client follows task "t"
+    Then task "t" ran on "p/r1"
+
+  @ORCHD-PLACE-001
+  Scenario: A preference for a busy replica does not make a task wait
+    Given task "holds" is submitted
+      """
+      {"max_tokens": 100000, "placement": {"mode": "pin", "pool_id": "p", "replica_id": "r1"}}
+      """
+    And task "holds" is in state running
+    When a client submits task "t"
+      """
+      {"placement": {"mode": "prefer", "pool_id": "p", "replica_id": "r1"}}
+      """
+    And a client follows task "t"
+    Then task "t" ran on "p/r0"
+
+  @ORCHD-PLACE-001
+  Scenario: A task pinned to a busy replica waits and says for what
+    Given task "holds" is submitted
+      """
+      {"max_tokens": 100000, "placement": {"mode": "pin", "pool_id": "p", "replica_id": "r1"}}
+      """
+    And task "holds" is in state running
+    When a client submits task "t"
+      """
+      {"placement": {"mode": "pin", "pool_id": "p", "replica_id": "r1"}}
+      """
+    Then the decision about task "t" mentions "r1"
+    When a client asks DELETE /v2/tasks/$holds
+    Then task "t" becomes done
+    And task "t" ran on "p/r1"
+
+  @ORCHD-PLACE-004
+  Scenario Outline: A place that does not exist is refused
+    When a client submits task "t"
+      """
+      {"placement": <placement>}
+      """
+    Then the answer is <status> with code "<code>"
+    And the answer's "/error/param" is "<param>"
+    And the answer's "/error/message" mentions "<words>"
+
+    Examples:
+      | placement                                             | status | code           | param          | words         |
+      | {"mode": "pin", "pool_id": "nowhere"}                 | 400    | INVALID_PARAMS | placement      | pool p        |
+      | {"mode": "pin", "pool_id": "p", "replica_id": "r9"}   | 400    | INVALID_PARAMS | placement      | p has r0, r1  |
+      | {"mode": "nearest"}                                   | 400    | INVALID_PARAMS | placement.mode | `pin`         |

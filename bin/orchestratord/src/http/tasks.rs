@@ -8,7 +8,7 @@ use axum::{Extension, Json};
 use dispatch::{AdmissionError, Detach, Owner, Task, TaskFilter, TaskSpec};
 use http::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
-use wire::task::{Accepted, Preparation, Priority, Streams, TaskList};
+use wire::task::{Accepted, Placement, PlacementMode, Preparation, Priority, Streams, TaskList};
 use wire::{ErrorBody, ErrorCode, Phase, PoolId, Seed, StepStatus, TaskId, TaskRequest, TaskView, Wanted};
 
 use super::error::ApiError;
@@ -39,6 +39,7 @@ pub(super) async fn submit(
         None
     } else {
         refuse_the_hopeless(&state, &pool)?;
+        refuse_nowhere(&state, &pool, request.placement.as_ref())?;
         context::check(&state, &pool, &engine_request).await?
     };
     let grace = validate::duration("detach_grace_ms", request.detach_grace_ms)?;
@@ -121,6 +122,21 @@ pub(super) fn refuse_the_hopeless(state: &AppState, pool: &PoolId) -> Result<(),
         body.retry_after_ms = Some(next.unwrap_or(30_000).max(1_000));
     }
     Err(body.into())
+}
+
+/// A task pinned to a replica that its pool does not have would wait for ever.
+fn refuse_nowhere(state: &AppState, pool: &PoolId, placement: Option<&Placement>) -> Result<(), ApiError> {
+    let pinned = placement.filter(|placement| placement.mode == PlacementMode::Pin);
+    let Some(replica) = pinned.and_then(|placement| placement.replica_id.as_ref()) else { return Ok(()) };
+    let known = state.pool(pool).map(|view| view.replicas).unwrap_or_default();
+    let published = state.registry.snapshot();
+    let mut published = published.pool(pool).map(|(key, _)| &key.replica);
+    if known.is_empty() || known.iter().any(|view| view.id == *replica) || published.any(|id| id == replica) {
+        return Ok(());
+    }
+    let names: Vec<_> = known.iter().map(|view| view.id.as_str()).collect();
+    let message = format!("placement.replica_id is {replica}, but pool {pool} has {}", names.join(", "));
+    Err(ErrorBody::new(ErrorCode::InvalidParams, message).param("placement").pool(pool.clone()).into())
 }
 
 pub(super) fn resolve(state: &AppState, model: &str) -> Result<PoolId, ApiError> {
