@@ -53,3 +53,50 @@ Feature: Whoever publishes a handoff is bound
       | https://127.0.0.1:8080     |
       | http://localhost:8080      |
       | http://127.0.0.1:8080/path |
+
+  @HANDOFF-006 @ORCHD-AUTOBIND-001
+  Scenario: A handoff that changes leads to the new engine, and what runs on the old one goes on
+    Given an engine "F" that somebody else runs
+    When the handoff "other.json" says
+      """
+      {"url": "$E", "pool_id": "other", "engine_version": "old", "generation": 1}
+      """
+    Then pool "other" becomes ready
+    And a task on "other" tells engine version "old"
+    When the handoff "other.json" says
+      """
+      {"url": "$F", "pool_id": "other", "engine_version": "new", "generation": 2}
+      """
+    Then GET /v2/pools/other soon shows "new" at "/replicas/0/engine_version"
+    And a task on "other" tells engine version "new"
+    When the engine "E" ends
+    Then a task on "other" tells engine version "new"
+
+  @ORCHD-AUTOBIND-001
+  Scenario: A handoff that is written again without a change binds nothing anew
+    When the handoff "other.json" says
+      """
+      {"url": "$E", "pool_id": "other"}
+      """
+    Then pool "other" becomes ready
+    When the counter orchd_handoff_rescans_total is noted
+    And the handoff "other.json" says
+      """
+      {"url": "$E", "pool_id": "other"}
+      """
+    Then the counter orchd_handoff_rescans_total soon rose
+    And orchestratord's log says "replica up" of "other/r0" 1 time
+
+  @ORCHD-AUTOBIND-003
+  Scenario: An engine that stops answering is down, is known, and comes back by itself
+    When the handoff "other.json" says
+      """
+      {"url": "$E", "pool_id": "other"}
+      """
+    Then pool "other" becomes ready
+    When the engine "E" ends
+    Then pool "other" is no longer ready
+    When a client asks GET /v2/pools/other
+    Then the answer's "/replicas/0/id" is "r0"
+    When a client asks GET /v2/pools/other/health
+    Then the answer's "/last_error" mentions "does not answer"

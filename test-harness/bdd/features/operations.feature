@@ -80,3 +80,99 @@ Feature: Draining loses nothing
       """
     Then the answer is 202
     And the answer's "/task_id" is "mine"
+
+  @POOLD-OPS-003
+  Scenario: An undrain calls off a drain that still waits
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '50'"
+    And orchestratord runs
+    And pool "p" is ready
+    And task "long" is submitted
+      """
+      {"max_tokens": 100}
+      """
+    And task "long" is in state running
+    When a client asks POST /v2/pools/p/drain
+    Then the answer is 202
+    And the operation is noted
+    When a client asks POST /v2/pools/p/undrain
+    Then the answer is 202
+    And pool "p" becomes ready
+    And the noted operation becomes failed
+    When a client follows task "long"
+    Then the stream of "long" has 100 tokens
+
+  @POOLD-OPS-002 @ORCHD-OPS-001
+  Scenario: A second operation on a pool is refused with the one that runs
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '50'"
+    And orchestratord runs
+    And pool "p" is ready
+    And task "long" is submitted
+      """
+      {"max_tokens": 100}
+      """
+    And task "long" is in state running
+    When a client asks POST /v2/pools/p/drain
+    Then the answer is 202
+    And the operation is noted
+    When a client asks POST /v2/pools/p/reload
+    Then the answer is 409 with code "CONFLICT"
+    And the answer mentions "$operation"
+
+  @POOLD-RELOAD-001 @ORCHD-DRAIN-002
+  Scenario: A reload cuts nothing off
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '50'"
+    And orchestratord runs
+    And pool "p" is ready
+    And the engine of "p" is published
+    And task "long" is submitted
+      """
+      {"max_tokens": 100, "on_interrupt": "fail"}
+      """
+    And task "long" is in state running
+    When a client asks POST /v2/pools/p/reload
+    Then the answer is 202
+    And the operation becomes succeeded
+    And the engine of "p" is replaced while the old one still runs
+    When a client follows task "long"
+    Then the stream of "long" is started, tokens without a gap, and one end
+    And the stream of "long" has 100 tokens
+    When a client submits task "later"
+    Then task "later" becomes done
+
+  @POOLD-RELOAD-004
+  Scenario Outline: A reload to an engine that <does> is rolled back, and the old one serves
+    Given one pool with the fake engine
+    And orchestratord runs
+    And pool "p" is ready
+    And the engine of "p" is published
+    When the next life of the fake engine has "<switches>"
+    And a client asks POST /v2/pools/p/reload
+    Then the answer is 202
+    And the operation becomes rolled_back
+    And the operation tells "<cause>"
+    And the engine of "p" is still the same process
+    And pool "p" becomes ready
+    When a client submits task "t"
+    Then task "t" becomes done
+
+    Examples:
+      | does                  | switches                                | cause     |
+      | exits                 | exit-at-start=3, say=no such tensor     | exit      |
+      | refuses its flags     | exit-at-start=1, say=error: invalid argument: --x | bad_flag |
+
+  @POOLD-RELOAD-005
+  Scenario Outline: A reload never takes a path or an engine that is not in the store
+    Given one pool with the fake engine
+    And orchestratord runs
+    And pool "p" is ready
+    When a client asks POST /v2/pools/p/reload
+      """
+      <body>
+      """
+    Then the answer is 400 with code "INVALID_PARAMS"
+    And the answer's "/error/param" is "<param>"
+
+    Examples:
+      | body                           | param      |
+      | {"model": "file:/etc/passwd"}  | model      |
+      | {"engine_ref": "/bin/sh"}      | engine_ref |

@@ -130,3 +130,117 @@ Feature: An honest queue
       """
     When a client follows task "hasty"
     Then the stream of "hasty" ends with error "DEADLINE_EXCEEDED"
+
+  @ORCHD-FAIR-001
+  Scenario: Two callers take turns, however many tasks one of them has
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '20'"
+    And orchestratord runs
+    And pool "p" is ready
+    And task "running" is submitted
+      """
+      {"max_tokens": 60}
+      """
+    And task "running" is in state running
+    And task "many 1" is submitted
+      """
+      {"session_id": "many"}
+      """
+    And task "many 2" is submitted
+      """
+      {"session_id": "many"}
+      """
+    And task "many 3" is submitted
+      """
+      {"session_id": "many"}
+      """
+    And task "one" is submitted
+      """
+      {"session_id": "one"}
+      """
+    Then task "one" waited less than task "many 2"
+    And task "many 2" waited less than task "many 3"
+
+  @ORCHD-FAIR-006
+  Scenario: A place in the queue is told and comes true
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '50'"
+    And orchestratord runs
+    And pool "p" is ready
+    And task "running" is submitted
+      """
+      {"max_tokens": 40}
+      """
+    And task "running" is in state running
+    And task "first" is submitted
+    When a client submits task "second"
+    Then the answer is 202
+    And the answer's "/queue_position" is "1"
+    When a client follows task "second" verbosely
+    Then the stream of "second" has an event "queued" whose "/position" is "1"
+    And the stream of "second" has an event "queued" whose "/position" is "0"
+
+  @ORCHD-ADMIT-009
+  Scenario: A deadline that cannot be met is refused at once, with the estimate
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '20'"
+    And orchestratord runs
+    And pool "p" is ready
+    And 4 tasks are submitted
+    And those tasks are done
+    When a client submits task "hasty"
+      """
+      {"max_tokens": 400, "deadline_ms": 200}
+      """
+    Then the answer is 400 with code "DEADLINE_UNMET"
+    And the answer's "/error/message" mentions "ms"
+
+  Scenario: A deadline that passes while tokens come ends the stream with that reason
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '50'"
+    And orchestratord runs
+    And pool "p" is ready
+    And task "slow" is submitted
+      """
+      {"max_tokens": 500, "deadline_ms": 600}
+      """
+    When a client follows task "slow"
+    Then the stream of "slow" ends with error "DEADLINE_EXCEEDED"
+    And GET /v2/pools/p/health soon shows "1" at "/slots_free"
+
+  @ORCHD-FAIR-005
+  Scenario: With drop-lru and nothing to drop a full queue refuses
+    Given the configuration
+      """
+      pools:
+        - id: p
+          model: $MODEL
+          engine: $STUB_ENGINE
+          env: { STUB_TOKEN_MS: "200" }
+          queue: { capacity: 2, full_policy: drop-lru }
+      """
+    And orchestratord runs
+    And pool "p" is ready
+    And task "running" is submitted
+      """
+      {"max_tokens": 200}
+      """
+    And task "running" is in state running
+    And 2 tasks are submitted
+    When a client submits task "one too many"
+    Then the answer is 429 with code "QUEUE_FULL"
+    And the answer says when to come back
+
+  @ORCHD-CANCEL-001
+  Scenario: A cancelled task frees its slot for the next
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '50'"
+    And orchestratord runs
+    And pool "p" is ready
+    And task "running" is submitted
+      """
+      {"max_tokens": 2000}
+      """
+    And task "next" is submitted
+    When a client reads 3 tokens of task "running" and leaves
+    And a client asks POST /v2/tasks/$running/cancel
+    Then the answer is 202
+    And task "next" becomes done
+    When a client asks POST /v2/tasks/$running/cancel
+    Then the answer is 202
+    And the answer's "/state" is "cancelled"

@@ -26,3 +26,35 @@ Feature: Streams in order that can be resumed
   Scenario: A position that was never given out is refused
     When a client asks GET /v2/tasks/$t/events with "Last-Event-ID: 999999"
     Then the answer is 400 with code "INVALID_PARAMS"
+
+  @STREAM-002
+  Scenario: Whoever loses the connection comes back to exactly the next token
+    When a client submits task "long"
+      """
+      {"max_tokens": 40}
+      """
+    And a client reads 11 tokens of task "long" and leaves
+    And the client of task "long" comes back
+    Then the stream of "long" is started, tokens without a gap, and one end
+    And the stream of "long" has 40 tokens
+
+  @STREAM-001
+  Scenario: The verbose stream has the same tokens
+    When a client submits task "v"
+      """
+      {"max_tokens": 20}
+      """
+    And a client follows task "v" verbosely
+    Then the stream of "v" has 20 tokens
+    And the stream of "v" ends because of "length"
+
+  @STREAM-001
+  Scenario: A stop string ends the answer before itself
+    When a client submits task "s"
+      """
+      {"max_tokens": 2000, "stop": ["frog"]}
+      """
+    And a client follows task "s"
+    Then the stream of "s" is started, tokens without a gap, and one end
+    And the stream of "s" ends because of "stop"
+    And the text of "s" does not mention "frog"

@@ -7,5 +7,5 @@ mod rig;
 mod wait;
 
 pub use process::Process;
-pub use rig::{Ended, Rig, lives};
+pub use rig::{Ended, Rig, listening, lives};
 pub use wait::until;

@@ -55,6 +55,21 @@ impl Process {
         Ok((status.unwrap_or(ExitStatus::from_raw(0)), took))
     }
 
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks it to end and waits for that, as the end of a scenario does: the drop below would make every
+    /// other scenario wait, too.
+    pub async fn dismiss(mut self) -> Result<()> {
+        if self.runs() {
+            self.signal(Signal::SIGTERM)?;
+            self.ended().await?;
+        }
+        Ok(())
+    }
+
     /// Its process id.
     pub fn pid(&self) -> Result<Pid> {
         Ok(Pid::from_raw(i32::try_from(self.child.id()).context("the pid does not fit")?))

@@ -56,6 +56,42 @@ impl Rig {
         self.path("runtime/engines")
     }
 
+    /// A model of random weights that is slow enough on the real engine to be interrupted.
+    pub fn slow_model(&self) -> Result<()> {
+        let shape = gguf_random::Shape {
+            name: "slow".to_owned(),
+            layers: 4,
+            width: 256,
+            heads: 8,
+            ..Default::default()
+        };
+        shape.write(&self.path("slow.gguf")).context("writing the slow model")
+    }
+
+    /// A machine with two cards, as far as `nvidia-smi` says it and `nvcc` could build for them.
+    pub fn two_cards(&self) -> Result<()> {
+        std::fs::create_dir_all(self.path("bin")).context("making a directory of programs")?;
+        self.script(
+            "bin/nvidia-smi",
+            "echo '0, GPU-aa, NVIDIA GeForce RTX 3090, 8.6, 24576, 1000, 580.95, 0'\n\
+             echo '1, GPU-bb, NVIDIA GeForce RTX 3060, 8.6, 12288, 12000, 580.95, 0'",
+        )?;
+        self.script("bin/nvcc", "echo 'Cuda compilation tools, release 13.0, V13.0.88'")
+    }
+
+    /// A shell script.
+    pub fn script(&self, name: &str, body: &str) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::write(self.path(name), format!("#!/bin/sh\n{body}\n")).context("writing a script")?;
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(self.path(name), mode).context("making a script executable")
+    }
+
+    /// What goes wrong in the lives of the fake engine that begin from now on: `mute=1`, a switch a line.
+    pub fn next_life(&self, switches: &str) -> Result<()> {
+        std::fs::write(self.path("switches"), switches).context("writing the engine's switches")
+    }
+
     /// Writes the configuration. `$STUB` is the fake engine, `$MODEL` the model, `$DIR` the directory;
     /// `engine: $STUB_ENGINE` stands for the provisioning that takes the fake engine as it is.
     pub fn configure(&self, yaml: &str) -> Result<()> {
@@ -63,8 +99,15 @@ impl Rig {
             "provisioning: {{ gpu: off, sources: [{{ path: {{ binary: '{}' }} }}] }}",
             self.stub.display()
         );
-        let text =
-            self.filled_in(&yaml.trim_start_matches('\n').replace("engine: $STUB_ENGINE", &provisioning));
+        let yaml = yaml.trim_start_matches('\n').replace("engine: $STUB_ENGINE", &provisioning);
+        let text = match yaml.trim() {
+            "{}" => String::new(),
+            yaml => format!("{}\n", self.filled_in(yaml)),
+        };
+        // Behind the rest, so that lines have the numbers that the scenario gave them.
+        let port =
+            if yaml.contains("pool_managerd:") { "" } else { "pool_managerd: { listen: 127.0.0.1:0 }\n" };
+        let text = text + port;
         std::fs::write(self.path("config.yaml"), text).context("writing the configuration")
     }
 
@@ -73,6 +116,7 @@ impl Rig {
     pub fn filled_in(&self, text: &str) -> String {
         text.replace("$STUB", &self.stub.display().to_string())
             .replace("$MODEL", &format!("file:{}", self.path("model.gguf").display()))
+            .replace("$SLOW", &format!("file:{}", self.path("slow.gguf").display()))
             .replace("$DIR", &self.dir.path().display().to_string())
     }
 
@@ -88,15 +132,25 @@ impl Rig {
             .current_dir(self.dir.path());
         if !self.shared_cache {
             command.env("LLAMA_ORCH_CACHE", self.path("cache"));
+            // Whatever the tester's machine has, a scenario's has the cards that it says.
+            command.env("LLAMA_ORCH_DEVICES", if self.path("bin").exists() { "nvidia-smi" } else { "none" });
+        }
+        if self.path("bin").exists() {
+            // No toolkit of the tester's.
+            let dirs = [self.path("bin"), "/usr/bin".into(), "/bin".into()];
+            command.env("PATH", std::env::join_paths(dirs).context("joining PATH")?).env_remove("CUDA_PATH");
         }
         Ok(command)
     }
 
-    /// Runs a program to its end with the configuration.
-    pub fn run(&self, name: &str, vars: &[(&str, &str)]) -> Result<Ended> {
+    /// Runs a program to its end with the configuration and these arguments.
+    pub async fn run(&self, name: &str, arguments: &[&str], vars: &[(&str, &str)]) -> Result<Ended> {
         let mut command = self.program(name)?;
-        command.args(["--config", "config.yaml"]).envs(vars.iter().copied()).stdin(Stdio::null());
-        let output = command.output().with_context(|| format!("running {name}"))?;
+        command.args(["--config", "config.yaml"]).args(arguments);
+        command.envs(vars.iter().copied()).stdin(Stdio::null());
+        // Other scenarios go on meanwhile.
+        let output = tokio::task::spawn_blocking(move || command.output()).await.context("waiting")?;
+        let output = output.with_context(|| format!("running {name}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
     }
@@ -156,8 +210,10 @@ impl Rig {
 }
 
 /// The address in the log line that says where a daemon listens, in either form of the log.
-fn listening(log: &str, program: &str) -> Option<String> {
-    let line = log.lines().find(|line| line.contains("listening") && line.contains(program))?;
+#[must_use]
+pub fn listening(log: &str, program: &str) -> Option<String> {
+    let says = |line: &&str| line.contains("listening") || line.contains("is up");
+    let line = log.lines().find(|line| says(line) && line.contains(program))?;
     let start = line.find("127.0.0.1:")?;
     let end = line[start..].find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));
     Some(line[start..end.map_or(line.len(), |end| start + end)].to_owned())

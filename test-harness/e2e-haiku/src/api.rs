@@ -132,6 +132,24 @@ impl Api {
             .map(|events| Followed { events })
     }
 
+    /// Follows a stream until it has told so many tokens, and goes away.
+    pub async fn follow_until(&self, path: &str, tokens: usize) -> Result<Followed> {
+        let mut answer = self.http.get(self.url(path)).send().await.with_context(|| format!("GET {path}"))?;
+        ensure!(answer.status().is_success(), "GET {path} answered {}", answer.status());
+        let (mut bytes, mut events) = (Vec::new(), Vec::new());
+        let told = |events: &[Event]| events.iter().filter(|event| event.name == "token").count();
+        while told(&events) < tokens {
+            let chunk = answer.chunk().await.with_context(|| format!("reading {path}"))?;
+            let chunk = chunk.with_context(|| format!("the stream ended with {events:?}"))?;
+            bytes.extend_from_slice(&chunk);
+            while let Some(end) = bytes.windows(2).position(|pair| pair == b"\n\n") {
+                let frame: Vec<u8> = bytes.drain(..end + 2).collect();
+                events.extend(parse(std::str::from_utf8(&frame[..end]).context("a frame is not UTF-8")?)?);
+            }
+        }
+        Ok(Followed { events })
+    }
+
     /// The value of a counter, summed over its labels; 0 when it was never counted.
     pub async fn counter(&self, name: &str) -> Result<f64> {
         let text = self.metrics().await?;

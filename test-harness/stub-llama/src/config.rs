@@ -2,7 +2,7 @@
 //! here are accepted and ignored, with their values.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::Faults;
 
@@ -29,6 +29,8 @@ pub struct StubConfig {
     pub version: bool,
     /// `--help`: list the flags and exit.
     pub help: bool,
+    /// `--list-devices`: name the cards that it may use, as a build for CUDA does, and exit.
+    pub list_devices: bool,
     /// What goes wrong.
     pub faults: Faults,
 }
@@ -46,6 +48,7 @@ impl Default for StubConfig {
             metrics: true,
             version: false,
             help: false,
+            list_devices: false,
             faults: Faults::default(),
         }
     }
@@ -67,6 +70,14 @@ pub enum ConfigError {
     /// No such switch.
     #[error("there is no switch {0}")]
     UnknownSwitch(String),
+    /// A line of the file that `STUB_SWITCHES_FILE` names is no `name=value`.
+    #[error("{} has a line that is no NAME=VALUE: {line:?}", path.display())]
+    SwitchLine {
+        /// The file.
+        path: PathBuf,
+        /// The line.
+        line: String,
+    },
     /// The key file cannot be read.
     #[error("cannot read the API key file {}", path.display())]
     KeyFile {
@@ -79,7 +90,9 @@ pub enum ConfigError {
 
 impl StubConfig {
     /// Reads the arguments (without the program's name) and the `STUB_*` variables among
-    /// `variables`; arguments win.
+    /// `variables`; arguments win. `STUB_SWITCHES_FILE` names a file with a switch a line, as
+    /// `hang-after=3`, that is read where it exists: the lives of an engine differ by what is in it when
+    /// they begin, though its pool's environment is the same.
     pub fn parse(
         arguments: impl IntoIterator<Item = String>,
         variables: impl IntoIterator<Item = (String, String)>,
@@ -88,7 +101,9 @@ impl StubConfig {
         // asked to ask.
         let mut config = Self { port: 8080, metrics: false, ..Self::default() };
         for (variable, value) in variables {
-            if let Some(name) = variable.strip_prefix("STUB_") {
+            if variable == "STUB_SWITCHES_FILE" {
+                config.switches(Path::new(&value))?;
+            } else if let Some(name) = variable.strip_prefix("STUB_") {
                 config.switch(&variable, &name.to_lowercase().replace('_', "-"), &value)?;
             }
         }
@@ -107,6 +122,7 @@ impl StubConfig {
                     "--metrics" => config.metrics = true,
                     "--version" => config.version = true,
                     "--help" => config.help = true,
+                    "--list-devices" => config.list_devices = true,
                     _ => config.flag(&name, &value().unwrap_or_default())?,
                 }
             }
@@ -124,6 +140,15 @@ impl StubConfig {
     #[must_use]
     pub fn model_name(&self) -> &str {
         self.alias.as_deref().unwrap_or_else(|| self.model.rsplit('/').next().unwrap_or_default())
+    }
+
+    fn switches(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter(|line| !line.is_empty()).try_for_each(|line| {
+            let no_switch = || ConfigError::SwitchLine { path: path.to_owned(), line: line.to_owned() };
+            let (name, value) = line.split_once('=').ok_or_else(no_switch)?;
+            self.switch(name, name, value)
+        })
     }
 
     fn switch(&mut self, shown: &str, name: &str, value: &str) -> Result<(), ConfigError> {
@@ -189,6 +214,20 @@ mod tests {
         assert!(config.faults.mute);
         assert_eq!(config.faults.token.as_millis(), 5);
         assert_eq!(config.faults.hang_after, Some(3));
+    }
+
+    #[test]
+    fn a_file_of_switches_is_read_where_it_exists() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "exit-at-start=3\nsay=the sky = fell\n").unwrap();
+        let named = |path: &Path| parse("", &[("STUB_SWITCHES_FILE", path.to_str().unwrap())]);
+        let faults = named(file.path()).unwrap().faults;
+        assert_eq!((faults.exit_at_start, faults.say.as_deref()), (Some(3), Some("the sky = fell")));
+        assert_eq!(named(Path::new("/absent/switches")).unwrap().faults, Faults::default());
+        std::fs::write(file.path(), "mutee=1\n").unwrap();
+        assert!(matches!(named(file.path()), Err(ConfigError::UnknownSwitch(_))));
+        std::fs::write(file.path(), "mute\n").unwrap();
+        assert!(matches!(named(file.path()), Err(ConfigError::SwitchLine { .. })));
     }
 
     #[test]

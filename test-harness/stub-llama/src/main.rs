@@ -56,6 +56,12 @@ async fn main() -> ExitCode {
         FLAGS.iter().for_each(|flag| say(&format!("{flag:<40}  as the real one has it")));
         return ExitCode::SUCCESS;
     }
+    if config.list_devices {
+        let cards = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+        let cards = cards.split(',').filter(|card| !card.is_empty()).enumerate();
+        cards.for_each(|(at, card)| say(&format!("  CUDA{at}: a card of the test's ({card})")));
+        return ExitCode::SUCCESS;
+    }
     if let Some(line) = &config.faults.say {
         say(line);
     }

@@ -5,6 +5,7 @@ use cucumber::gherkin::Step;
 use cucumber::{then, when};
 use serde_json::Value;
 use test_harness_bdd::until;
+use test_harness_e2e_haiku::checked;
 
 use crate::world::{Answer, Lab};
 
@@ -36,9 +37,32 @@ fn with_tasks(lab: &Lab, text: &str) -> String {
     lab.tasks.iter().fold(text.to_owned(), fill)
 }
 
+/// The one that the last answer is about.
 #[then(expr = "the operation becomes {word}")]
 async fn operation(lab: &mut Lab, state: String) -> Result<()> {
+    note_operation(lab)?;
+    noted_operation(lab, state).await
+}
+
+#[then("the operation is noted")]
+fn note_operation(lab: &mut Lab) -> Result<()> {
     let id = field(lab, "/operation_id")?.as_str().context("no operation_id")?.to_owned();
+    lab.noted_texts.insert("operation".to_owned(), id);
+    Ok(())
+}
+
+#[then(expr = "the operation tells {string}")]
+async fn operation_tells(lab: &mut Lab, cause: String) -> Result<()> {
+    let id = lab.noted_texts.get("operation").context("no operation was noted")?;
+    let view = lab.api()?.get(&format!("/v2/operations/{id}")).await?;
+    ensure!(view["outcome"]["error"]["cause"] == cause, "{view:#}");
+    ensure!(view["outcome"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{view:#}");
+    Ok(())
+}
+
+#[then(expr = "the noted operation becomes {word}")]
+async fn noted_operation(lab: &mut Lab, state: String) -> Result<()> {
+    let id = lab.noted_texts.get("operation").context("no operation was noted")?.clone();
     let api = lab.api()?.clone();
     until(&format!("the operation is {state}"), || async {
         let view = api.get(&format!("/v2/operations/{id}")).await?;
@@ -78,6 +102,57 @@ fn header(lab: &mut Lab, name: String, value: String) -> Result<()> {
     Ok(())
 }
 
+#[then(expr = "asking GET {word} with {string} is soon answered {int}")]
+async fn soon_answered_to(lab: &mut Lab, path: String, header: String, status: u16) -> Result<()> {
+    let api = lab.api()?.clone();
+    let token = lab.noted_texts.get("token").map(String::as_str).unwrap_or_default();
+    let header = header.replace("$token", token);
+    let (name, value) = header.split_once(": ").context("a header")?;
+    until(&format!("{path} is answered {status}"), || async {
+        let answer = api.http().get(api.url(&path)).header(name, value).send().await.context("asking")?;
+        let (found, text) = checked("GET", &path, answer).await?;
+        ensure!(found == status, "it is {found}: {text}");
+        Ok(true)
+    })
+    .await?;
+    Ok(())
+}
+
+#[when(expr = "a client begins POST {word}")]
+async fn begin(lab: &mut Lab, path: String, step: &Step) -> Result<()> {
+    let body = step.docstring.as_deref().context("a body is a doc string")?.trim().to_owned();
+    let api = lab.api()?;
+    let request = api.http().post(api.url(&path)).header("Content-Type", "application/json").body(body);
+    let answer = request.send().await.context("asking")?;
+    ensure!(answer.status() == 200, "it is {}", answer.status());
+    lab.open = Some(answer);
+    Ok(())
+}
+
+#[when(expr = "a client opens the stream of task {string}")]
+async fn open(lab: &mut Lab, name: String) -> Result<()> {
+    let api = lab.api()?;
+    let path = format!("/v2/tasks/{}/events", lab.task(&name)?);
+    let answer = api.http().get(api.url(&path)).send().await.context("asking")?;
+    ensure!(answer.status() == 200, "it is {}", answer.status());
+    lab.open = Some(answer);
+    Ok(())
+}
+
+#[when("that client hangs up")]
+fn hang_up(lab: &mut Lab) -> Result<()> {
+    lab.open.take().map(drop).context("no client reads anything")
+}
+
+#[then("the answer's events are")]
+fn events_are(lab: &mut Lab, step: &Step) -> Result<()> {
+    let text = &lab.answer()?.text;
+    let found: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let expected = step.docstring.as_deref().context("the names are a doc string")?;
+    ensure!(found == expected.split_whitespace().collect::<Vec<_>>(), "{found:?} in\n{text}");
+    Ok(())
+}
+
 #[then("the answer says when to come back")]
 fn retry_after(lab: &mut Lab) -> Result<()> {
     let answer = lab.answer()?;
@@ -88,9 +163,15 @@ fn retry_after(lab: &mut Lab) -> Result<()> {
 
 #[then(expr = "the answer's {string} is {string}")]
 fn field_is(lab: &mut Lab, pointer: String, value: String) -> Result<()> {
+    let found = shown(&field(lab, &pointer)?);
+    ensure!(found == value, "{pointer} is {found}");
+    Ok(())
+}
+
+#[then(expr = "the answer's {string} is a text")]
+fn field_is_text(lab: &mut Lab, pointer: String) -> Result<()> {
     let found = field(lab, &pointer)?;
-    let shown = found.as_str().map_or_else(|| found.to_string(), str::to_owned);
-    ensure!(shown == value, "{pointer} is {shown}");
+    ensure!(found.as_str().is_some_and(|text| !text.trim().is_empty()), "{pointer} is {found}");
     Ok(())
 }
 
@@ -107,9 +188,63 @@ fn field(lab: &Lab, pointer: &str) -> Result<Value> {
     json.pointer(pointer).cloned().with_context(|| format!("no {pointer} in {json:#}"))
 }
 
+/// What a GET shows, now or soon.
+#[then(expr = "GET {word} soon shows {string} at {string}")]
+async fn soon(lab: &mut Lab, path: String, value: String, pointer: String) -> Result<()> {
+    let (api, path) = (lab.api()?.clone(), with_tasks(lab, &path));
+    until(&format!("{path} shows {value}"), || async {
+        let view = api.get(&path).await?;
+        let found = view.pointer(&pointer).with_context(|| format!("no {pointer} in {view:#}"))?;
+        ensure!(shown(found) == value, "{pointer} is {found}");
+        Ok(true)
+    })
+    .await?;
+    Ok(())
+}
+
+#[then(expr = "asking GET {word} is soon answered {int}")]
+async fn soon_answered(lab: &mut Lab, path: String, status: u16) -> Result<()> {
+    let (api, path) = (lab.api()?.clone(), with_tasks(lab, &path));
+    until(&format!("{path} is answered {status}"), || async {
+        let answer = api.http().get(api.url(&path)).send().await.context("asking")?;
+        let (found, text) = checked("GET", &path, answer).await?;
+        ensure!(found == status, "it is {found}: {text}");
+        Ok(true)
+    })
+    .await?;
+    Ok(())
+}
+
+#[then(expr = "the answer's {string} is a number above {int}")]
+fn field_above(lab: &mut Lab, pointer: String, least: f64) -> Result<()> {
+    let found = field(lab, &pointer)?;
+    ensure!(found.as_f64().is_some_and(|found| found > least), "{pointer} is {found}");
+    Ok(())
+}
+
+#[then(expr = "the answer has no {string}")]
+fn no_field(lab: &mut Lab, pointer: String) -> Result<()> {
+    let json = lab.answer()?.json()?;
+    ensure!(json.pointer(&pointer).is_none(), "{json:#}");
+    Ok(())
+}
+
+/// A text without its quotes, anything else as JSON.
+fn shown(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[then(expr = "the answer does not mention {string}")]
+fn mentions_not(lab: &mut Lab, words: String) -> Result<()> {
+    let answer = lab.answer()?;
+    ensure!(!answer.text.contains(&words), "it is {}", answer.text);
+    Ok(())
+}
+
 #[then(expr = "the answer mentions {string}")]
 fn mentions(lab: &mut Lab, words: String) -> Result<()> {
     let answer = lab.answer()?;
-    ensure!(answer.text.contains(&words), "it is {}", answer.text);
+    let operation = lab.noted_texts.get("operation").map(String::as_str).unwrap_or_default();
+    ensure!(answer.text.contains(&words.replace("$operation", operation)), "it is {}", answer.text);
     Ok(())
 }

@@ -8,9 +8,15 @@ use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use test_harness_bdd::{Process, lives, until};
+use test_harness_bdd::{Process, listening, lives, until};
 
 use crate::world::Lab;
+
+#[given("orchestratord starts anew")]
+async fn start_anew(lab: &mut Lab) -> Result<()> {
+    lab.dismiss().await?;
+    start(lab).await
+}
 
 #[given("orchestratord runs")]
 #[when("orchestratord starts")]
@@ -83,6 +89,22 @@ async fn kill_engine(lab: &mut Lab, pool: String) -> Result<()> {
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL).context("killing the engine")
 }
 
+/// One that was not published yet.
+#[when(expr = "the starting engine of {string} is killed")]
+async fn kill_starting(lab: &mut Lab, pool: String) -> Result<()> {
+    let view = lab.api()?.get(&format!("/v2/pools/{pool}")).await?;
+    let pid = view["replicas"][0]["pid"].as_i64().with_context(|| format!("no process: {view:#}"))?;
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL).context("killing the engine")
+}
+
+#[then(expr = "the engine of {string} is replaced while the old one still runs")]
+async fn replaced(lab: &mut Lab, pool: String) -> Result<()> {
+    let before = *lab.noted.get("generation").context("no generation was noted")?;
+    ensure!(lab.handoff(&pool)?["generation"].as_f64() > Some(before), "{:#}", lab.handoff(&pool)?);
+    ensure!(lives(*lab.noted.get("pid").context("no pid")? as u64), "the old process is gone");
+    Ok(())
+}
+
 #[then(expr = "the engine of {string} comes back as a new generation")]
 async fn comes_back(lab: &mut Lab, pool: String) -> Result<()> {
     let before = *lab.noted.get("generation").context("no generation was noted")?;
@@ -90,7 +112,8 @@ async fn comes_back(lab: &mut Lab, pool: String) -> Result<()> {
         Ok(lab.handoff(&pool)?["generation"].as_f64() > Some(before))
     })
     .await?;
-    ensure!(!lives(*lab.noted.get("pid").context("no pid")? as u64), "the old process still lives");
+    let pid = *lab.noted.get("pid").context("no pid")? as u64;
+    until("the old process is gone", || async { Ok(!lives(pid)) }).await?;
     Ok(())
 }
 
@@ -133,6 +156,99 @@ fn handoff(lab: &mut Lab, name: String, step: &Step) -> Result<()> {
         text = text.replace(&format!("${engine}"), url);
     }
     lab.rig.publish(&name, &text)
+}
+
+#[when(expr = "the handoff of {string} is published again as pool {string}")]
+fn publish_again(lab: &mut Lab, pool: String, other: String) -> Result<()> {
+    let mut handoff = lab.handoff(&pool)?;
+    handoff["pool_id"] = other.clone().into();
+    lab.rig.publish(&format!("{other}.json"), &handoff.to_string())
+}
+
+#[given(expr = "the next life of the fake engine has {string}")]
+#[when(expr = "the next life of the fake engine has {string}")]
+fn next_life(lab: &mut Lab, switches: String) -> Result<()> {
+    lab.rig.next_life(&switches.replace(", ", "\n"))
+}
+
+#[when(expr = "the engine {string} ends")]
+async fn foreign_ends(lab: &mut Lab, name: String) -> Result<()> {
+    lab.engines.remove(&name).with_context(|| format!("no engine {name} runs"))?.0.dismiss().await
+}
+
+#[then(expr = "orchestratord's log says {string} of {string} {int} time(s)")]
+fn log_says_times(lab: &mut Lab, words: String, whom: String, times: usize) -> Result<()> {
+    let said = lab.orchestratord.as_ref().context("orchestratord does not run")?.said();
+    let found = said.lines().filter(|line| line.contains(&words) && line.contains(&whom)).count();
+    ensure!(found == times, "it said it {found} times:\n{said}");
+    Ok(())
+}
+
+#[when(expr = "the engine of {string} is stopped by a signal")]
+async fn suspend_engine(lab: &mut Lab, pool: String) -> Result<()> {
+    published(lab, pool.clone()).await?;
+    let pid = lab.pid(&pool)?;
+    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGSTOP).context("stopping the engine")
+}
+
+#[then(expr = "the engine of {string} is still the same process")]
+async fn same_process(lab: &mut Lab, pool: String) -> Result<()> {
+    let before = *lab.noted.get("pid").context("no pid was noted")? as u64;
+    let pid = lab.pid(&pool)?;
+    ensure!(pid == before && lives(pid), "it is {pid}, and was {before}");
+    Ok(())
+}
+
+#[then(expr = "the engine of {string} sees only card {string}")]
+async fn sees_card(lab: &mut Lab, pool: String, card: String) -> Result<()> {
+    published(lab, pool.clone()).await?;
+    ensure!(lab.handoff(&pool)?["device_mask"] == card, "{:#}", lab.handoff(&pool)?);
+    let environment = std::fs::read(format!("/proc/{}/environ", lab.pid(&pool)?))?;
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    let expected = format!("CUDA_VISIBLE_DEVICES={card}");
+    ensure!(environment.split('\0').any(|variable| variable == expected), "{environment}");
+    Ok(())
+}
+
+#[then(expr = "asking pool-managerd for {word} without its token is answered {int}")]
+async fn tokenless(lab: &mut Lab, path: String, status: u16) -> Result<()> {
+    let manager = lab.manager.as_ref().context("pool-managerd does not run")?;
+    let mut address = None;
+    until("pool-managerd listens", || {
+        address = listening(&manager.said(), "pool-managerd");
+        let found = address.is_some();
+        async move { Ok(found) }
+    })
+    .await?;
+    let url = format!("http://{}{path}", address.unwrap_or_default());
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let answer = http.get(url).send().await.context("asking pool-managerd")?;
+    ensure!(answer.status() == status, "it is answered {}", answer.status());
+    Ok(())
+}
+
+#[then(expr = "{string} has mode {word}")]
+fn has_mode(lab: &mut Lab, name: String, mode: String) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let found = std::fs::metadata(lab.rig.path(&name)).context("reading its mode")?.permissions().mode();
+    ensure!(format!("{:o}", found & 0o777) == mode, "it is {found:o}");
+    Ok(())
+}
+
+#[when("a second pool-managerd is run")]
+async fn second_manager(lab: &mut Lab) -> Result<()> {
+    lab.ended = Some(lab.rig.run("pool-managerd", &[], &[]).await?);
+    Ok(())
+}
+
+#[then(expr = "asking the engine of {string} directly without its key is answered {int}")]
+async fn keyless(lab: &mut Lab, pool: String, status: u16) -> Result<()> {
+    let url = lab.handoff(&pool)?["url"].as_str().context("no url")?.to_owned();
+    let body = serde_json::json!({"prompt": "x", "n_predict": 1});
+    let http = lab.api()?.http();
+    let answer = http.post(format!("{url}/completion")).json(&body).send().await.context("asking")?;
+    ensure!(answer.status() == status, "it is answered {}", answer.status());
+    Ok(())
 }
 
 #[when(expr = "the handoff {string} is removed")]

@@ -17,8 +17,15 @@ use world::Lab;
 async fn main() {
     // Scenarios are processes that wait for one another; more than a few at once only wait for a core.
     Lab::cucumber()
-        .max_concurrent_scenarios(3)
+        .max_concurrent_scenarios(6)
         .fail_on_skipped()
+        .after(|_, _, _, _, lab| {
+            Box::pin(async move {
+                if let Some(lab) = lab {
+                    lab.dismiss().await.unwrap();
+                }
+            })
+        })
         .run_and_exit(concat!(env!("CARGO_MANIFEST_DIR"), "/features"))
         .await;
 }

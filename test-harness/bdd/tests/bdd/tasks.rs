@@ -47,6 +47,16 @@ async fn several(lab: &mut Lab, count: u32, step: &Step) -> Result<()> {
     Ok(())
 }
 
+#[given("those tasks are done")]
+async fn those_done(lab: &mut Lab) -> Result<()> {
+    let names: Vec<String> = lab.tasks.keys().filter(|name| name.parse::<u32>().is_ok()).cloned().collect();
+    ensure!(!names.is_empty(), "no tasks were submitted by number");
+    for name in names {
+        becomes(lab, name, "done".to_owned()).await?;
+    }
+    Ok(())
+}
+
 #[given(expr = "task {string} is in state {word}")]
 #[then(expr = "task {string} becomes {word}")]
 async fn becomes(lab: &mut Lab, name: String, state: String) -> Result<()> {
@@ -91,7 +101,57 @@ async fn ran_on(lab: &mut Lab, name: String, place: String) -> Result<()> {
     Ok(())
 }
 
+#[then(expr = "a task on {string} tells engine version {string}")]
+async fn tells_version(lab: &mut Lab, pool: String, version: String) -> Result<()> {
+    let api = lab.api()?;
+    let body = json!({"model": pool, "prompt": "once upon a time", "max_tokens": 3});
+    let answer = api.http().post(api.url("/v2/tasks")).json(&body).send().await.context("submitting")?;
+    let answer = Answer::of("POST", "/v2/tasks", answer).await?.json()?;
+    let path = answer["streams"]["sse"].as_str().with_context(|| format!("not accepted: {answer:#}"))?;
+    let stream = api.follow(path, None).await?;
+    stream.check_order()?;
+    let found = &stream.end()?["receipt"]["engine_version"];
+    ensure!(*found == version, "it ran on {found}");
+    Ok(())
+}
+
+/// The sum of the series of that name with that label, `name` or `name{label="value"}`, now or soon: what
+/// is counted at the end of a task may be counted just after its client has seen the end.
+#[then(expr = "the metric {word} is {int}")]
+async fn metric(lab: &mut Lab, series: String, value: f64) -> Result<()> {
+    let (name, label) = series.split_once('{').map_or((series.as_str(), ""), |(name, label)| (name, label));
+    let label = label.trim_end_matches('}');
+    let api = lab.api()?.clone();
+    until(&format!("{series} is {value}"), || async {
+        let text = api.metrics().await?;
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let lines: Vec<_> = text.lines().filter(of_name).filter(|line| line.contains(label)).collect();
+        let found: f64 = lines.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum();
+        ensure!(!lines.is_empty() || value == 0.0, "there is no {series}");
+        ensure!((found - value).abs() < f64::EPSILON, "it is {found}:\n{}", lines.join("\n"));
+        Ok(true)
+    })
+    .await?;
+    Ok(())
+}
+
+#[then(expr = "the metric {word} is the answer's {string}")]
+async fn metric_is_answers(lab: &mut Lab, series: String, pointer: String) -> Result<()> {
+    let answer = lab.answer()?.json()?;
+    let value = answer.pointer(&pointer).and_then(Value::as_f64);
+    metric(lab, series, value.with_context(|| format!("no {pointer} in {answer:#}"))?).await
+}
+
+#[then(expr = "the counter {word} soon rose")]
+async fn rose_at_all(lab: &mut Lab, counter: String) -> Result<()> {
+    let before = *lab.noted.get(&counter).context("it was not noted")?;
+    let api = lab.api()?.clone();
+    until(&format!("{counter} rose"), || async { Ok(api.counter(&counter).await? > before) }).await?;
+    Ok(())
+}
+
 #[given(expr = "the counter {word} is noted")]
+#[when(expr = "the counter {word} is noted")]
 async fn note(lab: &mut Lab, counter: String) -> Result<()> {
     let value = lab.api()?.counter(&counter).await?;
     lab.noted.insert(counter, value);

@@ -19,7 +19,9 @@ impl Answer {
     /// Reads an answer to its end; one that the contract does not know fails the step.
     pub(crate) async fn of(method: &str, path: &str, response: reqwest::Response) -> Result<Self> {
         let headers = response.headers().clone();
-        let (status, text) = checked(method, path, response).await?;
+        // With its causes: a step's error is shown without them.
+        let (status, text) =
+            checked(method, path, response).await.map_err(|error| anyhow::anyhow!("{error:#}"))?;
         Ok(Self { status: status.as_u16(), headers, text })
     }
 
@@ -44,6 +46,10 @@ pub(crate) struct Lab {
     pub(crate) streams: BTreeMap<String, Followed>,
     /// Numbers that a later step compares with.
     pub(crate) noted: BTreeMap<String, f64>,
+    /// An answer that a client still reads.
+    pub(crate) open: Option<reqwest::Response>,
+    /// Texts that a later step compares with or names as `$name`.
+    pub(crate) noted_texts: BTreeMap<String, String>,
 }
 
 impl std::fmt::Debug for Lab {
@@ -66,7 +72,20 @@ impl Lab {
             tasks: BTreeMap::new(),
             streams: BTreeMap::new(),
             noted: BTreeMap::new(),
+            open: None,
+            noted_texts: BTreeMap::new(),
         })
+    }
+
+    /// Ends what still runs, the control plane before the engines that are not its own.
+    pub(crate) async fn dismiss(&mut self) -> Result<()> {
+        self.open = None;
+        let own = [self.orchestratord.take(), self.manager.take()].into_iter().flatten();
+        let foreign = std::mem::take(&mut self.engines).into_values().map(|(engine, _)| engine);
+        for process in own.chain(foreign) {
+            process.dismiss().await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn api(&self) -> Result<&Api> {
