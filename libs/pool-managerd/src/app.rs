@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use wire::config::{Config, PoolConfig};
 
+use crate::admission::Ledger;
 use crate::board::Board;
 use crate::cards::Cards;
 use crate::engine_http::{EngineClient, Health};
@@ -178,6 +179,7 @@ impl App {
             loading: Semaphore::new(LOADING_AT_ONCE),
             memory: config.memory,
             cards: Cards::new(config.cards),
+            ledger: Ledger::new(config.memory),
             timings: config.timings,
             hurry: CancellationToken::new(),
             metrics: Metrics::new(),

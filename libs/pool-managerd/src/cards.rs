@@ -29,6 +29,16 @@ impl Cards {
         if let Some((_, inventory)) = last.as_ref().filter(|(at, _)| at.elapsed() < RECENT) {
             return Arc::clone(inventory);
         }
+        self.look(&mut last).await
+    }
+
+    /// As they are now.
+    pub(crate) async fn fresh(&self) -> Arc<Inventory> {
+        let mut last = self.last.lock().await;
+        self.look(&mut last).await
+    }
+
+    async fn look(&self, last: &mut Option<(Instant, Arc<Inventory>)>) -> Arc<Inventory> {
         let given_up = StopOnDrop(Arc::default());
         let (discover, stop) = (Arc::clone(&self.discover), Arc::clone(&given_up.0));
         let look = tokio::task::spawn_blocking(move || discover.look(&|| stop.load(Ordering::Relaxed)));

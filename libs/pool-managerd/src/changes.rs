@@ -13,7 +13,7 @@ use wire::PoolId;
 use wire::config::PoolConfig;
 
 /// Keys that no engine knows of.
-const ROUTE: &[&str] = &["aliases", "queue", "on_exit"];
+const ROUTE: &[&str] = &["aliases", "queue", "on_exit", "allow_oversubscribe"];
 /// How many engines there are; none of them is another for it.
 const COUNT: &str = "replicas";
 /// Keys that make another kind of pool: what the old engine answers is wrong for the new one's clients.
@@ -110,6 +110,7 @@ pub(crate) fn with_routes_of(engines: &PoolConfig, routes: &PoolConfig) -> PoolC
         aliases: routes.aliases.clone(),
         queue: routes.queue.clone(),
         on_exit: routes.on_exit,
+        allow_oversubscribe: routes.allow_oversubscribe,
         replicas: routes.replicas,
         ..engines.clone()
     }
@@ -163,6 +164,7 @@ mod tests {
         routes.queue.capacity = 3;
         routes.on_exit = wire::config::OnExit::Keep;
         routes.replicas = 5;
+        routes.allow_oversubscribe = true;
         let merged = with_routes_of(&engines, &routes);
         assert_eq!(engine_part(&merged), engine_part(&engines));
         let routed: Vec<&str> = ROUTE.iter().copied().chain([COUNT]).collect();

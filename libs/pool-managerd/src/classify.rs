@@ -57,6 +57,8 @@ pub enum Cause {
     Stalled,
     /// It was to be confined, and this machine cannot.
     NoSandbox,
+    /// There is too little memory for it.
+    InsufficientMemory,
     /// It could not be started at all.
     Launch,
     /// Its engine or model could not be prepared.
@@ -88,6 +90,7 @@ impl Cause {
             Self::Mute => "mute",
             Self::Stalled => "stalled",
             Self::NoSandbox => "no_sandbox",
+            Self::InsufficientMemory => "insufficient_memory",
             Self::Launch => "launch",
             Self::Provisioning => "provisioning",
         }
@@ -149,6 +152,10 @@ impl Cause {
             Self::NoSandbox => {
                 "correct `sandbox` of the pool (false runs the engine unconfined), then preload it"
             }
+            Self::InsufficientMemory => {
+                "it starts by itself when another engine gives memory back; or lower `ctx` or `slots`, use a smaller \
+                 quantisation, name other `devices`, or set `allow_oversubscribe: true` of the pool"
+            }
             Self::Launch => "check the path, its permissions, and the free space of the runtime directory",
             Self::Provisioning => "correct what the message names, then preload the pool",
         }
@@ -172,6 +179,7 @@ impl Cause {
                 | Self::MissingLibrary
                 | Self::DriverMismatch
                 | Self::NoSandbox
+                | Self::InsufficientMemory
                 | Self::Provisioning
         )
     }

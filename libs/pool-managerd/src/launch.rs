@@ -10,6 +10,7 @@ use child::{Launch, MemoryKills, SpawnError};
 use wire::config::PoolConfig;
 use wire::{ModelRecord, PreparedEngine};
 
+use crate::admission::{Claim, Placement};
 use crate::confine::sandbox;
 use crate::durable;
 use crate::engine::Engine;
@@ -45,6 +46,8 @@ pub(crate) struct Life {
     pub(crate) model_bytes: u64,
     /// Tells a SIGKILL of the kernel's memory killer from any other.
     pub(crate) memory_kills: Option<MemoryKills>,
+    /// What it has, or is promised, of the machine's memory.
+    pub(crate) claim: Option<Claim>,
 }
 
 impl Life {
@@ -107,6 +110,7 @@ pub(crate) fn launch(
     inherited: &InheritedEnv,
     pool: &PoolConfig,
     prepared: &PreparedEngine,
+    placement: &Placement,
     model: Option<ModelRecord>,
 ) -> Result<Life, LaunchError> {
     let durable = |what| move |source| LaunchError::Durable { what, source };
@@ -125,6 +129,7 @@ pub(crate) fn launch(
 
     let generation = run.next_generation(&key).map_err(durable("the generation"))?;
     let mut record = Record::intent(pool, prepared, model, generation, port);
+    record.device_mask.clone_from(&placement.device_mask);
     let api_key = random_key().map_err(durable("the API key"))?;
     let key_file = run.api_key(&key, generation);
     durable::write_private(&key_file, api_key.as_bytes()).map_err(durable("the API key"))?;
@@ -132,10 +137,11 @@ pub(crate) fn launch(
 
     let mut launch = Launch::new(&prepared.binary_path, record.spawn_id.clone(), log_file)
         .args(&prepared.flags)
+        .args(placement.tensor_split.iter().flat_map(|split| ["--tensor-split", split.as_str()]))
         .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--api-key-file"])
         .args([&key_file])
         .directory(run.empty_home());
-    let environment = environment(run, inherited, prepared);
+    let environment = environment(run, inherited, prepared, placement.device_mask.as_deref());
     if pool.sandbox {
         let libraries = environment.get(OsStr::new("LD_LIBRARY_PATH")).map(OsString::as_os_str);
         launch = launch.sandbox(sandbox(prepared, &key_file, &run.empty_home(), libraries, port));
@@ -152,7 +158,7 @@ pub(crate) fn launch(
     }
     let memory_kills = MemoryKills::covering(child.pid());
     let model_bytes = size(&prepared.model_path);
-    Ok(Life { engine: Engine::Own(child), record, api_key, log, model_bytes, memory_kills })
+    Ok(Life { engine: Engine::Own(child), record, api_key, log, model_bytes, memory_kills, claim: None })
 }
 
 /// Size of the model, all files of it; 0 when it is not there, which the engine will say better.
@@ -164,13 +170,14 @@ fn environment(
     run: &RunDir,
     inherited: &InheritedEnv,
     prepared: &PreparedEngine,
+    device_mask: Option<&str>,
 ) -> BTreeMap<OsString, OsString> {
     let mut env = inherited.0.clone();
     let home = run.empty_home();
     env.insert("HOME".into(), home.clone().into());
     env.insert("XDG_CONFIG_HOME".into(), home.clone().into());
     env.insert("XDG_CACHE_HOME".into(), home.into());
-    if let Some(mask) = &prepared.device_mask {
+    if let Some(mask) = device_mask {
         env.insert("CUDA_VISIBLE_DEVICES".into(), mask.into());
         env.insert("CUDA_DEVICE_ORDER".into(), "PCI_BUS_ID".into());
     }
@@ -232,7 +239,7 @@ mod tests {
         let run = RunDir::open(dir.path()).unwrap();
         let ours = ["PATH", "LLAMA_ARG_TOOLS", "AIP_MODE", "HF_TOKEN", "HOME", "CUDA_VISIBLE_DEVICES"];
         let inherited = InheritedEnv::pick(ours.iter().map(|n| (OsStr::new(*n), OsStr::new("ours"))));
-        let env = environment(&run, &inherited, &prepared());
+        let env = environment(&run, &inherited, &prepared(), Some("1"));
         let get = |name: &str| env.get(OsStr::new(name)).map(|v| v.to_str().unwrap());
         assert_eq!(get("PATH"), Some("ours"));
         assert_eq!(get("LLAMA_ARG_TOOLS"), None);

@@ -7,6 +7,7 @@
 //! or placement.
 #![forbid(unsafe_code)]
 
+mod admission;
 mod app;
 mod board;
 mod cards;

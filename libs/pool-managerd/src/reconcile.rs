@@ -90,7 +90,8 @@ fn adopt(run: &RunDir, record: Record) -> Option<Life> {
     let log = EngineLog::existing(run.log(&key));
     let model_bytes = size(&record.prepared.model_path);
     let memory_kills = MemoryKills::covering(engine.pid());
-    Some(Life { engine, record, api_key: api_key.trim().to_owned(), log, model_bytes, memory_kills })
+    let api_key = api_key.trim().to_owned();
+    Some(Life { engine, record, api_key, log, model_bytes, memory_kills, claim: None })
 }
 
 fn forget(run: &RunDir, handoffs: &HandoffDir, key: &ReplicaKey, generation: u64) -> io::Result<()> {

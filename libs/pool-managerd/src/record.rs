@@ -31,6 +31,9 @@ pub(crate) struct Record {
     /// Of the pool's configuration when it was launched.
     pub(crate) pool_digest: String,
     pub(crate) prepared: PreparedEngine,
+    /// The cards that it was started on; those of `prepared` are what was to be had when it was prepared.
+    #[serde(default)]
+    pub(crate) device_mask: Option<String>,
     pub(crate) model: Option<ModelRecord>,
     pub(crate) port: u16,
     /// Absent between intent and spawn.
@@ -55,6 +58,7 @@ impl Record {
             spawn_id: SpawnId::generate(),
             pool_digest: pool_digest(pool),
             prepared: prepared.clone(),
+            device_mask: prepared.device_mask.clone(),
             model,
             port,
             identity: None,

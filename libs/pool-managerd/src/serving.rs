@@ -212,7 +212,7 @@ impl Serving {
             api_key: Some(life.api_key.clone()),
             slots_total: props.slots.unwrap_or(prepared.slots),
             ctx: props.ctx.or(Some(prepared.ctx)),
-            device_mask: prepared.device_mask.clone(),
+            device_mask: life.record.device_mask.clone(),
             started_at: Some(rfc3339(std::time::SystemTime::now())),
         }
     }
@@ -260,6 +260,9 @@ impl Serving {
     fn announce(&self, life: &Life) {
         self.shared.metrics.published(&self.key);
         self.seat.warmup(StepStatus::Completed, "the engine is ready");
+        if let Some(claim) = &life.claim {
+            claim.loaded(life.engine.pid());
+        }
         let slots = life.record.handoff.as_ref().map_or(0, |h| h.slots_total);
         self.seat.set_model(life.record.model.clone());
         self.seat.update(|r| {
@@ -325,6 +328,7 @@ mod tests {
             provisioning: Mutex::new(()),
             loading: Semaphore::new(1),
             memory: crate::available_memory,
+            ledger: crate::admission::Ledger::new(crate::available_memory),
             cards: crate::cards::Cards::new(Arc::new(|| devices::Inventory::NoCard)),
             timings: Timings::default(),
             metrics: Metrics::new(),
@@ -360,6 +364,7 @@ mod tests {
             log: EngineLog::existing(dir.join("log")),
             model_bytes: 0,
             memory_kills: None,
+            claim: None,
         }
     }
 

@@ -8,6 +8,7 @@ use handoff::HandoffDir;
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Ledger;
 use crate::cards::Cards;
 use crate::launch::InheritedEnv;
 use crate::metrics::Metrics;
@@ -27,6 +28,8 @@ pub(crate) struct Shared {
     /// What a second engine beside one that serves may use.
     pub(crate) memory: AvailableMemory,
     pub(crate) cards: Cards,
+    /// Who has what of the machine's memory.
+    pub(crate) ledger: Ledger,
     pub(crate) timings: Timings,
     pub(crate) metrics: Metrics,
     /// Told when nobody waits for an engine to end politely any more.

@@ -34,9 +34,13 @@ pub struct PoolConfig {
     /// Which GPUs.
     #[serde(default)]
     pub devices: Devices,
-    /// How a model is split over several `devices`, as `[24, 12]`; without it as the engine does by itself.
+    /// How a model is split over several `devices`, as `[24, 12]`; without it in proportion to what is free
+    /// on them when the engine starts.
     #[serde(default)]
     pub tensor_split: Option<Vec<f64>>,
+    /// Starts an engine also where its estimate says that there is too little memory for it.
+    #[serde(default)]
+    pub allow_oversubscribe: bool,
     /// Tokens of context per slot.
     #[serde(default = "default_ctx")]
     pub ctx: u32,
@@ -180,6 +184,7 @@ impl PoolConfig {
             replicas: one(),
             devices: Devices::default(),
             tensor_split: None,
+            allow_oversubscribe: false,
             ctx: default_ctx(),
             slots: one(),
             deterministic: false,

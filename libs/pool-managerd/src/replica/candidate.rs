@@ -14,6 +14,7 @@ use wire::{ModelRecord, PreparedEngine, ReplicaKey, StepStatus};
 
 use super::launching::{end_process, with_causes};
 use super::losing::explain;
+use crate::admission::{Claim, Placement};
 use crate::board::Seat;
 use crate::classify::Cause;
 use crate::launch::{Berth, Life, launch, size};
@@ -107,6 +108,21 @@ impl Work {
         if !self.target.beside {
             return Outcome::NeedsItsPlace(Box::new(prepared), model.map(Box::new));
         }
+        if prepared.memory.is_some() {
+            // Never more than there is for a moment's comfort, whatever the pool allows.
+            let admitted =
+                self.shared.ledger.admit(&self.target.pool, &prepared, &self.shared.cards, false).await;
+            return match admitted {
+                Ok((placement, claim)) => self.beside(&prepared, model, &placement, Some(claim)).await,
+                Err(no_room) => {
+                    tracing::info!(
+                        replica = %self.key, %no_room,
+                        "no room for both engines; the old one ends before the new one starts"
+                    );
+                    Outcome::NeedsItsPlace(Box::new(prepared), model.map(Box::new))
+                }
+            };
+        }
         let (new_model, old) = (size(&prepared.model_path), self.serves);
         match room(&prepared, new_model, old.model_bytes, resident(old.pid), (self.shared.memory)()) {
             Room::Enough => {}
@@ -119,9 +135,21 @@ impl Work {
             }
             Room::Unknown => return Outcome::NeedsItsPlace(Box::new(prepared), model.map(Box::new)),
         }
+        let placement = Placement { device_mask: prepared.device_mask.clone(), ..Placement::default() };
+        self.beside(&prepared, model, &placement, None).await
+    }
+
+    /// Starts and proves it beside the old engine.
+    async fn beside(
+        &self,
+        prepared: &PreparedEngine,
+        model: Option<ModelRecord>,
+        placement: &Placement,
+        mut claim: Option<Claim>,
+    ) -> Outcome {
         let mut tries = 0;
         loop {
-            match self.attempt(&prepared, model.clone()).await {
+            match self.attempt(prepared, placement, model.clone()).await {
                 Err(Refusal::PortTaken) if tries < PORT_TRIES => tries += 1,
                 Err(Refusal::PortTaken) => {
                     let words = format!("every port it was given was taken, {tries} times in a row");
@@ -129,7 +157,10 @@ impl Work {
                 }
                 Err(Refusal::Because(error)) => return Outcome::Refused(error),
                 Err(Refusal::GivenUp) => return Outcome::GivenUp,
-                Ok(life) => return Outcome::TookOver(Box::new(life)),
+                Ok(mut life) => {
+                    life.claim = claim.take();
+                    return Outcome::TookOver(Box::new(life));
+                }
             }
         }
     }
@@ -176,12 +207,17 @@ impl Work {
     }
 
     /// One start, up to the published claim.
-    async fn attempt(&self, prepared: &PreparedEngine, model: Option<ModelRecord>) -> Result<Life, Refusal> {
+    async fn attempt(
+        &self,
+        prepared: &PreparedEngine,
+        placement: &Placement,
+        model: Option<ModelRecord>,
+    ) -> Result<Life, Refusal> {
         let loading = tokio::select! {
             permit = self.shared.loading.acquire() => permit.ok(),
             () = self.give_up.cancelled() => return Err(Refusal::GivenUp),
         };
-        let mut life = self.launch(prepared, model).await?;
+        let mut life = self.launch(prepared, placement, model).await?;
         let serving = Serving::new(
             Arc::clone(&self.shared),
             self.seat.clone(),
@@ -209,11 +245,19 @@ impl Work {
     }
 
     /// Never dropped half-way: a process that was started must not be forgotten.
-    async fn launch(&self, prepared: &PreparedEngine, model: Option<ModelRecord>) -> Result<Life, Refusal> {
+    async fn launch(
+        &self,
+        prepared: &PreparedEngine,
+        placement: &Placement,
+        model: Option<ModelRecord>,
+    ) -> Result<Life, Refusal> {
         let started = tokio::task::spawn_blocking({
-            let (shared, target, prepared) =
-                (Arc::clone(&self.shared), Arc::clone(&self.target), prepared.clone());
-            move || launch(Berth::Beside, &shared.run, &shared.inherited, &target.pool, &prepared, model)
+            let (shared, target) = (Arc::clone(&self.shared), Arc::clone(&self.target));
+            let (prepared, placement) = (prepared.clone(), placement.clone());
+            move || {
+                let (run, inherited) = (&shared.run, &shared.inherited);
+                launch(Berth::Beside, run, inherited, &target.pool, &prepared, &placement, model)
+            }
         });
         let why = match started.await {
             Ok(Ok(life)) => return Ok(life),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use wire::{PreparedEngine, ReplicaKey};
 
 use super::{After, Replica};
+use crate::admission::{Claim, Placement};
 use crate::classify::Cause;
 use crate::engine_http::{EngineClient, Slots};
 use crate::launch::{Berth, Life, launch};
@@ -17,17 +18,23 @@ use crate::shared::Shared;
 
 /// So many looks in a row must find an engine that is ending silent.
 const SILENT_LOOKS: u32 = 3;
+/// Between two looks for memory that nobody of ours has given back.
+const ROOM_LOOK: Duration = Duration::from_secs(5);
 const LOOK_PERIOD: Duration = Duration::from_millis(150);
 /// How long an engine that is ending may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
 impl Replica {
     /// Never dropped half-way: a process that was started must not be forgotten.
-    pub(super) async fn launch(&mut self, prepared: PreparedEngine) -> Result<Life, After> {
+    pub(super) async fn launch(
+        &mut self,
+        prepared: PreparedEngine,
+        placement: Placement,
+    ) -> Result<Life, After> {
         let outcome = tokio::task::spawn_blocking({
             let (shared, pool, model) =
                 (Arc::clone(&self.shared), Arc::clone(&self.target.pool), self.seat.model());
-            move || launch(Berth::Own, &shared.run, &shared.inherited, &pool, &prepared, model)
+            move || launch(Berth::Own, &shared.run, &shared.inherited, &pool, &prepared, &placement, model)
         })
         .await;
         match outcome {
@@ -49,6 +56,31 @@ impl Replica {
                 Err(self.loss_without_life(with_causes(&error)))
             }
             Err(join) => Err(self.loss_without_life(join.to_string())),
+        }
+    }
+
+    /// Memory for it, or why there is none. Whoever is refused hears of the next change.
+    pub(super) async fn admit(&mut self, prepared: &PreparedEngine) -> Result<(Placement, Claim), After> {
+        self.room = Some(self.shared.ledger.changed());
+        let oversubscribe = self.seat.config().allow_oversubscribe;
+        let shared = Arc::clone(&self.shared);
+        let admitted = shared.ledger.admit(&self.target.pool, prepared, &shared.cards, oversubscribe).await;
+        admitted.map_err(|no_room| self.refused_for_memory(no_room.to_string()))
+    }
+
+    /// Resolves when there is room for what was refused for want of memory: looked for when one of our
+    /// engines gives some back, and now and then because others use the machine, too.
+    pub(super) async fn has_room(&mut self, refused: Option<PreparedEngine>) {
+        let (Some(prepared), Some(mut room)) = (refused, self.room.take()) else {
+            return std::future::pending().await;
+        };
+        loop {
+            // The ledger cannot go away while we hold it.
+            let _changed_or_late = tokio::time::timeout(ROOM_LOOK, room.changed()).await;
+            let ledger = &self.shared.ledger;
+            if ledger.admit(&self.target.pool, &prepared, &self.shared.cards, false).await.is_ok() {
+                return;
+            }
         }
     }
 

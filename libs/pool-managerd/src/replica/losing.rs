@@ -35,6 +35,10 @@ impl Replica {
         self.count(Loss::plain(Cause::Launch, message), Duration::ZERO)
     }
 
+    pub(super) fn refused_for_memory(&mut self, message: String) -> After {
+        self.count(Loss::plain(Cause::InsufficientMemory, message), Duration::ZERO)
+    }
+
     fn count(&mut self, loss: Loss, served: Duration) -> After {
         if let Some(fallback) = self.fallback.take() {
             return self.fall_back(fallback, loss.into_wire());

@@ -11,13 +11,14 @@ mod preparing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::Instant;
 use wire::config::OnExit;
 use wire::pool::ReplicaError;
 use wire::{Phase, PreparedEngine, ReplicaKey, StepStatus};
 
 use crate::board::Seat;
+use crate::classify::Cause;
 use crate::launch::Life;
 use crate::loss::Fault;
 use crate::orders::{Orders, Turn};
@@ -52,6 +53,8 @@ pub(crate) struct Replica {
     refused: Option<u64>,
     fallback: Option<Fallback>,
     retiring: Option<Retiring>,
+    /// Tells of memory that was given back since the last time that some was asked for.
+    room: Option<watch::Receiver<u64>>,
 }
 
 /// What follows an attempt.
@@ -89,6 +92,7 @@ impl Replica {
             refused: None,
             fallback: None,
             retiring: None,
+            room: None,
         }
     }
 
@@ -172,6 +176,8 @@ impl Replica {
         // Whoever shows the board shows the whole message; the log needs it once and in one line.
         let why = first_line(&error.message).to_owned();
         tracing::warn!(replica = %self.key, cause = error.cause, "it cannot run: {why}");
+        let memory = error.cause == Cause::InsufficientMemory.as_str();
+        let refused = self.prepared.take().filter(|_| memory);
         // What is configured or on disk will have changed when somebody asks again.
         self.prepared = None;
         self.prepared_anew = false;
@@ -182,7 +188,11 @@ impl Replica {
             r.last_error = Some(error);
         });
         self.seat.warmup_failed(&why);
-        self.orders.asked_anew().await;
+        let mut orders = self.orders.clone();
+        tokio::select! {
+            () = orders.asked_anew() => {}
+            () = self.has_room(refused) => {}
+        }
         self.rest_if_unwanted().await;
     }
 
@@ -208,14 +218,25 @@ impl Replica {
             permit = shared.loading.acquire() => permit.ok(),
             () = self.orders.unwanted() => return After::Stopped,
         };
-        match self.launch(prepared).await {
-            Ok(life) => self.live(life, loading).await,
+        let (placement, claim) = match self.admit(&prepared).await {
+            Ok(admitted) => admitted,
+            Err(after) => return after,
+        };
+        match self.launch(prepared, placement).await {
+            Ok(mut life) => {
+                life.claim = Some(claim);
+                self.live(life, loading).await
+            }
             Err(after) => after,
         }
     }
 
     /// One life, from a started (or adopted) process to its end; with exchanges, one after the other.
     async fn live(&mut self, mut life: Life, mut loading: Option<SemaphorePermit<'_>>) -> After {
+        if life.claim.is_none() {
+            let (mask, pid) = (life.record.device_mask.as_deref(), life.engine.pid());
+            life.claim = Some(self.shared.ledger.adopted(&life.record.prepared, mask, pid));
+        }
         let mut serving = self.serving();
         let mut candidate: Option<Candidate> = None;
         let fault = loop {

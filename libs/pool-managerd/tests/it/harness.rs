@@ -15,8 +15,8 @@ use wire::config::PoolConfig;
 use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::{PoolList, ReplicaError};
 use wire::{
-    Device, Handoff, OperationId, OperationState, OperationView, Phase, PoolId, PoolView, PreparedEngine,
-    ReplicaId, ReplicaView, StepStatus,
+    Device, Handoff, MemoryEstimate, OperationId, OperationState, OperationView, Phase, PoolId, PoolView,
+    PreparedEngine, ReplicaId, ReplicaView, StepStatus,
 };
 
 /// For things that must happen some time; what must happen soon has its own limit.
@@ -29,6 +29,8 @@ pub(crate) struct StubPreparer {
     failure: Mutex<Option<PrepareError>>,
     binary: Mutex<Option<PathBuf>>,
     pub(crate) calls: AtomicU32,
+    /// Cards and weights in bytes of what is prepared.
+    needs: Mutex<Option<(Option<String>, u64)>>,
     /// The preparation that fails, once, counted from when it is set.
     fails_at: Mutex<Option<u32>>,
 }
@@ -47,6 +49,11 @@ impl StubPreparer {
     /// So many preparations succeed, the next one fails, and those after it succeed again.
     pub(crate) fn fail_after(&self, successes: u32) {
         *self.fails_at.lock().unwrap() = Some(self.calls.load(Ordering::SeqCst) + successes);
+    }
+
+    /// What is prepared from now on is for these cards (or none), and has so many bytes of weights.
+    pub(crate) fn needs(&self, cards: Option<&str>, weights: u64) {
+        *self.needs.lock().unwrap() = Some((cards.map(str::to_owned), weights));
     }
 
     pub(crate) fn failure(&self, failure: Option<PrepareError>) {
@@ -73,6 +80,13 @@ impl Prepare for StubPreparer {
         }
         progress.step(step(pool, "the stub is there", StepStatus::Completed));
         let other = self.binary.lock().unwrap().take();
+        let (device_mask, weights) = self.needs.lock().unwrap().clone().unwrap_or_default();
+        let memory = (weights > 0).then_some(MemoryEstimate {
+            weights_bytes: weights,
+            kv_bytes_per_slot: 1 << 29,
+            kv_bytes: 1 << 30,
+            compute_bytes: 1 << 29,
+        });
         Ok(PreparedEngine {
             binary_path: other.unwrap_or_else(|| stub_llama::binary().expect("stub-llama builds")),
             flags: ["--model", "/models/stub.gguf", "--ctx-size", "1024", "--parallel", "2"]
@@ -84,8 +98,8 @@ impl Prepare for StubPreparer {
             engine_version: "llamacpp-path-0123456789ab".to_owned(),
             pool_id: pool.id.clone(),
             replica_id: replica.clone(),
-            device_mask: None,
-            memory: None,
+            device_mask,
+            memory,
             engine_digest: "e".repeat(64),
             build_flags: Vec::new(),
             model_digest: "d".repeat(64),

@@ -17,6 +17,7 @@ mod life;
 mod logs;
 mod loss;
 mod managers;
+mod memory;
 mod probes;
 mod reload;
 mod sandbox;
