@@ -8,11 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use wire::catalog::{CatalogList, CatalogRemoved, CatalogVerified};
 use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::PoolList;
 use wire::{
-    DeviceList, ErrorBody, ErrorCode, ErrorEnvelope, OperationId, OperationKind, OperationView, PoolId,
-    PoolView,
+    CatalogModel, DeviceList, ErrorBody, ErrorCode, ErrorEnvelope, OperationId, OperationKind, OperationView,
+    PoolId, PoolView,
 };
 
 /// The views are refreshed this often: progress that a person watches moves about once a second.
@@ -20,6 +21,8 @@ const PERIOD: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// A driver without its persistence daemon takes seconds to wake up.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(25);
+/// A large model on a slow disk.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(1_800);
 
 /// The pools of pool-managerd, as they were a moment ago. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -99,6 +102,31 @@ impl PoolManagerClient {
 
     pub(crate) async fn operation(&self, id: &OperationId) -> Result<OperationView, OrderError> {
         self.ask(self.http.get(format!("{}/v2/operations/{id}", self.endpoint.url))).await
+    }
+
+    /// The models that are here.
+    pub(crate) async fn models(&self) -> Result<CatalogList, OrderError> {
+        self.ask_within(LOOK_TIMEOUT, self.http.get(self.models_url(""))).await
+    }
+
+    /// One of them.
+    pub(crate) async fn model(&self, digest: &str) -> Result<CatalogModel, OrderError> {
+        self.ask_within(LOOK_TIMEOUT, self.http.get(self.models_url(&format!("/{digest}")))).await
+    }
+
+    /// Has one of them read again.
+    pub(crate) async fn verify_model(&self, digest: &str) -> Result<CatalogVerified, OrderError> {
+        let request = self.http.post(self.models_url(&format!("/{digest}/verify")));
+        self.ask_within(VERIFY_TIMEOUT, request).await
+    }
+
+    /// Removes one of them.
+    pub(crate) async fn remove_model(&self, digest: &str) -> Result<CatalogRemoved, OrderError> {
+        self.ask_within(LOOK_TIMEOUT, self.http.delete(self.models_url(&format!("/{digest}")))).await
+    }
+
+    fn models_url(&self, rest: &str) -> String {
+        format!("{}/v2/catalog/models{rest}", self.endpoint.url)
     }
 
     /// The machine's cards.

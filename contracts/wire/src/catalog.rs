@@ -39,3 +39,31 @@ pub struct CatalogModel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
+
+/// `GET /v2/catalog/models`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogList {
+    /// The last used first.
+    pub models: Vec<CatalogModel>,
+}
+
+/// `POST /v2/catalog/models/{id}/verify`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogVerified {
+    /// The model.
+    pub digest: String,
+    /// Its file is what was fetched.
+    pub intact: bool,
+    /// What is wrong with it; absent when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// `DELETE /v2/catalog/models/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CatalogRemoved {
+    /// The model that was removed.
+    pub digest: String,
+    /// Room that it took up.
+    pub freed_bytes: u64,
+}

@@ -197,6 +197,7 @@ impl App {
             token: config.token.clone(),
             shutdown: shutdown.clone(),
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            verifying: Arc::new(Semaphore::new(1)),
         });
         let api = TaskTracker::new();
         api.spawn(serve(listener, routes, shutdown.clone()));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use provisioners_engine_provisioner::Cancel;
+use provisioners_model_provisioner::Catalog;
 use wire::config::PoolConfig;
 use wire::{ModelRecord, PreparationStep, PreparedEngine, ReplicaId};
 
@@ -26,6 +27,11 @@ pub trait Prepare: Send + Sync + 'static {
     /// The binary of an engine of the store, by its digest; `None` when it is not there. Cheap.
     fn engine(&self, digest: &str) -> Option<PathBuf> {
         let _nothing_is_stored = digest;
+        None
+    }
+
+    /// The models that are held for it; `None` where none are.
+    fn catalog(&self) -> Option<Catalog> {
         None
     }
 }

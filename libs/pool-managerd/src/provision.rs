@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use config_loader::Env;
 use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EngineStore, EnsureError, Observer};
+use provisioners_model_provisioner::Catalog;
 use wire::config::{ModelsConfig, PoolConfig};
 use wire::{ModelRecord, PoolId, PreparationStep, PreparedEngine, ReplicaId};
 
@@ -14,6 +15,7 @@ use crate::{Prepare, PrepareError, Progress};
 pub struct EngineProvisioning {
     provisioner: EngineProvisioner,
     store: EngineStore,
+    catalog: Catalog,
 }
 
 impl EngineProvisioning {
@@ -22,7 +24,8 @@ impl EngineProvisioning {
     pub fn new(cache: impl Into<PathBuf>, models: &ModelsConfig, env: &Env) -> Self {
         let cache = cache.into();
         let store = EngineStore::new(&cache);
-        Self { store, provisioner: EngineProvisioner::new(cache, env).with_model_rules(models) }
+        let catalog = Catalog::new(&cache);
+        Self { store, catalog, provisioner: EngineProvisioner::new(cache, env).with_model_rules(models) }
     }
 }
 
@@ -39,6 +42,10 @@ impl Observer for Report<'_> {
 }
 
 impl Prepare for EngineProvisioning {
+    fn catalog(&self) -> Option<Catalog> {
+        Some(self.catalog.clone())
+    }
+
     fn prepare(
         &self,
         pool: &PoolConfig,

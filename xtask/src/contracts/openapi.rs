@@ -41,6 +41,9 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::ArtifactStored>();
     generator.subschema_for::<wire::SessionView>();
     generator.subschema_for::<wire::dashboard::DashboardEvent>();
+    generator.subschema_for::<wire::catalog::CatalogList>();
+    generator.subschema_for::<wire::catalog::CatalogVerified>();
+    generator.subschema_for::<wire::catalog::CatalogRemoved>();
     generator.subschema_for::<wire::worker::RegisterWorker>();
     generator.subschema_for::<wire::worker::WorkerView>();
     generator.subschema_for::<wire::worker::WorkerList>();

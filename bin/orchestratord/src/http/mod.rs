@@ -4,6 +4,7 @@ mod access;
 mod anthropic;
 mod artifacts;
 mod capabilities;
+mod catalog;
 mod context;
 mod dashboard;
 mod devices;

@@ -10,8 +10,8 @@ use wire::{ErrorBody, ErrorCode};
 
 use super::error::ApiError;
 use super::{
-    AppState, access, anthropic, artifacts, capabilities, dashboard, devices, events, guard, logs, meta,
-    openai, operations, pools, responses, sessions, tasks, workers,
+    AppState, access, anthropic, artifacts, capabilities, catalog, dashboard, devices, events, guard, logs,
+    meta, openai, operations, pools, responses, sessions, tasks, workers,
 };
 
 /// The whole HTTP surface of orchestratord.
@@ -52,6 +52,9 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/pools/{id}/reload", post(operations::reload))
         .route("/v2/pools/{id}/reset", post(operations::reset))
         .route("/v2/events", get(dashboard::watch))
+        .route("/v2/catalog/models", get(catalog::list))
+        .route("/v2/catalog/models/{id}", get(catalog::show).delete(catalog::remove))
+        .route("/v2/catalog/models/{id}/verify", post(catalog::verify))
         .route("/v2/workers", get(workers::list))
         .route("/v2/workers/register", post(workers::register))
         .route("/v2/workers/{pool}/{replica}", delete(workers::unregister))

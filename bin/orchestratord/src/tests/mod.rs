@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod autobind;
+mod catalog;
 mod dashboard;
 mod doors;
 mod draining;

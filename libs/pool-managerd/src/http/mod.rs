@@ -3,6 +3,7 @@
 
 mod auth;
 mod body;
+mod catalog;
 mod devices;
 mod logs;
 mod operations;
@@ -36,6 +37,8 @@ pub(crate) struct Api {
     pub(crate) shutdown: CancellationToken,
     /// Those who read logs now: fewer than there may be connections, so that the others get through.
     pub(crate) followers: Arc<Semaphore>,
+    /// Models are read again one at a time.
+    pub(crate) verifying: Arc<Semaphore>,
 }
 
 /// Logs that may be read at once.
@@ -50,6 +53,9 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/ready", get(pools::ready))
         .route("/metrics", get(metrics))
         .route("/v2/devices", get(devices::list))
+        .route("/v2/catalog/models", get(catalog::list))
+        .route("/v2/catalog/models/{id}", get(catalog::show).delete(catalog::remove))
+        .route("/v2/catalog/models/{id}/verify", post(catalog::verify))
         .route("/v2/pools", get(pools::list))
         .route("/v2/pools/{id}", get(pools::show))
         .route("/v2/pools/{id}/logs", get(logs::logs))

@@ -12,9 +12,13 @@ async fn every_operation_of_the_contract_is_routed_and_guarded() {
     let manager = setup.start().await;
     manager.ready().await;
     let begun = manager.begin("reset", "").await;
+    let model = setup.fetched("pico.gguf", b"not much of a model");
     for operation in of(Daemon::PoolManagerd) {
-        let of_a_pool = operation.path.starts_with("/v2/pools");
-        let id = if of_a_pool { "p" } else { begun.as_str() };
+        let id = match operation.path.split('/').nth(2) {
+            Some("pools") => "p",
+            Some("catalog") => &model[..8],
+            _ => begun.as_str(),
+        };
         let path = operation.path.replace("{id}", id);
         let open = manager.request(operation.method, &path).send().await.unwrap();
         let expected = if operation.access == Access::Open { operation.success.0 } else { 401 };
@@ -34,7 +38,8 @@ async fn every_operation_of_the_contract_is_routed_and_guarded() {
             assert_eq!(answer.status(), 404, "{unknown}");
             let error = answer.json::<ErrorEnvelope>().await.unwrap().error;
             assert_eq!(error.code, ErrorCode::NotFound);
-            assert!(error.hint.unwrap().contains('p'), "the hint says what there is");
+            let there_is = if operation.path.contains("catalog") { "catalog has" } else { "p" };
+            assert!(error.hint.unwrap().contains(there_is), "the hint says what there is");
         }
     }
     manager.running.shutdown().await;

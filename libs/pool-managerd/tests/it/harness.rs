@@ -11,6 +11,8 @@ use pool_managerd::{
     App, AppConfig, AvailableMemory, Cancel, Discover, InheritedEnv, Inventory, Prepare, PrepareError,
     Progress, RestartPolicy, Running, StartError, Timings, Token,
 };
+use provisioners_model_provisioner::Catalog;
+use sha2::{Digest as _, Sha256};
 use wire::config::PoolConfig;
 use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::{PoolList, ReplicaError};
@@ -33,6 +35,8 @@ pub(crate) struct StubPreparer {
     needs: Mutex<Option<(Option<String>, u64)>>,
     /// The preparation that fails, once, counted from when it is set.
     fails_at: Mutex<Option<u32>>,
+    /// What its catalog holds.
+    models: Mutex<Option<Catalog>>,
 }
 
 impl StubPreparer {
@@ -62,6 +66,10 @@ impl StubPreparer {
 }
 
 impl Prepare for StubPreparer {
+    fn catalog(&self) -> Option<Catalog> {
+        self.models.lock().unwrap().clone()
+    }
+
     fn prepare(
         &self,
         pool: &PoolConfig,
@@ -190,6 +198,23 @@ impl Setup {
     pub(crate) fn with_faults(self, faults: &[(&str, &str)]) -> Self {
         self.preparer.faults(faults);
         self
+    }
+
+    /// Puts a model into the catalog, as a fetch leaves it; its digest.
+    pub(crate) fn fetched(&self, name: &str, bytes: &[u8]) -> String {
+        let cache = self.dir.path().join("cache");
+        let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let dir = cache.join("models").join(&sha256);
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(name), bytes).unwrap();
+        let manifest = serde_json::json!({
+            "reference": format!("https://example.org/{name}"), "url": format!("https://example.org/{name}"),
+            "file": name, "sha256": sha256, "size_bytes": bytes.len(), "trust": "verified",
+            "fetched_at_unix_s": 1_700_000_000,
+        });
+        std::fs::write(dir.join("manifest.json"), manifest.to_string()).unwrap();
+        *self.preparer.models.lock().unwrap() = Some(Catalog::new(&cache));
+        sha256
     }
 
     pub(crate) fn runtime(&self) -> &Path {

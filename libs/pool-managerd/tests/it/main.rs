@@ -7,6 +7,7 @@
 )]
 
 mod api;
+mod catalog;
 mod causes;
 mod configure;
 mod daemon;
