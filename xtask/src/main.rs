@@ -5,6 +5,7 @@ mod bench;
 mod contracts;
 mod cuda_compile;
 mod floors;
+mod schemathesis;
 mod simulate;
 mod trace;
 mod train;
@@ -41,6 +42,8 @@ enum Command {
     },
     /// Serve simulated days on the real queue and print what they show
     Simulate,
+    /// Try the whole API with cases that schemathesis makes from its document
+    Schemathesis(schemathesis::Options),
     /// Measure what the control plane costs, against the bare engine, and print the ratios
     Bench(bench::Options),
 }
@@ -58,6 +61,7 @@ fn main() -> Result<()> {
         Command::TrainHaiku => train::haiku(),
         Command::CudaCompile { architecture } => cuda_compile::run(&architecture),
         Command::Simulate => simulate::run(),
+        Command::Schemathesis(options) => schemathesis::run(&options),
         Command::Bench(options) => bench::run(&options),
     }
 }

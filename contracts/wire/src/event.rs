@@ -139,6 +139,9 @@ pub struct End {
     pub finish_reason: FinishReason,
     /// What ran. Apart, because every event takes as much room as the largest.
     pub receipt: Box<Receipt>,
+    /// Of an embedding task its vectors, of a rerank task its scores, as the engine answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<serde_json::Value>>,
 }
 
 /// Why a task ended.

@@ -132,7 +132,11 @@ const OPERATIONS: &[Operation] = &[
     ),
     with_query(
         op(ORCHD, Data, "GET", "/v2/tasks", "Tasks, newest first", (200, Json("TaskList")), &[400, 401]),
-        &[("state", "Only tasks in this state"), ("limit", "At most this many, 1 to 1000, default 100")],
+        &[
+            ("state", "Only tasks in this state"),
+            ("limit", "At most this many, 1 to 1000, default 100"),
+            ("cursor", "The next_cursor of the page before"),
+        ],
     ),
     op(ORCHD, Data, "GET", "/v2/tasks/{id}", "One task", (200, Json("TaskView")), &[401, 404]),
     op(ORCHD, Data, "DELETE", "/v2/tasks/{id}", "Cancel a task", (202, Json("TaskView")), &[401, 404]),

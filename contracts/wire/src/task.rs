@@ -25,6 +25,11 @@ pub struct TaskRequest {
     /// Text to complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// Texts to make vectors of; with `prompt` beside it, documents to be ranked by how well they answer it.
+    /// At most 2048, none empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub inputs: Option<Vec<String>>,
     /// Chat messages; the model's own template is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<Message>>,
@@ -73,6 +78,9 @@ pub struct TaskRequest {
     /// What becomes of it when the engine under it is lost after its first token.
     #[serde(default)]
     pub on_interrupt: OnInterrupt,
+    /// How exactly the answer must be repeatable.
+    #[serde(default)]
+    pub determinism: Determinism,
     /// Where it may run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
@@ -93,6 +101,23 @@ pub enum Workload {
     Completion,
     /// Answer `messages`.
     Chat,
+    /// Make vectors of `inputs`.
+    Embedding,
+    /// Rank `inputs` by how well they answer `prompt`.
+    Rerank,
+}
+
+/// How exactly an answer must be repeatable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Determinism {
+    /// As far as it goes: other tasks in the same batch may change the last bits.
+    #[default]
+    BestEffort,
+    /// The same request with the same seed gives the same bytes on the same engine and model: only pools
+    /// with `deterministic: true` take it, and an answer that draws its tokens (`temperature` is not 0)
+    /// fails with `ENGINE_LOST` instead of going on with another engine.
+    Strict,
 }
 
 /// A chat message. Content is a string or OpenAI content parts; other fields go through.
@@ -300,6 +325,9 @@ pub struct TaskView {
     /// What ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receipt: Option<Box<crate::Receipt>>,
+    /// Of an embedding task its vectors, of a rerank task its scores, as the engine answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<serde_json::Value>,
     /// Why it was placed where it was, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<String>,
@@ -310,6 +338,9 @@ pub struct TaskView {
 pub struct TaskList {
     /// Newest first.
     pub tasks: Vec<TaskView>,
+    /// Where the next page begins: give it as `cursor`. Absent on the last page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }
 
 #[cfg(test)]

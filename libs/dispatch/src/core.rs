@@ -383,6 +383,7 @@ impl TaskCore {
             finish_reason: None,
             error: None,
             receipt: None,
+            result: None,
             placement: run.map(|run| run.words.clone()),
         };
         drop(state);

@@ -12,7 +12,6 @@ use task_log::{Artifacts, Journal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::task::TaskView;
 use wire::usage::UsageRow;
 use wire::{PoolId, SessionId, SessionView, TaskId};
 
@@ -33,7 +32,8 @@ use crate::store::Store;
 use crate::usage::Usage;
 use crate::watchers::watch_connection;
 use crate::{
-    AdmissionError, Detach, Limits, Metrics, Owner, PoolSpec, Task, TaskFilter, TaskSpec, UnknownModel,
+    AdmissionError, Detach, Limits, Metrics, Owner, PoolSpec, Task, TaskFilter, TaskPage, TaskSpec,
+    UnknownModel,
 };
 
 /// Dispatch. Cheap to clone; all clones are one.
@@ -152,16 +152,20 @@ impl Dispatch {
 
     /// Tasks that the filter's owner may know of, newest first.
     #[must_use]
-    pub fn tasks(&self, filter: &TaskFilter) -> Vec<TaskView> {
+    pub fn tasks(&self, filter: &TaskFilter) -> TaskPage {
         let cores: Vec<_> = self
             .shared
             .lock_store()
             .newest_first()
+            .filter(|core| filter.before.is_none_or(|before| core.place.seq < before))
             .filter(|core| filter.owner.sees(&core.owner) && core.recorded.borrow().is_settled())
             .map(Arc::clone)
             .collect();
-        let views = cores.iter().map(|core| self.shared.view(core));
-        views.filter(|view| filter.state.is_none_or(|state| view.state == state)).take(filter.limit).collect()
+        let views = cores.iter().map(|core| (core.place.seq, self.shared.view(core)));
+        let mut views = views.filter(|(_, view)| filter.state.is_none_or(|state| view.state == state));
+        let page: Vec<_> = views.by_ref().take(filter.limit).collect();
+        let next = page.last().map(|(seq, _)| *seq).filter(|_| views.next().is_some());
+        TaskPage { tasks: page.into_iter().map(|(_, view)| view).collect(), next }
     }
 
     /// The pool that a model name means.

@@ -57,5 +57,5 @@ pub use place::{Decision, Insist, InvalidPlacement, PlacementOutcome, Wish, plac
 pub use quota::LimitReached;
 pub use restore::TakenBack;
 pub use sessions::{Home, SessionSpent};
-pub use spec::{Detach, Owner, PoolSpec, TaskFilter, TaskSpec};
+pub use spec::{Detach, Owner, PoolSpec, TaskFilter, TaskPage, TaskSpec};
 pub use task::{QueuePlace, Task};

@@ -109,8 +109,8 @@ impl Dispatch {
     /// The newest tasks of all owners, the oldest of them first.
     #[must_use]
     pub fn newest(&self, limit: usize) -> Vec<TaskView> {
-        let filter = crate::TaskFilter { owner: Owner::Control, state: None, limit };
-        let mut tasks = self.tasks(&filter);
+        let filter = crate::TaskFilter { owner: Owner::Control, state: None, limit, before: None };
+        let mut tasks = self.tasks(&filter).tasks;
         tasks.reverse();
         tasks
     }

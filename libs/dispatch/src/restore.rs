@@ -186,6 +186,7 @@ fn view_of(task: &Restored, entries: &[Entry]) -> TaskView {
         finish_reason: None,
         error: None,
         receipt: None,
+        result: None,
         placement: None,
     };
     if let Some(Entry::End(end)) = entries.last() {

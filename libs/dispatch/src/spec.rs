@@ -6,7 +6,7 @@ use std::time::Duration;
 use adapter_host::EngineRequest;
 use wire::config::QueueConfig;
 use wire::task::{OnInterrupt, Placement, Priority};
-use wire::{PoolId, SessionId, TaskId, TaskState};
+use wire::{PoolId, SessionId, TaskId, TaskState, TaskView};
 
 use crate::CallerId;
 
@@ -98,4 +98,15 @@ pub struct TaskFilter {
     pub state: Option<TaskState>,
     /// At most so many, newest first.
     pub limit: usize,
+    /// Only tasks admitted before the one of this number.
+    pub before: Option<u64>,
+}
+
+/// Some of the tasks, newest first.
+#[derive(Debug)]
+pub struct TaskPage {
+    /// The tasks.
+    pub tasks: Vec<TaskView>,
+    /// What to look before for those that follow; `None` when there are none.
+    pub next: Option<u64>,
 }

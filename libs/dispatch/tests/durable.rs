@@ -127,7 +127,8 @@ async fn an_ended_task_reads_the_same_after_a_restart_from_every_position() {
         }
         assert_eq!(json(&seen), json(&before[n + 1..]));
     }
-    let listed = life.world.dispatch.tasks(&TaskFilter { owner: owner(), state: None, limit: 10 });
+    let listed =
+        life.world.dispatch.tasks(&TaskFilter { owner: owner(), state: None, limit: 10, before: None }).tasks;
     assert_eq!(listed.len(), 1);
     task.cancel();
     assert_eq!(task.view().state, TaskState::Done, "what had ended stays as it ended");
@@ -222,7 +223,11 @@ async fn a_task_that_cannot_be_recorded_has_never_been() {
     assert!(life.task("a").is_none());
     assert_eq!(life.world.dispatch.queue_depth(&pool()), 0);
     assert!(
-        life.world.dispatch.tasks(&TaskFilter { owner: Owner::Control, state: None, limit: 9 }).is_empty()
+        life.world
+            .dispatch
+            .tasks(&TaskFilter { owner: Owner::Control, state: None, limit: 9, before: None })
+            .tasks
+            .is_empty()
     );
     // A task that is not recorded needs no disk.
     life.world.submit(spec("volatile")).cancel();

@@ -293,7 +293,8 @@ async fn a_task_belongs_to_its_owner_and_the_control_scope_sees_all() {
     assert!(world.dispatch.task(task.id(), &other).is_none());
     assert!(world.dispatch.task(task.id(), &owner()).is_some());
     assert!(world.dispatch.task(task.id(), &Owner::Control).is_some());
-    let list = |owner| world.dispatch.tasks(&TaskFilter { owner, state: None, limit: 10 }).len();
+    let list =
+        |owner| world.dispatch.tasks(&TaskFilter { owner, state: None, limit: 10, before: None }).tasks.len();
     assert_eq!((list(other), list(owner()), list(Owner::Control)), (0, 1, 1));
 }
 

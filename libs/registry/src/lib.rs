@@ -5,13 +5,21 @@
 //! says so with [`Registry::apply`]; whoever dispatches reads a [`Snapshot`] and takes a
 //! [`SlotLease`]. A slot is held by a value, so there is no release to forget.
 #![forbid(unsafe_code)]
+#![allow(unexpected_cfgs, reason = "cfg(loom) is given by hand, for the models in tests/loom.rs")]
 
 mod event;
 mod fold;
 mod lease;
 mod snapshot;
 
+#[cfg(not(loom))]
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(loom)]
+use std::sync::{Arc, PoisonError};
+
+// The models in tests/loom.rs try every interleaving of this lock, too.
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
 
 use tokio::sync::watch;
 use wire::ReplicaKey;

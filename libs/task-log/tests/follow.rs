@@ -30,6 +30,7 @@ fn end() -> End {
         decode_time_ms: 3,
         finish_reason: FinishReason::Stop,
         receipt: Box::new(Receipt::default()),
+        result: None,
     }
 }
 

@@ -36,6 +36,7 @@ fn end() -> End {
         decode_time_ms: 3,
         finish_reason: FinishReason::Stop,
         receipt: Box::new(Receipt::default()),
+        result: None,
     }
 }
 

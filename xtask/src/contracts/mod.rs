@@ -14,8 +14,8 @@ pub(crate) use schemas::documents as schemas;
 
 /// One generated file: its path below the repository's root and its text.
 pub(crate) struct Document {
-    path: PathBuf,
-    text: String,
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
 }
 
 impl Document {

@@ -164,7 +164,7 @@ fn refused(entry: &Entry) -> Result<(), ApiError> {
 }
 
 /// An engine is started for one kind of work; only its configuration knows which before it is up.
-fn refuse_another_kind(state: &AppState, pool: &PoolId, kind: PoolKind) -> Result<(), ApiError> {
+pub(super) fn refuse_another_kind(state: &AppState, pool: &PoolId, kind: PoolKind) -> Result<(), ApiError> {
     let Some(configured) = state.kinds.get(pool).filter(|configured| *configured != kind) else {
         return Ok(());
     };
@@ -173,7 +173,8 @@ fn refuse_another_kind(state: &AppState, pool: &PoolId, kind: PoolKind) -> Resul
         PoolKind::Embedding => "embedding",
         PoolKind::Rerank => "rerank",
     };
-    let message = format!("pool {pool} serves {}, this route needs one for {}", name(configured), name(kind));
+    let message =
+        format!("pool {pool} serves {}, this request needs one for {}", name(configured), name(kind));
     Err(ErrorBody::new(ErrorCode::InvalidParams, message)
         .param("model")
         .pool(pool.clone())

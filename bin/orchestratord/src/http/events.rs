@@ -19,7 +19,7 @@ use wire::{PreparationStep, TaskState};
 
 use super::error::ApiError;
 use super::query::Params;
-use super::{AppState, sse, tasks};
+use super::{AppState, results, sse, tasks};
 use crate::metrics::OpenStream;
 use crate::tokens::Caller;
 
@@ -141,7 +141,7 @@ impl EventStream {
             Entry::Resumed(resumed) => sse::frame(Some(&position), "resumed", resumed),
             Entry::End(end) => {
                 self.tell_metrics(end);
-                sse::frame(Some(&position), "end", end)
+                sse::frame(Some(&position), "end", &results::ended(&self.task, end))
             }
             Entry::Error(error) => sse::frame(Some(&position), "error", error),
         };

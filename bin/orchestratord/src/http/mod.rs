@@ -21,6 +21,7 @@ mod pools;
 mod progress;
 mod query;
 mod responses;
+mod results;
 mod router;
 mod server;
 mod sessions;

@@ -8,13 +8,15 @@ use axum::{Extension, Json};
 use dispatch::{AdmissionError, Detach, Owner, Task, TaskFilter, TaskSpec};
 use http::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
-use wire::task::{Accepted, Placement, PlacementMode, Preparation, Priority, Streams, TaskList};
+use wire::task::{
+    Accepted, Determinism, OnInterrupt, Placement, PlacementMode, Preparation, Priority, Streams, TaskList,
+};
 use wire::{ErrorBody, ErrorCode, Phase, PoolId, Seed, StepStatus, TaskId, TaskRequest, TaskView, Wanted};
 
 use super::error::ApiError;
 use super::extract::JsonBody;
 use super::query::Params;
-use super::{AppState, context, validate};
+use super::{AppState, context, door, results, validate};
 use crate::tokens::Caller;
 
 /// A running task is cancelled after this long without a reader, unless it says otherwise.
@@ -30,7 +32,9 @@ pub(super) async fn submit(
 ) -> Result<Response, ApiError> {
     let mut request = body.value;
     // Drawn here rather than by the engine, which does not say what it drew: a receipt must say it.
-    request.seed = request.seed.filter(|seed| seed.0 != RANDOM).or_else(|| Some(draw_seed()));
+    if validate::generates(&request) {
+        request.seed = request.seed.filter(|seed| seed.0 != RANDOM).or_else(|| Some(draw_seed()));
+    }
     let pool = resolve(&state, &request.model)?;
     let engine_request = validate::engine_request(&request, cache_prompt(&state, &pool))?;
     // Whoever asks again for a task that was accepted gets it, whatever has become of its pool.
@@ -38,6 +42,8 @@ pub(super) async fn submit(
     let tokens_in = if request.task_id.as_ref().is_some_and(known) {
         None
     } else {
+        door::refuse_another_kind(&state, &pool, validate::kind(&engine_request))?;
+        refuse_the_unrepeatable(&state, &pool, &request)?;
         refuse_the_hopeless(&state, &pool)?;
         refuse_nowhere(&state, &pool, request.placement.as_ref())?;
         context::check(&state, &pool, &engine_request).await?
@@ -47,6 +53,7 @@ pub(super) async fn submit(
         (Priority::Batch, None) => Detach::Never,
         (_, grace) => Detach::After(grace.unwrap_or(DETACH_GRACE)),
     };
+    let on_interrupt = on_interrupt(&request);
     let spec = TaskSpec {
         task_id: request.task_id,
         fingerprint: Sha256::digest(&body.bytes).into(),
@@ -59,7 +66,7 @@ pub(super) async fn submit(
         deadline: validate::duration("deadline_ms", request.deadline_ms)?,
         placement: request.placement,
         detach,
-        on_interrupt: request.on_interrupt,
+        on_interrupt,
         transcript: request.transcript,
         session: request.session_id,
     };
@@ -70,6 +77,32 @@ pub(super) async fn submit(
 /// Any but the one by which llama-server draws its own.
 fn draw_seed() -> Seed {
     Seed((uuid::Uuid::new_v4().as_u128() % u128::from(RANDOM)) as u32)
+}
+
+/// Other tokens in the same batch change the last bits of an answer; only a deterministic pool has none.
+fn refuse_the_unrepeatable(state: &AppState, pool: &PoolId, request: &TaskRequest) -> Result<(), ApiError> {
+    let deterministic = |pool: &PoolId| state.dispatch.pool_spec(pool).is_some_and(|spec| spec.deterministic);
+    if request.determinism == Determinism::BestEffort || deterministic(pool) {
+        return Ok(());
+    }
+    let message = format!("pool {pool} is not deterministic, and this task wants strict determinism");
+    let others = state.dispatch.pool_ids().into_iter().filter(|id| deterministic(id));
+    let others: Vec<String> = others.map(String::from).collect();
+    let hint = match others.as_slice() {
+        [] => "configure a pool with `deterministic: true` and one slot".to_owned(),
+        others => format!("these pools are: {}", others.join(", ")),
+    };
+    Err(ErrorBody::new(ErrorCode::InvalidParams, message)
+        .param("determinism")
+        .pool(pool.clone())
+        .hint(hint)
+        .into())
+}
+
+/// Behind a seam another seed would draw other tokens than an uninterrupted answer has.
+fn on_interrupt(request: &TaskRequest) -> OnInterrupt {
+    let draws = request.temperature != Some(0.0);
+    if request.determinism == Determinism::Strict && draws { OnInterrupt::Fail } else { request.on_interrupt }
 }
 
 fn accepted(state: &AppState, task: &Task) -> Accepted {
@@ -175,7 +208,7 @@ pub(super) async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<TaskView>, ApiError> {
-    Ok(Json(find(&state, &caller, &id)?.view()))
+    Ok(Json(results::shown(&find(&state, &caller, &id)?)))
 }
 
 pub(super) async fn cancel(
@@ -195,10 +228,16 @@ pub(super) async fn list(
     Extension(caller): Extension<Caller>,
     uri: Uri,
 ) -> Result<Json<TaskList>, ApiError> {
-    let params = Params::of(&uri, &["state", "limit"])?;
+    let params = Params::of(&uri, &["state", "limit", "cursor"])?;
     let limit = params.number("limit", 1..=1000)?.unwrap_or(100);
-    let filter = TaskFilter { owner: owner(&caller), state: params.one_of("state")?, limit };
-    Ok(Json(TaskList { tasks: state.dispatch.tasks(&filter) }))
+    let before = match params.text("cursor").map(str::parse) {
+        Some(Ok(before)) => Some(before),
+        Some(Err(_)) => return Err(ApiError::invalid("cursor", "cursor must be the next_cursor of a page")),
+        None => None,
+    };
+    let filter = TaskFilter { owner: owner(&caller), state: params.one_of("state")?, limit, before };
+    let page = state.dispatch.tasks(&filter);
+    Ok(Json(TaskList { tasks: page.tasks, next_cursor: page.next.map(|next| next.to_string()) }))
 }
 
 impl From<AdmissionError> for ApiError {

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling, SoFar};
+use adapter_host::{
+    CompletionRequest, EmbeddingRequest, EngineRequest, Input, Prompt, RerankRequest, Sampling, SoFar,
+};
 use serde_json::Value;
 use wire::TaskRequest;
+use wire::config::PoolKind;
 use wire::task::{Message, Workload};
 
 use super::error::ApiError;
@@ -14,10 +17,15 @@ use super::error::ApiError;
 const MAX_DURATION_MS: u64 = 7 * 24 * 3600 * 1000;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
+/// Texts in one task, as OpenAI has it.
+pub(super) const MAX_INPUTS: usize = 2_048;
 const MAX_TOKENS: u32 = 16_777_216;
 
 /// Checks a `/v2` request and builds the engine's.
 pub(super) fn engine_request(task: &TaskRequest, cache_prompt: bool) -> Result<EngineRequest, ApiError> {
+    if let Some(once) = answered_at_once(task)? {
+        return Ok(once);
+    }
     let prompt = prompt(task)?;
     let sampling = Sampling {
         max_tokens: max_tokens("max_tokens", task.max_tokens)?,
@@ -45,11 +53,81 @@ pub(super) fn engine_request(task: &TaskRequest, cache_prompt: bool) -> Result<E
     }))
 }
 
+/// What kind of pool a request needs.
+pub(super) fn kind(request: &EngineRequest) -> PoolKind {
+    match request {
+        EngineRequest::Completion(_) | EngineRequest::Chat(_) => PoolKind::Chat,
+        EngineRequest::Embedding(_) => PoolKind::Embedding,
+        EngineRequest::Rerank(_) => PoolKind::Rerank,
+    }
+}
+
+/// Whether a task asks for text.
+pub(super) fn generates(task: &TaskRequest) -> bool {
+    task.inputs.is_none() && !matches!(task.workload, Some(Workload::Embedding | Workload::Rerank))
+}
+
+/// Vectors or scores; `None` for what generates.
+fn answered_at_once(task: &TaskRequest) -> Result<Option<EngineRequest>, ApiError> {
+    let ranks = match (task.workload, &task.inputs) {
+        (Some(Workload::Embedding), _) => false,
+        (Some(Workload::Rerank), _) => true,
+        (None, Some(_)) => task.prompt.is_some(),
+        (Some(Workload::Completion | Workload::Chat), Some(_)) => {
+            return Err(ApiError::invalid("inputs", "inputs are for embedding and rerank"));
+        }
+        (_, None) => return Ok(None),
+    };
+    let Some(inputs) = task.inputs.as_ref().filter(|inputs| {
+        (1..=MAX_INPUTS).contains(&inputs.len()) && inputs.iter().all(|input| !input.is_empty())
+    }) else {
+        return Err(ApiError::invalid(
+            "inputs",
+            format!("inputs must be 1 to {MAX_INPUTS} texts, none empty"),
+        ));
+    };
+    refuse_what_generates(task)?;
+    if !ranks {
+        if task.prompt.is_some() {
+            return Err(ApiError::invalid("prompt", "an embedding takes inputs, not a prompt"));
+        }
+        let inputs = inputs.iter().cloned().map(Input::Text).collect();
+        return Ok(Some(EngineRequest::Embedding(EmbeddingRequest { inputs, base64: false })));
+    }
+    let Some(query) = task.prompt.clone().filter(|query| !query.is_empty()) else {
+        return Err(ApiError::invalid("prompt", "a rerank needs a prompt to rank its inputs by"));
+    };
+    Ok(Some(EngineRequest::Rerank(RerankRequest { query, documents: inputs.clone(), top_n: None })))
+}
+
+/// What shapes a text means nothing where none is generated, and is refused rather than ignored.
+fn refuse_what_generates(task: &TaskRequest) -> Result<(), ApiError> {
+    let given = [
+        ("messages", task.messages.is_some()),
+        ("max_tokens", task.max_tokens.is_some()),
+        ("seed", task.seed.is_some()),
+        ("temperature", task.temperature.is_some()),
+        ("top_p", task.top_p.is_some()),
+        ("top_k", task.top_k.is_some()),
+        ("min_p", task.min_p.is_some()),
+        ("repeat_penalty", task.repeat_penalty.is_some()),
+        ("stop", task.stop.is_some()),
+        ("grammar", task.grammar.is_some()),
+        ("json_schema", task.json_schema.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((param, _)) => {
+            Err(ApiError::invalid(param, format!("{param} is for tasks that generate; this one does not")))
+        }
+        None => Ok(()),
+    }
+}
+
 fn prompt(task: &TaskRequest) -> Result<Prompt, ApiError> {
     match (&task.prompt, &task.messages, task.workload) {
         (Some(_), Some(_), _) => Err(ApiError::invalid("prompt", "give prompt or messages, not both")),
         (None, None, Some(Workload::Chat)) => Err(ApiError::invalid("messages", "a chat needs messages")),
-        (None, None, _) => Err(ApiError::invalid("prompt", "the task needs a prompt or messages")),
+        (None, None, _) => Err(ApiError::invalid("prompt", "the task needs a prompt, messages or inputs")),
         (Some(_), None, Some(Workload::Chat)) => {
             Err(ApiError::invalid("workload", "a chat takes messages; prompt is for completion"))
         }
@@ -161,6 +239,13 @@ mod tests {
             (r#"{"model":"m","prompt":"x","top_p":1.5}"#, "top_p"),
             (r#"{"model":"m","prompt":"x","stop":[""]}"#, "stop"),
             (r#"{"model":"m"}"#, "prompt"),
+            (r#"{"model":"m","inputs":[]}"#, "inputs"),
+            (r#"{"model":"m","inputs":[""]}"#, "inputs"),
+            (r#"{"model":"m","workload":"embedding"}"#, "inputs"),
+            (r#"{"model":"m","workload":"embedding","inputs":["a"],"prompt":"x"}"#, "prompt"),
+            (r#"{"model":"m","workload":"rerank","inputs":["a"]}"#, "prompt"),
+            (r#"{"model":"m","workload":"chat","inputs":["a"]}"#, "inputs"),
+            (r#"{"model":"m","inputs":["a"],"temperature":0}"#, "temperature"),
             (r#"{"model":"m","messages":[]}"#, "messages"),
             (r#"{"model":"m","prompt":"x","messages":[{"role":"user","content":"x"}]}"#, "prompt"),
         ] {

@@ -9,7 +9,7 @@ async fn the_catalog_is_pool_managerds_with_its_own_refusals() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let digest = "ab".repeat(32);
     let model = json!({"digest": digest, "source": "hf:x/y", "name": "y", "verified_by_source": true,
-        "size_bytes": 7, "quantisation": "Q4_K_M", "architecture": "llama", "pinned": true, "in_use": false});
+        "size_bytes": 7, "files": 1, "quantisation": "Q4_K_M", "architecture": "llama", "pinned": true, "in_use": false});
     let list = json!({"models": [model.clone()]});
     let verified = json!({"digest": digest, "intact": true});
     let kept = json!({"error": {"code": "CONFLICT", "message": "the model stays: it is pinned", "type": "x",

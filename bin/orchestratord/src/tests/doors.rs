@@ -163,7 +163,7 @@ async fn a_client_of_any_route_that_hangs_up_cancels_its_generation() {
     orchestrator.stop().await;
 }
 
-/// ORCHD-ONCE-001
+/// ORCHD-ONCE-001, ORCHD-ONCE-002
 #[tokio::test(flavor = "multi_thread")]
 async fn vectors_and_scores_come_through_the_queue() {
     let orchestrator = Orchestrator::start_with(|config| {
@@ -213,6 +213,26 @@ async fn vectors_and_scores_come_through_the_queue() {
     ] {
         let (status, answer) = orchestrator.post(path, body.clone()).await;
         assert_eq!((status, &answer["error"]["param"]), (400, &json!(param)), "{body}: {answer}");
+    }
+
+    // The same as tasks, with their result in `end` and for whoever asks later.
+    let inputs = json!(["a cat", "dogs are not cats"]);
+    let (status, task) = orchestrator.post("/v2/tasks", json!({"model": "p", "inputs": inputs})).await;
+    assert_eq!(status, 202, "{task}");
+    let id = task["task_id"].as_str().unwrap();
+    let events = orchestrator.events(id, None).await;
+    let (last, end) = (&events.last().unwrap().1, &events.last().unwrap().2);
+    assert_eq!((last.as_str(), &end["result"]), ("end", &both["data"]), "{end}");
+    assert_eq!(orchestrator.get(&format!("/v2/tasks/{id}")).await["result"], both["data"]);
+    let body = json!({"model": "r", "workload": "rerank", "prompt": "cats", "inputs": ["dogs", "cats"]});
+    let (_, task) = orchestrator.post("/v2/tasks", body).await;
+    let id = task["task_id"].as_str().unwrap();
+    orchestrator.events(id, None).await;
+    let scores = orchestrator.get(&format!("/v2/tasks/{id}")).await["result"].clone();
+    assert_eq!((scores.as_array().unwrap().len(), &scores[0]["index"]), (2, &json!(1)), "{scores}");
+    for body in [json!({"model": "r", "inputs": ["x"]}), json!({"model": "p", "prompt": "x"})] {
+        let (status, answer) = orchestrator.post("/v2/tasks", body.clone()).await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!("model")), "{body}: {answer}");
     }
 
     // A client that goes away takes its work with it.

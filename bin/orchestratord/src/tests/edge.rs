@@ -61,6 +61,72 @@ async fn a_bad_request_is_told_which_field() {
     orchestrator.stop().await;
 }
 
+/// ORCHD-ADMIT-010
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_determinism_is_only_promised_by_a_pool_that_is_deterministic() {
+    let orchestrator = Orchestrator::start_with(|config| {
+        let exact = PoolConfig::new(PoolId::try_new("exact").unwrap(), "builtin:haiku");
+        config.pools.push(PoolConfig { deterministic: true, ..exact });
+    })
+    .await;
+    let body = |model: &str| json!({"model": model, "prompt": "x", "determinism": "strict"});
+    let (status, answer) = orchestrator.post("/v2/tasks", body("p")).await;
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("determinism")), "{answer}");
+    assert!(answer["error"]["hint"].as_str().unwrap().contains("exact"), "{answer}");
+    assert_eq!(orchestrator.post("/v2/tasks", body("exact")).await.0, 202);
+    let best_effort = json!({"model": "p", "prompt": "x", "determinism": "best_effort"});
+    assert_eq!(orchestrator.post("/v2/tasks", best_effort).await.0, 202);
+    orchestrator.stop().await;
+}
+
+/// ORCHD-ADMIT-010: an answer that draws its tokens does not go on behind a seam, one that does not draw does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_answer_that_draws_its_tokens_is_not_continued_by_another_engine() {
+    let orchestrator = Orchestrator::start_with(|config| config.pools[0].deterministic = true).await;
+    for (temperature, last, generation) in [(0.7, "error", 1), (0.0, "end", 3)] {
+        let mut dying = stub_with(|faults| faults.token = Duration::from_millis(20));
+        orchestrator.publish(&dying, "p", generation);
+        orchestrator.until_ready("p", true).await;
+        let more = json!({"determinism": "strict", "temperature": temperature, "max_tokens": 60});
+        let task = orchestrator.submit(more).await;
+        dying.wait_for(|stats| stats.busy == 1).await.unwrap();
+        dying.stop();
+        let next = stub();
+        orchestrator.publish(&next, "p", generation + 1);
+        let events = orchestrator.events(&task, None).await;
+        assert_eq!(events.last().unwrap().1, last, "{temperature}: {events:?}");
+    }
+    orchestrator.stop().await;
+}
+
+/// ORCHD-LIST-001
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_tasks_hold_each_task_once() {
+    let orchestrator = Orchestrator::start().await;
+    let mut submitted = Vec::new();
+    for _ in 0..5 {
+        submitted.push(orchestrator.submit(json!({})).await);
+    }
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = orchestrator.get(&format!("/v2/tasks?limit=2{cursor}")).await;
+        let tasks = page["tasks"].as_array().unwrap();
+        assert!(tasks.len() <= 2);
+        seen.extend(tasks.iter().map(|task| task["task_id"].as_str().unwrap().to_owned()));
+        // One that comes meanwhile is newer, and does not move the pages.
+        orchestrator.submit(json!({})).await;
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    seen.reverse();
+    assert_eq!(seen, submitted);
+    let (status, answer) = orchestrator.get_raw("/v2/tasks?cursor=x").await;
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("cursor")), "{answer}");
+    orchestrator.stop().await;
+}
+
 /// SEC-002
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_page_cannot_drive_the_daemon() {

@@ -123,6 +123,7 @@ mod tests {
             decode_time_ms: 0,
             finish_reason: FinishReason::Stop,
             receipt: Box::new(receipt(is)),
+            result: None,
         };
         compare(&then, "one two", &now)
     }

@@ -167,6 +167,7 @@ impl Live {
             decode_time_ms: millis(past.decode.unwrap_or_default()),
             finish_reason,
             receipt: Box::new(self.receipt(&past, ending)),
+            result: None,
         });
         match last {
             Ok(end) => self.writer.end(end),

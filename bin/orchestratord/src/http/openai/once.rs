@@ -14,10 +14,8 @@ use crate::http::AppState;
 use crate::http::door::{Asked, Begun, without_end};
 use crate::http::error::{ApiError, from_stream};
 use crate::http::extract::JsonBody;
+use crate::http::validate::MAX_INPUTS;
 use crate::tokens::Caller;
-
-/// Texts in one request, as OpenAI has it.
-const MAX_INPUTS: usize = 2_048;
 
 pub(in crate::http) async fn embeddings(
     State(state): State<AppState>,
