@@ -118,6 +118,31 @@ async fn soon_answered_to(lab: &mut Lab, path: String, header: String, status: u
     Ok(())
 }
 
+#[when(expr = "the transcript of task {string} is asked for")]
+async fn transcript(lab: &mut Lab, name: String, step: &Step) -> Result<()> {
+    let view = lab.api()?.get(&format!("/v2/tasks/{}", lab.task(&name)?)).await?;
+    let digest = view.pointer("/receipt/transcript_sha256").and_then(Value::as_str);
+    let path = format!("/v2/artifacts/{}", digest.with_context(|| format!("no transcript: {view:#}"))?);
+    ask(lab, "GET".to_owned(), path, step).await
+}
+
+#[then(expr = "the answer's {string} is the text of {string}")]
+fn field_is_stream(lab: &mut Lab, pointer: String, name: String) -> Result<()> {
+    let (found, text) = (field(lab, &pointer)?, lab.stream(&name)?.text());
+    ensure!(found == text && !text.is_empty(), "{pointer} is {found}, and the stream said {text}");
+    Ok(())
+}
+
+#[when(expr = "a client registers engine {string} as replica {string} of pool {string}")]
+async fn register(lab: &mut Lab, engine: String, replica: String, pool: String) -> Result<()> {
+    let url = &lab.engines.get(&engine).with_context(|| format!("no engine {engine} runs"))?.1;
+    let body = serde_json::json!({"url": url, "pool_id": pool, "replica_id": replica, "model": "m"});
+    let (api, path) = (lab.api()?, "/v2/workers/register");
+    let answer = api.http().post(api.url(path)).json(&body).send().await.context("registering")?;
+    lab.answer = Some(Answer::of("POST", path, answer).await?);
+    Ok(())
+}
+
 #[when(expr = "a client begins POST {word}")]
 async fn begin(lab: &mut Lab, path: String, step: &Step) -> Result<()> {
     let body = step.docstring.as_deref().context("a body is a doc string")?.trim().to_owned();
