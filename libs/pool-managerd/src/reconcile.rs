@@ -2,7 +2,7 @@
 //! still wanted are kept for adoption; everything else of ours is ended and forgotten. Strangers
 //! are never touched.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,10 +56,12 @@ pub(crate) fn reconcile(
             None => forget(run, handoffs, &key, generation)?,
         }
     }
-    withdraw_stale(handoffs, pools, &survivors);
     let kept: Vec<u32> = survivors.values().map(|life| life.engine.pid()).collect();
     let mut unwanted = child::processes_with(RUN_DIR_VARIABLE, run.marker());
     unwanted.retain(|process| !kept.contains(&process.pid()));
+    let mut ours: BTreeSet<ReplicaKey> = configured(pools).chain(run.replicas()?).collect();
+    ours.extend(claimed_by(handoffs, &unwanted)?);
+    withdraw_stale(handoffs, ours, &survivors);
     Ok(Leftovers { survivors, unwanted })
 }
 
@@ -99,13 +101,27 @@ fn forget(run: &RunDir, handoffs: &HandoffDir, key: &ReplicaKey, generation: u64
     run.forget(key, generation)
 }
 
-/// Claims of our replicas without an engine. Claims of others (an engine that someone else runs)
-/// are none of our business.
-fn withdraw_stale(handoffs: &HandoffDir, pools: &[Arc<PoolConfig>], survivors: &HashMap<ReplicaKey, Life>) {
-    let keys = pools.iter().flat_map(|pool| {
+fn configured(pools: &[Arc<PoolConfig>]) -> impl Iterator<Item = ReplicaKey> {
+    pools.iter().flat_map(|pool| {
         (0..pool.replicas).map(|n| ReplicaKey { pool: pool.id.clone(), replica: wire::ReplicaId::nth(n) })
-    });
-    for key in keys.filter(|key| !survivors.contains_key(key)) {
+    })
+}
+
+/// Whose claims name a process that is about to be ended.
+fn claimed_by(handoffs: &HandoffDir, processes: &[Adopted]) -> io::Result<Vec<ReplicaKey>> {
+    let ends = |pid: u32| processes.iter().any(|process| process.pid() == pid);
+    let claims = handoffs.scan()?.claims;
+    Ok(claims
+        .into_iter()
+        .filter(|(_, claim)| claim.handoff.pid.is_some_and(ends))
+        .map(|(key, _)| key)
+        .collect())
+}
+
+/// Claims of our replicas without an engine, also of those that are configured no more. Claims of others
+/// (an engine that someone else runs) are none of our business.
+fn withdraw_stale(handoffs: &HandoffDir, ours: BTreeSet<ReplicaKey>, survivors: &HashMap<ReplicaKey, Life>) {
+    for key in ours.into_iter().filter(|key| !survivors.contains_key(key)) {
         if let Err(error) = handoffs.withdraw(&key) {
             tracing::warn!(replica = %key, %error, "a stale handoff cannot be withdrawn");
         }

@@ -167,6 +167,21 @@ impl RunDir {
         Ok(next)
     }
 
+    /// Every replica that ever lived here, by what outlives its records.
+    pub(crate) fn replicas(&self) -> io::Result<Vec<ReplicaKey>> {
+        let mut keys = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name();
+            let name = name.to_str().and_then(|name| name.strip_suffix(".generation")?.split_once('.'));
+            let key = name.and_then(|(pool, replica)| {
+                let (pool, replica) = (PoolId::try_new(pool).ok()?, ReplicaId::try_new(replica).ok()?);
+                Some(ReplicaKey { pool, replica })
+            });
+            keys.extend(key);
+        }
+        Ok(keys)
+    }
+
     /// Every record; one that cannot be read is removed, its process is found by the marker.
     pub(crate) fn records(&self) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
@@ -205,6 +220,7 @@ mod tests {
         assert_eq!(RunDir::open(dir.path()).unwrap().next_generation(&key()).unwrap(), 1);
         let again = RunDir::open(dir.path()).unwrap();
         again.forget(&key(), 1).unwrap();
+        assert_eq!(again.replicas().unwrap(), [key()]);
         assert_eq!(again.next_generation(&key()).unwrap(), 2);
     }
 

@@ -104,6 +104,32 @@ async fn a_lost_record_never_leads_to_two_engines() {
     }
 }
 
+/// POOLD-LOSS-001
+#[tokio::test]
+async fn an_engine_without_record_and_place_is_ended_and_its_claim_withdrawn() {
+    let mut setup = setup();
+    (setup.pool.on_exit, setup.pool.replicas) = (OnExit::Keep, 2);
+    for lost in ["run/p.r1.pid", "run/p.r1.generation"] {
+        setup.pool.replicas = 2;
+        let manager = setup.start().await;
+        manager.until_all(wire::Phase::Ready).await;
+        let first = manager.ready().await;
+        manager.running.shutdown().await;
+        std::fs::write(setup.runtime().join("run/p.r1.pid"), "{\"schema_ver").unwrap();
+        std::fs::remove_file(setup.runtime().join(lost)).unwrap();
+        setup.pool.replicas = 1;
+        let manager = setup.start().await;
+        assert_eq!(manager.ready().await, first, "{lost}");
+        assert_eq!(engines_of(setup.runtime()), [first.pid.unwrap()], "{lost}");
+        assert!(!setup.runtime().join("engines/p.r1.json").exists(), "{lost}: a claim nobody keeps");
+        manager.running.shutdown().await;
+    }
+    let manager = setup.start().await;
+    manager.stop().await;
+    manager.phase(wire::Phase::Stopped).await;
+    manager.running.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_stranger_with_a_recorded_pid_is_left_alone() {
     let mut setup = setup();
