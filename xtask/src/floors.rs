@@ -31,6 +31,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("test-harness-e2e-haiku", 6),
     ("test-harness-bdd", 7),
     ("test-harness-chaos", 8),
+    ("determinism-suite", 7),
     ("xtask", 8),
 ];
 
@@ -84,7 +85,7 @@ fn name_of(value: &Value) -> String {
     value["name"].as_str().unwrap_or_default().to_owned()
 }
 
-fn members() -> Result<Vec<String>> {
+pub(crate) fn members() -> Result<Vec<String>> {
     Ok(packages()?.iter().map(name_of).collect())
 }
 

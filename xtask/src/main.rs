@@ -7,6 +7,8 @@ mod cuda_compile;
 mod floors;
 mod schemathesis;
 mod simulate;
+mod soak;
+mod supply;
 mod trace;
 mod train;
 #[cfg(test)]
@@ -44,6 +46,20 @@ enum Command {
     Simulate,
     /// Try the whole API with cases that schemathesis makes from its document
     Schemathesis(schemathesis::Options),
+    /// Check licences, bans, duplicates and sources with cargo-deny
+    Deny,
+    /// Write a CycloneDX list of what is linked into each program to target/sbom
+    Sbom,
+    /// Build the release twice and compare the programs; takes two release builds
+    Reproducible,
+    /// Run one suite until it fails, or for an hour
+    SoakTests {
+        /// unit, dispatch, task-log, pool-managerd, orchestratord, adapter, provisioners, bdd, determinism, e2e
+        suite: String,
+        /// How long, in minutes
+        #[arg(long, default_value_t = 60)]
+        minutes: u64,
+    },
     /// Measure what the control plane costs, against the bare engine, and print the ratios
     Bench(bench::Options),
 }
@@ -62,6 +78,12 @@ fn main() -> Result<()> {
         Command::CudaCompile { architecture } => cuda_compile::run(&architecture),
         Command::Simulate => simulate::run(),
         Command::Schemathesis(options) => schemathesis::run(&options),
+        Command::Deny => supply::deny::run(),
+        Command::Sbom => supply::sbom::run(),
+        Command::Reproducible => supply::reproducible::run(),
+        Command::SoakTests { suite, minutes } => {
+            soak::run(&suite, std::time::Duration::from_secs(minutes.saturating_mul(60)))
+        }
         Command::Bench(options) => bench::run(&options),
     }
 }

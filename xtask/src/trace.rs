@@ -10,17 +10,20 @@ use anyhow::{Context, Result};
 /// Where tests are.
 const TREES: &[&str] = &["bin", "contracts", "libs", "test-harness", "xtask"];
 
-/// The founding documents' own ids and the requirements that hold them now.
-const FOUNDING: &[(&str, &[&str])] = &[
-    ("OC-POOL-3101", &["POOLD-READY-001", "ORCHD-AUTOBIND-001"]),
-    ("OC-POOL-3102", &["HANDOFF-004", "ORCHD-AUTOBIND-002"]),
-    ("ORCHD-HANDOFF-AUTOBIND-0002", &["ORCHD-AUTOBIND-001"]),
-    ("ORCHD-AUTOBIND-UT-1001", &["ORCHD-AUTOBIND-001"]),
-    ("ORCHD-STREAM-UT-1101", &["ORCHD-GATE-001"]),
-    ("ENGINE-PROV-POOL-NOTIFY-0003", &["OV-001", "POOLD-READY-001"]),
-    ("ENGINE-PROV-CLEANUP-0004", &["POOLD-LOSS-001", "POOLD-STOP-001"]),
-    ("ENGINE-PROV-GPU-ENFORCE-0007", &["EPROV-005"]),
+/// The founding documents' own ids. The table of `00-overview.md` says which requirements hold each now.
+const FOUNDING: [&str; 8] = [
+    "OC-POOL-3101",
+    "OC-POOL-3102",
+    "ORCHD-HANDOFF-AUTOBIND-0002",
+    "ORCHD-AUTOBIND-UT-1001",
+    "ORCHD-STREAM-UT-1101",
+    "ENGINE-PROV-POOL-NOTIFY-0003",
+    "ENGINE-PROV-CLEANUP-0004",
+    "ENGINE-PROV-GPU-ENFORCE-0007",
 ];
+
+/// A founding id and the requirements that hold it now.
+type Founding = BTreeMap<String, Vec<String>>;
 
 /// A requirement's id and its sentence.
 type Requirements = BTreeMap<String, String>;
@@ -29,35 +32,58 @@ type Requirements = BTreeMap<String, String>;
 type Citations = BTreeMap<String, BTreeSet<String>>;
 
 pub(crate) fn print() -> Result<String> {
-    let (requirements, citations) = (requirements()?, citations()?);
+    let (requirements, citations, founding) = (requirements()?, citations()?, founding()?);
     let mut out = String::new();
-    let mut row = |id: &str, ids: &[&str]| {
+    let mut row = |id: &str, ids: &[String]| {
         out.push_str(&format!("{id}\n"));
-        let tests: BTreeSet<_> = ids.iter().filter_map(|id| citations.get(*id)).flatten().collect();
+        let tests: BTreeSet<_> = ids.iter().filter_map(|id| citations.get(id)).flatten().collect();
         tests.iter().for_each(|test| out.push_str(&format!("    {test}\n")));
     };
-    requirements.keys().for_each(|id| row(id, &[id]));
-    for (founding, held_by) in FOUNDING {
-        row(&format!("{founding} (held by {})", held_by.join(", ")), held_by);
+    requirements.keys().for_each(|id| row(id, std::slice::from_ref(id)));
+    for (id, held_by) in &founding {
+        row(&format!("{id} (held by {})", held_by.join(", ")), held_by);
     }
-    let problems = problems(&requirements, &citations);
+    let problems = problems(&requirements, &citations, &founding);
     out.push_str(&format!("{} requirements, {} problems\n", requirements.len(), problems.len()));
     problems.iter().for_each(|problem| out.push_str(&format!("    {problem}\n")));
     Ok(out)
 }
 
-fn problems(requirements: &Requirements, citations: &Citations) -> Vec<String> {
+fn problems(requirements: &Requirements, citations: &Citations, founding: &Founding) -> Vec<String> {
     let families: BTreeSet<&str> = requirements.keys().map(|id| family(id)).collect();
     let uncited = requirements.keys().filter(|id| !citations.contains_key(*id));
     let unknown = citations
         .iter()
         .filter(|(id, _)| families.contains(family(id)) && !requirements.contains_key(*id))
         .map(|(id, tests)| format!("{id} is cited by {} and is no requirement", joined(tests)));
-    let homeless = FOUNDING.iter().flat_map(|(founding, ids)| {
-        let lost = ids.iter().filter(|id| !requirements.contains_key(**id));
-        lost.map(move |id| format!("{founding} is held by {id}, which is no requirement"))
+    let homeless = founding.iter().flat_map(|(id, held_by)| {
+        let lost = held_by.iter().filter(|by| !requirements.contains_key(*by));
+        lost.map(move |by| format!("{id} is held by {by}, which is no requirement"))
     });
-    uncited.map(|id| format!("{id} is cited by no test")).chain(unknown).chain(homeless).collect()
+    let forgotten = FOUNDING
+        .iter()
+        .filter(|id| founding.get(**id).is_none_or(Vec::is_empty))
+        .map(|id| format!("{id} is not in the table of .specs/00-overview.md, or nothing holds it"));
+    let uncited = uncited.map(|id| format!("{id} is cited by no test"));
+    uncited.chain(unknown).chain(homeless).chain(forgotten).collect()
+}
+
+/// The table of founding ids: id, what it asked, what holds it.
+fn founding() -> Result<Founding> {
+    let page = crate::root().join(".specs/00-overview.md");
+    let text = std::fs::read_to_string(&page).with_context(|| format!("reading {}", page.display()))?;
+    Ok(founding_in(&text))
+}
+
+fn founding_in(text: &str) -> Founding {
+    let rows = text.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.trim().strip_prefix('|')?.split('|').map(str::trim).collect();
+        let [id, _asked, held_by, ..] = cells[..] else { return None };
+        let held_by = held_by.split(',').map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+        id.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-').then_some(())?;
+        id.ends_with(|c: char| c.is_ascii_digit()).then(|| (id.to_owned(), held_by.collect()))
+    });
+    rows.collect()
 }
 
 fn joined(tests: &BTreeSet<String>) -> String {
@@ -182,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_requirement_is_cited_and_every_citation_is_a_requirement() {
-        let problems = problems(&requirements().unwrap(), &citations().unwrap());
+        let problems = problems(&requirements().unwrap(), &citations().unwrap(), &founding().unwrap());
         assert!(problems.is_empty(), "cargo xtask trace shows the whole matrix:\n{}", problems.join("\n"));
     }
 
@@ -204,14 +230,33 @@ mod tests {
         assert_eq!(found, ["SEC-001 it holds", "OV-002 it holds"]);
     }
 
+    /// PROOF-002
+    #[test]
+    fn every_founding_id_is_in_the_table_and_its_heading_is_none() {
+        let table = "| founding id | it asked | held by |\n|---|---|---|\n| OC-X-1 | a | B-001, C-002 |\n";
+        let expected = BTreeMap::from([("OC-X-1".to_owned(), vec!["B-001".to_owned(), "C-002".to_owned()])]);
+        assert_eq!(founding_in(table), expected);
+        let found = founding().unwrap();
+        assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), BTreeSet::from(FOUNDING));
+    }
+
     #[test]
     fn what_is_uncited_unknown_or_homeless_is_a_problem() {
         let requirements = BTreeMap::from([("A-001".to_owned(), String::new())]);
         let mut citations = Citations::new();
         cite(&mut citations, "A-002", "t");
         cite(&mut citations, "SHA-256", "t");
-        let problems = problems(&requirements, &citations);
-        assert_eq!(problems[..2], ["A-001 is cited by no test", "A-002 is cited by t and is no requirement"]);
-        assert_eq!(problems.len(), 2 + FOUNDING.iter().map(|(_, ids)| ids.len()).sum::<usize>());
+        let founding = founding_in("| OC-POOL-3101 | it | A-001, A-009 |\n| OC-POOL-3102 | it | |\n");
+        let problems = problems(&requirements, &citations, &founding);
+        assert_eq!(
+            problems[..4],
+            [
+                "A-001 is cited by no test",
+                "A-002 is cited by t and is no requirement",
+                "OC-POOL-3101 is held by A-009, which is no requirement",
+                "OC-POOL-3102 is not in the table of .specs/00-overview.md, or nothing holds it",
+            ]
+        );
+        assert_eq!(problems.len(), 3 + FOUNDING.len() - 1);
     }
 }

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{PoolId, ReplicaId};
+use crate::{Determinism, PoolId, ReplicaId};
 
 /// The schema version this code writes. Readers accept any version up to this one.
 pub const HANDOFF_SCHEMA_VERSION: u32 = 1;
@@ -68,6 +68,9 @@ pub struct Handoff {
     /// When the engine became ready, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
+    /// Whether it may claim that the same request gives the same bytes; absent when nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub determinism: Option<Determinism>,
 }
 
 /// The model part of a handoff.

@@ -10,6 +10,7 @@ pub mod artifact;
 pub mod catalog;
 pub mod config;
 pub mod dashboard;
+pub mod determinism;
 pub mod device;
 pub mod error;
 pub mod event;
@@ -33,6 +34,7 @@ pub mod worker;
 
 pub use artifact::{ArtifactStored, Transcript};
 pub use catalog::CatalogModel;
+pub use determinism::{Determinism, SelfTest};
 pub use device::{Device, DeviceList};
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
 pub use event::EngineChunk;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelRecord, PoolId, PreparationStep, ReplicaId};
+use crate::{Determinism, ModelRecord, PoolId, PreparationStep, ReplicaId};
 
 /// One pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +46,9 @@ pub struct ReplicaView {
     /// Base URL while it lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Whether it may claim that the same request gives the same bytes, once it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub determinism: Option<Determinism>,
     /// Slots the engine offers.
     pub slots_total: u32,
     /// Slots free, where the reporter knows.

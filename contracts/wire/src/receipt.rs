@@ -31,6 +31,9 @@ pub struct Receipt {
     pub request_sha256: String,
     /// SHA-256 (hex) over the generated token ids, each as four little-endian bytes.
     pub tokens_sha256: String,
+    /// What the replica that ended it may claim about sameness; absent when its handoff does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub determinism: Option<crate::Determinism>,
     /// The artifact that holds what was asked and answered, of a task that asked for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript_sha256: Option<String>,

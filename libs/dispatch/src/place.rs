@@ -273,6 +273,7 @@ mod tests {
             model_id: "m".to_owned(),
             model_digest: String::new(),
             ctx: None,
+            determinism: None,
             draining,
         }));
     }

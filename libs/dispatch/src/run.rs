@@ -139,6 +139,7 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
         engine: Arc::clone(&replica.engine),
         model_id: Arc::clone(&replica.model_id),
         model_digest: Arc::clone(&replica.model_digest),
+        determinism: replica.determinism.clone(),
         since: Instant::now(),
         words,
     };

@@ -19,6 +19,7 @@ use wire::config::{Config, PoolConfig};
 use crate::admission::Ledger;
 use crate::board::Board;
 use crate::cards::Cards;
+use crate::determinism::Kept;
 use crate::engine_http::{EngineClient, Health};
 use crate::from_config::check_pools;
 use crate::http::{Api, FOLLOWERS, router, serve};
@@ -57,6 +58,8 @@ pub struct AppConfig {
     /// How many bytes a second engine beside one that serves may use; [`available_memory`](crate::available_memory)
     /// asks the kernel.
     pub memory: AvailableMemory,
+    /// Where the results of self-tests are kept; shared between managers.
+    pub self_tests: PathBuf,
     /// Who finds the machine's cards.
     pub cards: Arc<dyn Discover>,
     /// Limits and periods.
@@ -180,6 +183,7 @@ impl App {
             memory: config.memory,
             cards: Cards::new(config.cards),
             ledger: Ledger::new(config.memory),
+            self_tests: Kept::in_dir(&config.self_tests),
             timings: config.timings,
             hurry: CancellationToken::new(),
             metrics: Metrics::new(),

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use wire::config::PoolConfig;
 use wire::pool::{PoolList, ReplicaError};
 use wire::{
-    ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaKey, ReplicaView, StepKind,
-    StepStatus, Wanted,
+    Determinism, ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaKey, ReplicaView,
+    StepKind, StepStatus, Wanted,
 };
 
 /// All pools, in the order of the config.
@@ -47,6 +47,7 @@ pub(crate) struct ReplicaState {
     pub(crate) pid: Option<u32>,
     pub(crate) url: Option<String>,
     pub(crate) slots_total: u32,
+    pub(crate) determinism: Option<Determinism>,
     pub(crate) generation: u64,
     pub(crate) failures: u32,
     /// Since the manager started, by cause.
@@ -75,6 +76,7 @@ impl ReplicaState {
             pid: None,
             url: None,
             slots_total: 0,
+            determinism: None,
             generation: 0,
             failures: 0,
             losses: BTreeMap::new(),
@@ -103,6 +105,7 @@ impl ReplicaState {
             self.pid = None;
             self.url = None;
             self.slots_total = 0;
+            self.determinism = None;
         }
     }
 
@@ -115,6 +118,7 @@ impl ReplicaState {
             engine_version: self.engine_version.clone(),
             pid: self.pid,
             url: self.url.clone(),
+            determinism: self.determinism.clone(),
             slots_total: self.slots_total,
             slots_free: None,
             generation: self.generation,

@@ -53,6 +53,18 @@ pub(crate) enum Slots {
     Unreadable(String),
 }
 
+/// What `/completion` says.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct Completed {
+    /// Empty where the engine does not say.
+    #[serde(default)]
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) content: String,
+    /// In the engine's own shape; null where it does not say.
+    #[serde(default, rename = "completion_probabilities")]
+    pub(crate) probabilities: serde_json::Value,
+}
+
 impl EngineClient {
     pub(crate) fn new(port: u16, api_key: String) -> Self {
         Self { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), api_key }
@@ -123,6 +135,16 @@ impl EngineClient {
         let body = Bytes::from(body.to_string());
         let _answer: Answer = understood(self.ask(Method::POST, "/completion", body, limit).await?)?;
         Ok(())
+    }
+
+    /// A whole completion, with its tokens and their probabilities as far as the engine says them.
+    pub(crate) async fn complete(
+        &self,
+        body: &serde_json::Value,
+        limit: Duration,
+    ) -> Result<Completed, String> {
+        let body = Bytes::from(body.to_string());
+        understood(self.ask(Method::POST, "/completion", body, limit).await?)
     }
 
     async fn ask(

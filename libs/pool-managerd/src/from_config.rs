@@ -48,6 +48,7 @@ impl AppConfig {
             preparer: Arc::new(EngineProvisioning::new(&config.paths.cache, &config.models, env)),
             inherited: InheritedEnv::pick(env.iter()),
             memory: crate::available_memory,
+            self_tests: config.paths.cache.join("self-tests"),
             cards: Arc::new(System::new(env.var("PATH"), Way::from_variable(env.var("LLAMA_ORCH_DEVICES")))),
             timings: Timings::default(),
         })

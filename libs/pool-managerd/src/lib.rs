@@ -15,6 +15,7 @@ mod changes;
 mod classify;
 mod confine;
 pub mod daemon;
+mod determinism;
 mod durable;
 mod engine;
 mod engine_http;

@@ -9,12 +9,13 @@ use tokio::sync::SemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::config::PoolKind;
+use wire::config::{PoolConfig, PoolKind};
 use wire::handoff::HANDOFF_SCHEMA_VERSION;
-use wire::{Handoff, HandoffModel, HandoffState, Phase, ReplicaKey, StepStatus};
+use wire::{Determinism, Handoff, HandoffModel, HandoffState, Phase, PreparedEngine, ReplicaKey, StepStatus};
 
 use crate::board::Seat;
 use crate::classify::Cause;
+use crate::determinism::examine;
 use crate::engine_http::{EngineClient, Health, Props};
 use crate::launch::Life;
 use crate::loading::LoadingBudget;
@@ -28,7 +29,7 @@ pub(crate) struct Serving {
     pub(crate) shared: Arc<Shared>,
     pub(crate) seat: Seat,
     pub(crate) key: ReplicaKey,
-    pub(crate) kind: PoolKind,
+    pub(crate) pool: Arc<PoolConfig>,
     begun: Instant,
     /// Since when it is published.
     ready: Option<Instant>,
@@ -39,9 +40,9 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    pub(crate) fn new(shared: Arc<Shared>, seat: Seat, key: ReplicaKey, kind: PoolKind) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, seat: Seat, key: ReplicaKey, pool: Arc<PoolConfig>) -> Self {
         let (begun, is_ready) = (Instant::now(), CancellationToken::new());
-        Self { shared, seat, key, kind, begun, ready: None, is_ready, publishing: None }
+        Self { shared, seat, key, pool, begun, ready: None, is_ready, publishing: None }
     }
 
     /// How long it has served; `None` when it never did.
@@ -75,7 +76,14 @@ impl Serving {
             exit = life.engine.exited() => return Err(Fault::Exited(exit)),
             props = self.startup(life, &client) => props?,
         };
-        life.record.handoff = Some(self.claim(life, props));
+        let device_mask = life.record.device_mask.clone();
+        let on_its_cards = PreparedEngine { device_mask, ..life.record.prepared.clone() };
+        let examined = tokio::select! {
+            biased;
+            exit = life.engine.exited() => return Err(Fault::Exited(exit)),
+            examined = examine(&self.shared, &self.pool, &on_its_cards, &client) => examined,
+        };
+        life.record.handoff = Some(self.claim(life, props, examined));
         Ok(())
     }
 
@@ -134,7 +142,7 @@ impl Serving {
             props.map_err(|why| Fault::Canary(format!("/props: {why}")))
         };
         let token = async {
-            match self.kind {
+            match self.pool.kind {
                 PoolKind::Chat => client.complete_one_token(timings.canary_timeout).await,
                 PoolKind::Embedding | PoolKind::Rerank => Ok(()),
             }
@@ -186,7 +194,7 @@ impl Serving {
         if last == Health::Loading { Health::Down("it loads again".to_owned()) } else { last }
     }
 
-    fn claim(&self, life: &Life, props: Props) -> Handoff {
+    fn claim(&self, life: &Life, props: Props, determinism: Determinism) -> Handoff {
         let prepared = &life.record.prepared;
         let from_path = prepared.engine_version.starts_with("llamacpp-path-");
         let stem = || prepared.model_path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -214,6 +222,7 @@ impl Serving {
             ctx: props.ctx.or(Some(prepared.ctx)),
             device_mask: life.record.device_mask.clone(),
             started_at: Some(rfc3339(std::time::SystemTime::now())),
+            determinism: Some(determinism),
         }
     }
 
@@ -263,11 +272,14 @@ impl Serving {
         if let Some(claim) = &life.claim {
             claim.loaded(life.engine.pid());
         }
-        let slots = life.record.handoff.as_ref().map_or(0, |h| h.slots_total);
+        let handoff = life.record.handoff.as_ref();
+        let slots = handoff.map_or(0, |h| h.slots_total);
+        let determinism = handoff.and_then(|h| h.determinism.clone());
         self.seat.set_model(life.record.model.clone());
         self.seat.update(|r| {
             r.phase(Phase::Ready);
             r.slots_total = slots;
+            r.determinism = determinism;
         });
         tracing::info!(
             replica = %self.key, pid = life.engine.pid(), url = life.url(), generation = life.record.generation,
@@ -330,6 +342,7 @@ mod tests {
             memory: crate::available_memory,
             ledger: crate::admission::Ledger::new(crate::available_memory),
             cards: crate::cards::Cards::new(Arc::new(|| devices::Inventory::NoCard)),
+            self_tests: crate::determinism::Kept::in_dir(&dir.join("self-tests")),
             timings: Timings::default(),
             metrics: Metrics::new(),
             hurry: CancellationToken::new(),
@@ -377,8 +390,15 @@ mod tests {
         let key = ReplicaKey { pool: pool.id.clone(), replica: ReplicaId::nth(0) };
         let seat = board.seat(&pool.id, &ReplicaId::nth(0)).unwrap();
         let mut life = life(&pool, dir.path());
-        let mut serving = Serving::new(shared(dir.path()), seat, key.clone(), pool.kind);
-        life.record.handoff = Some(serving.claim(&life, Props { slots: None, ctx: None }));
+        let mut serving = Serving::new(shared(dir.path()), seat, key.clone(), Arc::clone(&pool));
+        let examined = Determinism {
+            result: wire::SelfTest::NotDeclared,
+            device: String::new(),
+            tested_at: None,
+            tokens_sha256: None,
+            differs: Vec::new(),
+        };
+        life.record.handoff = Some(serving.claim(&life, Props { slots: None, ctx: None }, examined));
         let claim = dir.path().join("engines").join(format!("{}.{}.json", key.pool, key.replica));
         {
             let mut publish = std::pin::pin!(serving.publish(&life));

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Ledger;
 use crate::cards::Cards;
+use crate::determinism::Kept;
 use crate::launch::InheritedEnv;
 use crate::metrics::Metrics;
 use crate::record::RunDir;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) cards: Cards,
     /// Who has what of the machine's memory.
     pub(crate) ledger: Ledger,
+    /// What self-tests found.
+    pub(crate) self_tests: Kept,
     pub(crate) timings: Timings,
     pub(crate) metrics: Metrics,
     /// Told when nobody waits for an engine to end politely any more.

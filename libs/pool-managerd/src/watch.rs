@@ -54,7 +54,7 @@ impl Serving {
 
     async fn progress(&self, client: &EngineClient, known: bool) -> Fault {
         let timings = &self.shared.timings;
-        let mut progress = Progress::new(timings.progress, self.kind != PoolKind::Chat, known);
+        let mut progress = Progress::new(timings.progress, self.pool.kind != PoolKind::Chat, known);
         let mut ticks = tokio::time::interval(timings.progress_period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let begun = Instant::now();

@@ -157,6 +157,7 @@ mod tests {
 
     use super::*;
 
+    /// PROOF-003
     #[test]
     fn a_bundle_holds_metadata_events_files_and_a_report() {
         let tmp = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wire::{EngineFacts, ReplicaKey};
+use wire::{Determinism, EngineFacts, ReplicaKey};
 
 /// Something happened to a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Up {
     pub model_digest: String,
     /// Tokens of context per slot, where known.
     pub ctx: Option<u32>,
+    /// What it may claim about sameness; `None` when nobody said.
+    pub determinism: Option<Arc<Determinism>>,
     /// It finishes what it has and takes nothing new.
     pub draining: bool,
 }

@@ -144,6 +144,7 @@ impl Fold {
             model_id: up.model_id.into(),
             model_digest: up.model_digest.into(),
             ctx: up.ctx,
+            determinism: up.determinism,
             last_down_reason,
         };
         if self.shown.replicas.get(&up.key) == Some(&replica) {

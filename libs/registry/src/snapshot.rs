@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wire::{EngineFacts, PoolId, ReplicaKey};
+use wire::{Determinism, EngineFacts, PoolId, ReplicaKey};
 
 /// Every replica that is up or expected back, as it was at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Replica {
     pub model_digest: Arc<str>,
     /// Tokens of context per slot, where known.
     pub ctx: Option<u32>,
+    /// What it may claim about sameness; `None` when nobody said.
+    pub determinism: Option<Arc<Determinism>>,
     /// Why it went down last; stays when it is up again.
     pub last_down_reason: Option<Arc<str>>,
 }

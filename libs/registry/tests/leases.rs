@@ -24,6 +24,7 @@ fn up(n: u32, generation: u64, slots: u32) -> Event {
         model_id: "m".to_owned(),
         model_digest: "d".to_owned(),
         ctx: Some(16),
+        determinism: None,
         draining: false,
     })
 }

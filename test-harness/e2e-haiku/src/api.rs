@@ -100,6 +100,15 @@ impl Api {
         serde_json::from_str(&text).with_context(|| format!("GET {path} is not JSON: {text}"))
     }
 
+    /// A POST with a JSON body; the answer's status and body, held against the contract.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<(u16, Value)> {
+        let answer = self.http.post(self.url(path)).json(body).send().await;
+        let answer = answer.with_context(|| format!("POST {path}"))?;
+        let (status, text) = checked("POST", path, answer).await?;
+        let body = serde_json::from_str(&text).with_context(|| format!("POST {path} is not JSON: {text}"))?;
+        Ok((status.as_u16(), body))
+    }
+
     /// Submits a chat task at temperature 0 and returns the 202's body.
     pub async fn submit(&self, prompt: &str, more: Value) -> Result<Value> {
         let mut body = json!({

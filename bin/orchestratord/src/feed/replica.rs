@@ -159,6 +159,7 @@ impl Life {
             model_id: handoff.model.id,
             model_digest: handoff.model.digest,
             ctx: probed.ctx.or(handoff.ctx),
+            determinism: handoff.determinism.map(Arc::new),
             draining,
         }));
     }

@@ -120,6 +120,7 @@ pub(super) fn add_others(view: &mut PoolView, feed: &FeedView, snapshot: &Snapsh
             engine_version: Some(handoff.engine_version).filter(|version| !version.is_empty()),
             pid: handoff.pid,
             url: Some(handoff.url),
+            determinism: handoff.determinism,
             slots_total: handoff.slots_total,
             slots_free: None,
             generation: handoff.generation,

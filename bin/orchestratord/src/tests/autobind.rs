@@ -22,6 +22,31 @@ async fn a_handoff_binds_a_replica_and_its_withdrawal_takes_it_down() {
     orchestrator.stop().await;
 }
 
+/// DET-005
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_may_claim_is_shown_and_quoted_in_receipts() {
+    let orchestrator = Orchestrator::start().await;
+    let stub = stub();
+    let claim = json!({"result": "passed", "device": "a card", "tested_at": "2026-01-01T00:00:00Z"});
+    let handoff = json!({"url": stub.url(), "pool_id": "x", "generation": 1, "determinism": claim});
+    orchestrator.handoffs.publish(&serde_json::from_value(handoff).unwrap()).unwrap();
+    until(async || orchestrator.get("/v2/pools").await.to_string().contains("\"x\"")).await;
+    orchestrator.until_ready("x", true).await;
+    let pool = orchestrator.get("/v2/pools/x").await;
+    assert_eq!(pool["replicas"][0]["determinism"], claim, "{pool}");
+    let task = orchestrator.submit(json!({"model": "x"})).await;
+    let (_, _, end) = orchestrator.events(&task, None).await.pop().unwrap();
+    assert_eq!(end["receipt"]["determinism"], claim, "{end}");
+    assert_eq!(orchestrator.get(&format!("/v2/tasks/{task}")).await["receipt"]["determinism"], claim);
+    // An engine whose handoff does not say: neither does the receipt.
+    orchestrator.publish(&stub, "p", 1);
+    orchestrator.until_ready("p", true).await;
+    let task = orchestrator.submit(json!({})).await;
+    let (_, _, end) = orchestrator.events(&task, None).await.pop().unwrap();
+    assert_eq!(end["receipt"]["determinism"], serde_json::Value::Null, "{end}");
+    orchestrator.stop().await;
+}
+
 /// ORCHD-AUTOBIND-002, HANDOFF-005
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_turns_corrupt_keeps_the_binding_it_made() {

@@ -75,6 +75,7 @@ pub(crate) struct Run {
     pub(crate) engine: Arc<EngineFacts>,
     pub(crate) model_id: Arc<str>,
     pub(crate) model_digest: Arc<str>,
+    pub(crate) determinism: Option<Arc<wire::Determinism>>,
     pub(crate) since: Instant,
     pub(crate) words: String,
 }

@@ -38,6 +38,7 @@ impl Live {
             cache_prompt,
             request_sha256: hex(&self.fingerprint),
             tokens_sha256: self.said.sha256(self.used(ending).tokens_out),
+            determinism: run.and_then(|run| run.determinism.as_deref().cloned()),
             transcript_sha256: self.transcript.clone(),
             seams: past.seams.clone(),
         }

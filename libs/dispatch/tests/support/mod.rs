@@ -292,6 +292,7 @@ impl World {
             model_id: "model".to_owned(),
             model_digest: digest.to_owned(),
             ctx: Some(2048),
+            determinism: None,
             draining: false,
         }));
     }

@@ -222,7 +222,7 @@ impl Work {
             Arc::clone(&self.shared),
             self.seat.clone(),
             self.key.clone(),
-            self.target.pool.kind,
+            Arc::clone(&self.target.pool),
         );
         let proven = tokio::select! {
             proven = serving.prove(&mut life) => proven.map_err(Some),

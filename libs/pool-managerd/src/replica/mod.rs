@@ -303,8 +303,8 @@ impl Replica {
     }
 
     fn serving(&self) -> Serving {
-        let (shared, kind) = (Arc::clone(&self.shared), self.target.pool.kind);
-        Serving::new(shared, self.seat.clone(), self.key.clone(), kind)
+        let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.target.pool));
+        Serving::new(shared, self.seat.clone(), self.key.clone(), pool)
     }
 
     /// The new engine is the replica's; the old one finishes what it has.

@@ -231,6 +231,7 @@ impl Setup {
             preparer: Arc::clone(&self.preparer) as Arc<dyn Prepare>,
             inherited: InheritedEnv::default(),
             memory: self.memory,
+            self_tests: self.runtime().join("self-tests"),
             cards: Arc::clone(&self.cards) as Arc<dyn Discover>,
             timings: self.timings.clone(),
         }

@@ -11,6 +11,7 @@ mod catalog;
 mod causes;
 mod configure;
 mod daemon;
+mod determinism;
 mod devices;
 mod drain;
 mod harness;

@@ -1,0 +1,85 @@
+//! `cargo xtask soak-tests SUITE`: one suite again and again until it fails, or for an hour. A test that
+//! fails once in a hundred runs is found here and not by whoever runs the tests next.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Suites and how each is run.
+const SUITES: &[(&str, &[&str])] = &[
+    ("unit", &["test", "--workspace", "--lib", "--bins"]),
+    ("dispatch", &["test", "-p", "dispatch"]),
+    ("task-log", &["test", "-p", "task-log"]),
+    ("pool-managerd", &["test", "-p", "pool-managerd"]),
+    ("orchestratord", &["test", "-p", "orchestratord"]),
+    ("adapter", &["test", "-p", "worker-adapters-llamacpp-http", "--tests"]),
+    (
+        "provisioners",
+        &["test", "-p", "provisioners-engine-provisioner", "-p", "provisioners-model-provisioner"],
+    ),
+    ("bdd", &["test", "-p", "test-harness-bdd"]),
+    ("determinism", &["test", "-p", "determinism-suite"]),
+    ("e2e", &["test", "-p", "test-harness-e2e-haiku"]),
+];
+
+pub(crate) fn run(suite: &str, limit: Duration) -> Result<()> {
+    let Some((_, arguments)) = SUITES.iter().find(|(name, _)| *name == suite) else {
+        let known: Vec<&str> = SUITES.iter().map(|(name, _)| *name).collect();
+        bail!("no suite is called {suite:?}; there are {}", known.join(", "));
+    };
+    let log = crate::root().join(format!("target/soak-{suite}.log"));
+    let began = Instant::now();
+    let mut rounds = 0_u32;
+    while began.elapsed() < limit {
+        rounds += 1;
+        let round = Instant::now();
+        let passed = once(arguments, &log)?;
+        say(&format!(
+            "{suite}: round {rounds} {} in {:.1} s, {:.0} s of {:.0} s",
+            if passed { "passed" } else { "FAILED" },
+            round.elapsed().as_secs_f64(),
+            began.elapsed().as_secs_f64(),
+            limit.as_secs_f64()
+        ))?;
+        ensure!(passed, "{suite} failed in round {rounds}; what it said is in {}", log.display());
+    }
+    say(&format!("{suite}: {rounds} rounds, all passed"))
+}
+
+/// One round; what it says replaces what the round before said.
+fn once(arguments: &[&str], log: &std::path::Path) -> Result<bool> {
+    let file = std::fs::File::create(log).with_context(|| format!("making {}", log.display()))?;
+    let both = file.try_clone().context("sharing the log")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(crate::root()).stdin(Stdio::null()).stdout(both).stderr(file);
+    Ok(command.status().context("running cargo test")?.success())
+}
+
+fn say(words: &str) -> Result<()> {
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{words}").context("writing to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_suite_is_told_with_the_known_ones() {
+        let error = run("bbd", Duration::ZERO).unwrap_err().to_string();
+        assert!(error.contains("\"bbd\"") && error.contains("determinism, e2e"), "{error}");
+    }
+
+    #[test]
+    fn every_suite_is_of_a_package_that_there_is() {
+        let members = crate::floors::members().unwrap();
+        for (suite, arguments) in SUITES {
+            let named = arguments.windows(2).filter(|pair| pair[0] == "-p").map(|pair| pair[1].to_owned());
+            for package in named {
+                assert!(members.contains(&package), "{suite}: {package}");
+            }
+        }
+    }
+}
