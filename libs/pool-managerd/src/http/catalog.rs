@@ -78,7 +78,7 @@ async fn asked<T: Send + 'static>(
                 Problem::new(ErrorCode::NotFound, format!("no model begins with {:?}", shown(digest)))
                     .hint(format!("at least 8 digits of a digest; the catalog has: {known}"))
             }
-            CatalogError::Kept { .. } | CatalogError::Full { .. } => {
+            CatalogError::Kept { .. } | CatalogError::Full { .. } | CatalogError::NotAModel { .. } => {
                 Problem::new(ErrorCode::Conflict, error.to_string())
             }
             CatalogError::Io { .. } | CatalogError::Cancelled => {

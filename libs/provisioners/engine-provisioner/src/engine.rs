@@ -21,7 +21,7 @@ use crate::preflight::Needs;
 use crate::store::Store;
 use crate::survey::Survey;
 use crate::tools::{self, ToolsError};
-use crate::{libraries, packages, preflight, recipe, sbom, source};
+use crate::{bundle, libraries, packages, preflight, recipe, sbom, source};
 
 /// A binary, and what it is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,8 +125,12 @@ impl Search<'_> {
             let issued = if let EngineSource::Path(path) = source {
                 self.check_path(path, &attempts)
             } else {
-                let digest = self.inputs(source, &compilers)?.digest();
-                let Some(manifest) = store.find(&digest) else { continue };
+                let inputs = self.inputs(source, &compilers)?;
+                let own = store.find(&inputs.digest());
+                let Some(manifest) = own.or_else(|| bundle::imported(&store, &inputs, self.host.cpu()))
+                else {
+                    continue;
+                };
                 self.issue(manifest, true)
             };
             match issued {
@@ -323,6 +327,7 @@ impl Search<'_> {
             libraries,
             built_unix_ms: manifest::now_unix_ms(),
             build_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            imported_unix_ms: None,
             survey: None,
         })
     }

@@ -111,6 +111,7 @@ impl Search<'_> {
             libraries: std::collections::BTreeMap::new(),
             built_unix_ms: manifest::now_unix_ms(),
             build_ms: 0,
+            imported_unix_ms: None,
             survey: None,
         };
         self.issue(manifest, true)

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::cuda::fit::{self, HostCompiler};
@@ -22,7 +22,7 @@ use provisioners_model_provisioner::{Cancel, FileMemory, FileState};
 const UNKNOWN: &str = "unknown: ";
 
 /// What goes into the digest; also written into the manifest, so that a difference can be explained.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Inputs {
     pub(crate) recipe: u32,
     pub(crate) source: String,

@@ -9,6 +9,7 @@
 
 mod argv;
 mod build;
+mod bundle;
 mod check;
 mod cuda;
 mod engine;
@@ -37,6 +38,7 @@ mod tools;
 mod upkeep;
 mod verifier;
 
+pub use bundle::{BundleError, Bundled, import as import_bundle};
 pub use check::check_pool;
 pub use devices::{Discover, Inventory};
 pub use error::{Attempt, EnsureError, FailureKind};

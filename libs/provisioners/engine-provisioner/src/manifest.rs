@@ -39,6 +39,9 @@ pub(crate) struct Manifest {
     pub(crate) libraries: BTreeMap<String, String>,
     pub(crate) built_unix_ms: u64,
     pub(crate) build_ms: u64,
+    /// When it came from another machine in a bundle; absent where it was built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) imported_unix_ms: Option<u64>,
     /// Absent in what the first version wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) survey: Option<Survey>,

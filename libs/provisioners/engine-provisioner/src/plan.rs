@@ -15,7 +15,7 @@ use crate::gpu::Target;
 use crate::observer::{Observer, Step};
 use crate::provisioner::EngineProvisioner;
 use crate::store::Store;
-use crate::{argv, flags, packages, source, tools};
+use crate::{argv, bundle, flags, packages, source, tools};
 
 /// The plan of one pool: `Display` is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,11 @@ impl EngineProvisioner {
                 }
                 continue;
             }
-            let digest = search.inputs(source, &compilers)?.digest();
+            let inputs = search.inputs(source, &compilers)?;
+            let mut digest = inputs.digest();
+            if let Some(imported) = bundle::imported(&Store::new(cache), &inputs, host.cpu()) {
+                digest = imported.engine_digest;
+            }
             if Store::new(cache).find(&digest).is_some() {
                 plan.steps.push(format!(
                     "{name}: built before, use {}",

@@ -92,7 +92,7 @@ impl EngineProvisioner {
         Ok((0..pool.replicas).map(|n| prepared.for_replica(pool, ReplicaId::nth(n))).collect())
     }
 
-    fn prepare(
+    pub(crate) fn prepare(
         &self,
         pool: &PoolConfig,
         observer: &dyn Observer,
@@ -203,9 +203,9 @@ impl EngineProvisioner {
 }
 
 /// What all replicas of a pool share.
-struct Prepared {
-    engine: Engine,
-    model: ModelRecord,
+pub(crate) struct Prepared {
+    pub(crate) engine: Engine,
+    pub(crate) model: ModelRecord,
     argv: Vec<String>,
     env: std::collections::BTreeMap<String, String>,
     device_mask: Option<String>,

@@ -138,6 +138,30 @@ impl Store {
         })
     }
 
+    /// Moves an engine that was unpacked in `dir` into place; one that is there and whole stays.
+    pub(crate) fn take_in(
+        &self,
+        dir: &Path,
+        manifest: &Manifest,
+        cancel: &Cancel,
+    ) -> Result<(), EnsureError> {
+        let target = self.engine_dir(&manifest.engine_digest);
+        let _one = self.lock(&manifest.engine_digest, &|| (), cancel)?;
+        if self.find(&manifest.engine_digest).is_some() {
+            return Ok(());
+        }
+        let put = || -> std::io::Result<()> {
+            std::fs::write(dir.join(MANIFEST), serde_json::to_vec_pretty(manifest)?)?;
+            File::open(dir.join(MANIFEST))?.sync_all()?;
+            if target.exists() {
+                std::fs::remove_dir_all(&target)?;
+            }
+            std::fs::rename(dir, &target)?;
+            File::open(&self.dir)?.sync_all()
+        };
+        put().map_err(|source| EnsureError::Cache { action: "store the engine in", path: target, source })
+    }
+
     /// Removes an engine; a name that begins with a dot is none while the files go.
     pub(crate) fn remove(&self, digest: &str) -> std::io::Result<()> {
         let gone = self.dir.join(format!(".old-{digest}"));

@@ -14,8 +14,8 @@ use crate::{Cancel, InUse, builtin, gguf};
 /// The models of one cache.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    models: PathBuf,
-    store: Store,
+    pub(crate) models: PathBuf,
+    pub(crate) store: Store,
 }
 
 /// Why the catalog does not do what it was asked for.
@@ -59,6 +59,14 @@ pub enum CatalogError {
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// What was to be taken in is no whole model.
+    #[error("what was unpacked in {path} is no model to take in: {problem}")]
+    NotAModel {
+        /// Where it is.
+        path: PathBuf,
+        /// Why.
+        problem: String,
     },
     /// Someone asked to stop.
     #[error("interrupted")]

@@ -14,6 +14,7 @@ use serde::Serialize;
 pub(crate) enum Happened {
     Fetched,
     FoundInHubCache,
+    Imported,
     Evicted,
     Removed,
 }

@@ -1,5 +1,6 @@
 //! The command line: parse, load the configuration, ensure or plan each pool, print.
 
+mod bundle;
 mod engines;
 mod models;
 mod progress;
@@ -12,7 +13,7 @@ use clap::{Parser, Subcommand};
 use config_loader::Env;
 use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError};
 use wire::PoolId;
-use wire::config::{GpuPolicy, PoolConfig};
+use wire::config::{Config, GpuPolicy, PoolConfig, TrustPolicy};
 
 use progress::Progress;
 
@@ -59,6 +60,9 @@ enum Verb {
     /// The models of the cache.
     #[command(subcommand)]
     Models(models::ModelsVerb),
+    /// An engine and its model in one verified file, for machines without any network.
+    #[command(subcommand)]
+    Bundle(bundle::BundleVerb),
 }
 
 /// The words are the configuration's.
@@ -107,6 +111,9 @@ fn carry_out(cli: &Cli) -> Result<u8, Failure> {
     let env = Env::from_process().map_err(|e| usage(e.to_string()))?;
     let mut config =
         config_loader::load(cli.config.as_deref(), &env).map_err(|e| usage(e.to_string()))?.config;
+    if config.require_gpu && cli.gpu.is_some_and(|gpu| gpu != GpuPolicy::Required) {
+        return Err(usage("--gpu: the configuration has `require_gpu: true`".to_owned()));
+    }
     for pool in &mut config.pools {
         pool.provisioning.gpu = cli.gpu.unwrap_or(pool.provisioning.gpu);
     }
@@ -118,13 +125,33 @@ fn carry_out(cli: &Cli) -> Result<u8, Failure> {
         Some(Verb::Verify) => Ok(engines::verify(cache, cli.json, &cancel)?),
         Some(Verb::Gc { keep }) => Ok(engines::gc(cache, *keep, cli.json)),
         Some(Verb::Models(verb)) => models::run(verb, cache, &config.models, cli.json, &cancel),
+        Some(Verb::Bundle(bundle::BundleVerb::Import { file, sha256 })) => {
+            if config.models.trust == TrustPolicy::Strict && sha256.is_none() {
+                let problem = "`models.trust: strict` takes in no bundle that nobody vouches for: say --sha256 \
+                               with what `bundle export` printed";
+                return Err(Failure { message: problem.to_owned(), code: 7 });
+            }
+            bundle::import(cache, file, sha256.as_deref(), cli.json, &cancel)
+        }
+        Some(Verb::Bundle(bundle::BundleVerb::Export { file })) => {
+            let provisioner = provisioner(cli, &config, &env);
+            match chosen(cli, &config.pools).map_err(usage)?.as_slice() {
+                [pool] => bundle::export(&provisioner, pool, file, cli.json, &cancel),
+                _ => {
+                    Err(usage("a bundle has one engine and one model: name its pool with --pool".to_owned()))
+                }
+            }
+        }
         Some(Verb::Plan) | None => {
-            let provisioner =
-                EngineProvisioner::new(cache, &env).with_model_rules(&config.models).offline(cli.offline);
+            let provisioner = provisioner(cli, &config, &env);
             let pools = chosen(cli, &config.pools).map_err(usage)?;
             pools.into_iter().try_for_each(|pool| prepare(cli, &provisioner, pool, &cancel)).map(|()| 0)
         }
     }
+}
+
+fn provisioner(cli: &Cli, config: &Config, env: &Env) -> EngineProvisioner {
+    EngineProvisioner::new(&config.paths.cache, env).with_model_rules(&config.models).offline(cli.offline)
 }
 
 fn prepare(

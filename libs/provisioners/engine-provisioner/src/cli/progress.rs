@@ -58,8 +58,9 @@ impl Observer for Progress {
     }
 
     fn notice(&self, pool: &PoolId, text: &str) {
-        if !self.json {
-            say(&format!("{pool}: {text}"));
+        match self.json {
+            true => say(&serde_json::json!({ "notice": text, "pool_id": pool }).to_string()),
+            false => say(&format!("{pool}: {text}")),
         }
     }
 }

@@ -36,7 +36,7 @@ use fetch::{Download, Target, Within};
 use hub::{Found, Hub, Wanted};
 use hub_cache::Local;
 use store::{Entry, Ready};
-pub(crate) use store::{Manifest, Piece, Store, Trust};
+pub(crate) use store::{MANIFEST, Manifest, Piece, Store, Trust, local_name};
 use url::{Endpoint, Rule, SafeUrl};
 
 /// One staging of one reference.

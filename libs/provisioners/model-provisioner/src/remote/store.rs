@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use wire::SplitName;
+use wire::{ModelPart, ModelRecord, SplitName};
 
 use super::FetchError;
 use super::error::local;
@@ -82,7 +82,7 @@ pub(crate) struct Manifest {
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<String>,
     file: String,
-    sha256: String,
+    pub(crate) sha256: String,
     pub(crate) size_bytes: u64,
     pub(crate) trust: Trust,
     pub(crate) fetched_at_unix_s: u64,
@@ -100,6 +100,31 @@ struct Part {
 }
 
 impl Manifest {
+    /// For a model that goes to another machine. What the hub's cache holds has the hub's digest.
+    pub(crate) fn packed(record: &ModelRecord, held: Option<&Self>, parts: &[ModelPart]) -> Self {
+        let part = |part: &ModelPart| Part {
+            file: local_name(&part.path.file_name().unwrap_or_default().to_string_lossy()),
+            sha256: part.digest.clone(),
+            size_bytes: part.size_bytes,
+        };
+        let mut parts: Vec<Part> = parts.iter().map(part).collect();
+        let file = parts.first().map(|part| part.file.clone()).unwrap_or_default();
+        if parts.len() == 1 {
+            parts.clear();
+        }
+        Self {
+            reference: record.model_ref.clone(),
+            url: held.map(|held| held.url.clone()).unwrap_or_default(),
+            commit: held.and_then(|held| held.commit.clone()),
+            file,
+            sha256: record.digest.clone(),
+            size_bytes: record.size_bytes,
+            trust: held.map_or(Trust::Verified, |held| held.trust),
+            fetched_at_unix_s: held.map_or(0, |held| held.fetched_at_unix_s),
+            parts,
+        }
+    }
+
     /// The files it speaks of, below `dir`.
     pub(crate) fn pieces(&self, dir: &Path) -> Vec<Piece> {
         let own = Part { file: self.file.clone(), sha256: self.sha256.clone(), size_bytes: self.size_bytes };
@@ -157,7 +182,7 @@ struct Indexed {
     entry: Entry,
 }
 
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 const RETRY: Duration = Duration::from_millis(50);
 
 /// A held file lock; released when dropped, or by the system when the process dies.

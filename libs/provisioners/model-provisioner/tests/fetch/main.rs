@@ -3,6 +3,7 @@
 
 mod catalog;
 mod inject;
+mod pack;
 mod server;
 mod split;
 

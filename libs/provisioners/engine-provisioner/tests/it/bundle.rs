@@ -1,0 +1,117 @@
+//! An engine from one machine to another in one file.
+
+use std::path::{Path, PathBuf};
+
+use provisioners_engine_provisioner::{Bundled, Cancel, import_bundle};
+use wire::PreparedEngine;
+use wire::config::PoolConfig;
+
+use crate::machine::{ENGINE, Log, Machine};
+
+fn pool(machine: &Machine) -> PoolConfig {
+    PoolConfig { model: "builtin:haiku".into(), ..machine.pool(vec![machine.archive("a.tar.gz")]) }
+}
+
+/// A machine that has built its engine, and the bundle that it packed.
+fn packed() -> (Machine, PathBuf, Bundled) {
+    let machine = Machine::new();
+    let file = machine.path("pool.bundle");
+    let packed = machine.provisioner().export_bundle(&pool(&machine), &file, &Log::default(), &Cancel::new());
+    (machine, file, packed.unwrap())
+}
+
+/// A machine that is not able to build anything.
+fn elsewhere() -> Machine {
+    let machine = Machine::new();
+    machine.tool("cc", "echo fakecc 2.0");
+    machine.flag("broken");
+    machine
+}
+
+fn import(machine: &Machine, file: &Path, sha256: Option<&str>) -> Result<Bundled, String> {
+    import_bundle(&machine.cache(), file, sha256, &mut |_, _| (), &Cancel::new()).map_err(|error| {
+        assert_eq!(error.exit_code(), 7, "{error}");
+        error.to_string()
+    })
+}
+
+fn prepared(machine: &Machine) -> Result<PreparedEngine, String> {
+    let provisioner = machine.provisioner().offline(true);
+    let prepared = provisioner.ensure_pool(&pool(machine), &Log::default(), &Cancel::new());
+    prepared.map(|mut all| all.remove(0)).map_err(|error| error.to_string())
+}
+
+/// EPROV-025
+#[test]
+fn a_bundle_serves_a_machine_that_can_build_nothing() {
+    let (_from, file, bundled) = packed();
+    let to = elsewhere();
+    prepared(&to).unwrap_err();
+    let taken = import(&to, &file, Some(&bundled.sha256.to_uppercase())).unwrap();
+    assert_eq!((&taken.engine_digest, &taken.sha256), (&bundled.engine_digest, &bundled.sha256));
+    to.calls();
+    let engine = prepared(&to).unwrap();
+    assert_eq!(engine.engine_digest, bundled.engine_digest);
+    assert!(engine.binary_path.starts_with(to.cache()), "{:?}", engine.binary_path);
+    assert!(to.calls().iter().all(|call| call.ends_with("--version")), "nothing is built");
+    import(&to, &file, None).unwrap();
+    let other = PoolConfig { model: "builtin:haiku".into(), ..to.pool(vec![to.archive("b.tar.gz")]) };
+    let other = to.provisioner().offline(true).ensure_pool(&other, &Log::default(), &Cancel::new());
+    other.expect_err("an engine of another source is another engine");
+}
+
+/// EPROV-026
+#[test]
+fn of_a_bundle_that_is_not_as_it_says_nothing_is_used() {
+    let (_from, file, bundled) = packed();
+    let bytes = std::fs::read(&file).unwrap();
+    let engine = bytes.windows(ENGINE.len()).position(|window| window == ENGINE.as_bytes()).unwrap();
+    let to = elsewhere();
+    let refused = |bytes: &[u8], sha256: Option<&str>| {
+        let file = to.path("damaged.bundle");
+        std::fs::write(&file, bytes).unwrap();
+        let problem = import(&to, &file, sha256).unwrap_err();
+        prepared(&to).unwrap_err();
+        problem
+    };
+    for at in (0..bytes.len()).step_by(bytes.len() / 40) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(refused(&damaged, Some(&bundled.sha256)).contains("expected is"), "byte {at}");
+    }
+    let mut other = bytes.clone();
+    other[engine + ENGINE.len() - 2] ^= 1;
+    assert!(refused(&other, None).contains("llama-server has SHA-256"));
+    for cut in [0, 511, 512, engine, engine + 10, bytes.len() - 2048] {
+        refused(&bytes[..cut], None);
+    }
+    assert!(refused(b"GGUF and so on", None).contains("bundle"), "something else");
+}
+
+/// EPROV-026
+#[test]
+fn a_bundle_cannot_write_beside_the_cache() {
+    let to = elsewhere();
+    for path in
+        ["../evil", "engine/../../evil", "/evil", "engine/.hidden", "engine/bin", "other/x", "engine/a/b"]
+    {
+        let contents = serde_json::json!({
+            "format": 1, "architecture": std::env::consts::ARCH, "engine_digest": "0".repeat(64),
+            "engine_version": "v", "model_reference": "builtin:haiku", "model_digest": "0".repeat(64),
+            "files": [{"path": path, "sha256": "0".repeat(64), "bytes": 1, "executable": true}],
+        });
+        let text = contents.to_string();
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, "bundle.json", text.as_bytes()).unwrap();
+        let file = to.path("evil.bundle");
+        std::fs::write(&file, archive.into_inner().unwrap()).unwrap();
+        let problem = import(&to, &file, None).unwrap_err();
+        assert!(problem.contains("no place for a file"), "{path}: {problem}");
+    }
+    let left = std::fs::read_dir(to.cache()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with(".import-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

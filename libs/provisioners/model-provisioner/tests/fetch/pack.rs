@@ -1,0 +1,42 @@
+//! A fetched model taken to a machine that never had a network.
+
+use std::collections::BTreeMap;
+
+use provisioners_model_provisioner::{Cancel, Catalog, ModelProvisioner, Network};
+
+use super::{Machine, REF, good, hub, sha256};
+
+/// MPROV-022
+#[test]
+fn a_packed_model_is_staged_elsewhere_without_a_network_and_a_changed_one_is_refused() {
+    let server = hub(good);
+    let machine = Machine::new(&server);
+    let record = machine.stage(REF).unwrap();
+    let packed = Catalog::new(machine.dir.path()).pack(&record).unwrap();
+    let lonely = tempfile::tempdir().unwrap();
+    let unpack = |change: &dyn Fn(&mut Vec<u8>)| {
+        let dir = lonely.path().join("unpacked");
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut digests = BTreeMap::new();
+        std::fs::write(dir.join("manifest.json"), &packed.manifest).unwrap();
+        for (name, path) in &packed.files {
+            let mut bytes = std::fs::read(path).unwrap();
+            change(&mut bytes);
+            std::fs::write(dir.join(name), &bytes).unwrap();
+            digests.insert(name.clone(), sha256(&bytes));
+        }
+        Catalog::new(lonely.path()).adopt(&dir, &digests, true)
+    };
+    let stage = || {
+        let offline =
+            ModelProvisioner::new(lonely.path()).with_network(Network::from_vars(|_| None)).offline(true);
+        offline.stage(&REF.parse().unwrap(), None, &|_| (), &Cancel::new())
+    };
+    let problem = unpack(&|bytes| bytes[100_000] ^= 1).unwrap_err().to_string();
+    assert!(problem.contains("is not the file that its manifest describes"), "{problem}");
+    stage().unwrap_err();
+    assert_eq!(unpack(&|_| ()).unwrap(), record.digest);
+    assert_eq!(stage().unwrap().digest, record.digest);
+    assert_eq!(unpack(&|_| ()).unwrap(), record.digest, "once more changes nothing");
+}
