@@ -44,14 +44,15 @@ impl Catalog {
 
     /// Takes in what [`Catalog::pack`] packed and somebody unpacked into `dir`, on the same file system.
     /// `digests` are the SHA-256 of the files there, computed while they were written. Unless somebody
-    /// vouches for them, nobody does: the model counts as one whose source names no digest. Returns its
-    /// digest.
+    /// vouches for them, nobody does: the model counts as one whose source names no digest. It
+    /// must be the model `announced`.
     pub fn adopt(
         &self,
         dir: &Path,
         digests: &BTreeMap<String, String>,
+        announced: &str,
         vouched: bool,
-    ) -> Result<String, CatalogError> {
+    ) -> Result<(), CatalogError> {
         let refuse = |problem: String| CatalogError::NotAModel { path: dir.to_path_buf(), problem };
         let io = |action, path: &Path| {
             let path = path.to_path_buf();
@@ -74,6 +75,9 @@ impl Catalog {
                 "its files have the digest {digest} together, not {}",
                 manifest.sha256
             )));
+        }
+        if digest != announced {
+            return Err(refuse(format!("it is the model {digest}, announced is {announced}")));
         }
         let files: Vec<PathBuf> = pieces.iter().map(|piece| piece.path.clone()).collect();
         gguf::read_files(&files).map_err(|error| refuse(error.to_string()))?;
@@ -104,6 +108,6 @@ impl Catalog {
         let whole = (digest.as_str(), entry.size);
         let from = Some(manifest.url.as_str());
         provenance::note(&self.models, Happened::Imported, whole, &manifest.reference, from, Some(vouched));
-        Ok(digest)
+        Ok(())
     }
 }

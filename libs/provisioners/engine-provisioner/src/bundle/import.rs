@@ -54,12 +54,9 @@ pub fn import(
             .iter()
             .filter_map(|(path, digest)| Some((path.strip_prefix("model/")?.to_owned(), digest.clone())))
             .collect();
-        let adopted = Catalog::new(cache)
-            .adopt(&temp.path().join(MODEL), &own, expected.is_some())
+        Catalog::new(cache)
+            .adopt(&temp.path().join(MODEL), &own, &contents.model_digest, expected.is_some())
             .map_err(|source| BundleError::Model { file: file.to_path_buf(), source })?;
-        if adopted != contents.model_digest {
-            return Err(refuse(format!("its model is {adopted}, announced is {}", contents.model_digest)));
-        }
     }
     Store::new(cache).take_in(&temp.path().join(ENGINE), &engine, cancel)?;
     Ok(Bundled {
@@ -223,6 +220,12 @@ fn checked_engine(
         if digests.get(&format!("{ENGINE}/bin/{name}")) != Some(recorded) {
             return Err(format!("{name} is not the file that was recorded when the engine was built"));
         }
+    }
+    if let Some(odd) = digests.keys().find(|path| {
+        let name = path.strip_prefix("engine/bin/");
+        name.is_some_and(|name| name != "llama-server" && !engine.libraries.contains_key(name))
+    }) {
+        return Err(format!("{odd} is not of the engine that its manifest describes"));
     }
     // What it says of itself on another machine is no proof on this one.
     Ok(Manifest { imported_unix_ms: Some(manifest::now_unix_ms()), survey: None, ..engine })

@@ -18,14 +18,14 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 /// A hub with one model, which it sends slowly, and how many bytes it has sent.
-struct Hub {
-    base: String,
+pub(crate) struct Hub {
+    pub(crate) base: String,
     sent: Arc<AtomicUsize>,
     model: Arc<Vec<u8>>,
 }
 
 impl Hub {
-    fn start(model: Vec<u8>) -> Self {
+    pub(crate) fn start(model: Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let hub = Self { base, sent: Arc::default(), model: Arc::new(model) };

@@ -1,6 +1,7 @@
 //! The provisioner from the outside, on machines made of scripts.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step of a test should panic")]
 
+mod air_gap;
 mod bundle;
 mod cuda;
 mod ensure;

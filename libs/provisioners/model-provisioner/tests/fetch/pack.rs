@@ -14,7 +14,7 @@ fn a_packed_model_is_staged_elsewhere_without_a_network_and_a_changed_one_is_ref
     let record = machine.stage(REF).unwrap();
     let packed = Catalog::new(machine.dir.path()).pack(&record).unwrap();
     let lonely = tempfile::tempdir().unwrap();
-    let unpack = |change: &dyn Fn(&mut Vec<u8>)| {
+    let unpack = |announced: &str, change: &dyn Fn(&mut Vec<u8>)| {
         let dir = lonely.path().join("unpacked");
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
@@ -26,17 +26,21 @@ fn a_packed_model_is_staged_elsewhere_without_a_network_and_a_changed_one_is_ref
             std::fs::write(dir.join(name), &bytes).unwrap();
             digests.insert(name.clone(), sha256(&bytes));
         }
-        Catalog::new(lonely.path()).adopt(&dir, &digests, true)
+        Catalog::new(lonely.path()).adopt(&dir, &digests, announced, true)
     };
     let stage = || {
         let offline =
             ModelProvisioner::new(lonely.path()).with_network(Network::from_vars(|_| None)).offline(true);
         offline.stage(&REF.parse().unwrap(), None, &|_| (), &Cancel::new())
     };
-    let problem = unpack(&|bytes| bytes[100_000] ^= 1).unwrap_err().to_string();
+    let problem = unpack(&record.digest, &|bytes| bytes[100_000] ^= 1).unwrap_err().to_string();
     assert!(problem.contains("is not the file that its manifest describes"), "{problem}");
     stage().unwrap_err();
-    assert_eq!(unpack(&|_| ()).unwrap(), record.digest);
+    let problem = unpack(&"0".repeat(64), &|_| ()).unwrap_err().to_string();
+    assert!(problem.contains("announced is 000"), "{problem}");
+    stage().unwrap_err();
+    unpack(&record.digest, &|_| ()).unwrap();
     assert_eq!(stage().unwrap().digest, record.digest);
-    assert_eq!(unpack(&|_| ()).unwrap(), record.digest, "once more changes nothing");
+    unpack(&record.digest, &|_| ()).unwrap();
+    assert_eq!(stage().unwrap().digest, record.digest, "once more changes nothing");
 }
