@@ -168,9 +168,8 @@ fn content(body: Body) -> Option<Value> {
         Body::TextOrSse(name) => {
             Some(json!({"text/plain": {"schema": {"type": "string"}}, "text/event-stream": schema(name)}))
         }
-        Body::JsonOrSse(name) => Some(
-            json!({"application/json": schema(name), "text/event-stream": {"schema": {"type": "string"}}}),
-        ),
+        // A frame's data is JSON or the word for the end, which no one schema says.
+        Body::JsonOrSse(name) => Some(json!({"application/json": schema(name), "text/event-stream": {}})),
     }
 }
 

@@ -167,10 +167,10 @@ async fn a_silent_stream_is_kept_alive_with_comments() {
 
 /// What is told of its waiting may come first; then nothing more happens.
 async fn keeps_alive(orchd: &Orchestrator, path: &str) {
+    let silent = tokio::time::Instant::now();
     let mut stream = orchd.http.get(orchd.url(path)).send().await.unwrap();
     // From here the clock jumps to the next timer whenever nothing else is to be done.
     tokio::time::pause();
-    let silent = tokio::time::Instant::now();
     while stream.chunk().await.unwrap().unwrap() != ": keepalive\n\n" {}
     assert!(silent.elapsed() >= Duration::from_secs(15), "{path}: {:?}", silent.elapsed());
     tokio::time::resume();
