@@ -55,6 +55,8 @@ pub(crate) struct Search<'a> {
     pub(crate) cancel: &'a Cancel,
     /// Use only what is here.
     pub(crate) offline: bool,
+    /// What a compiler says of itself may be written down; a plan writes nothing.
+    pub(crate) remembers: bool,
 }
 
 impl Search<'_> {
@@ -156,7 +158,8 @@ impl Search<'_> {
             return Ok(Compilers { lines: Vec::new(), cuda: None });
         }
         // Only a request to stop gets through; a compiler that does not answer is preflight's finding.
-        key::compilers(self.host, self.target, self.cache, self.cancel).map_err(|_| EnsureError::Cancelled)
+        key::compilers(self.host, self.target, self.cache, self.remembers, self.cancel)
+            .map_err(|_| EnsureError::Cancelled)
     }
 
     pub(crate) fn preflight(&self) -> Result<(), EnsureError> {

@@ -66,9 +66,11 @@ pub(crate) fn compilers(
     host: &Host,
     target: &Target,
     cache: &Path,
+    writes: bool,
     cancel: &Cancel,
 ) -> Result<Compilers, HelperError> {
     let known = FileMemory::new(cache.join("engines/compilers"));
+    let known = if writes { known } else { known.read_only() };
     let version = |tool: Tool, program: Option<PathBuf>| match program {
         None => Ok(String::new()),
         Some(program) => known_version_line(host, tool, program, &known, cancel),

@@ -179,6 +179,7 @@ mod tests {
             step: &step,
             cancel: &cancel,
             offline: false,
+            remembers: true,
         };
         let outcome = search.preflight().map_err(|e| e.to_string());
         let calls = std::fs::read_to_string(bin.join("calls")).unwrap_or_default();

@@ -85,7 +85,8 @@ impl EngineProvisioner {
         let step = Step::new(&Silent, &pool.id, StepKind::EngineProvision);
         let config = &pool.provisioning;
         let (host, cache, pool) = (&self.host, self.cache.as_path(), &pool.id);
-        let search = Search { host, cache, pool, config, target, step: &step, cancel, offline: self.offline };
+        let (offline, remembers) = (self.offline, false);
+        let search = Search { host, cache, pool, config, target, step: &step, cancel, offline, remembers };
         let compilers = search.compilers()?;
         for source in &config.sources {
             let name = source::describe(source);

@@ -190,6 +190,7 @@ impl EngineProvisioner {
             step: &step,
             cancel,
             offline: self.offline,
+            remembers: true,
         };
         let found = search.run();
         match &found {

@@ -16,6 +16,7 @@ use crate::digest::hex;
 #[derive(Debug, Clone)]
 pub struct FileMemory {
     dir: PathBuf,
+    writes: bool,
 }
 
 /// Which state of a file something was found out about.
@@ -65,7 +66,13 @@ impl FileMemory {
     /// `dir` is created when something is remembered.
     #[must_use]
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, writes: true }
+    }
+
+    /// Recalls and remembers nothing new.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { writes: false, ..self }
     }
 
     /// What is known about the file in this state.
@@ -79,6 +86,9 @@ impl FileMemory {
     /// Remembers `fact` about the file in this state. Not being able to is no error; it only costs
     /// time at the next start.
     pub fn remember(&self, state: &FileState, fact: &str) {
+        if !self.writes {
+            return;
+        }
         let remembered = Remembered { state: state.clone(), fact: fact.to_owned() };
         let Ok(text) = serde_json::to_vec(&remembered) else { return };
         let write = || -> io::Result<()> {

@@ -42,6 +42,7 @@ impl EngineProvisioner {
             step: &step,
             cancel,
             offline: self.offline,
+            remembers: true,
         };
         search.preflight()?;
         let mut sources = pool.provisioning.sources.iter();
