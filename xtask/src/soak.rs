@@ -19,6 +19,7 @@ const SUITES: &[(&str, &[&str])] = &[
         &["test", "-p", "provisioners-engine-provisioner", "-p", "provisioners-model-provisioner"],
     ),
     ("bdd", &["test", "-p", "test-harness-bdd"]),
+    ("chaos", &["test", "-p", "test-harness-chaos"]),
     ("determinism", &["test", "-p", "determinism-suite"]),
     ("e2e", &["test", "-p", "test-harness-e2e-haiku"]),
 ];
