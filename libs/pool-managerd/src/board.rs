@@ -201,6 +201,15 @@ impl Board {
         }
     }
 
+    /// Shows no earlier losses of a pool's replicas; one that waits for its time says its own when it
+    /// has heard of it.
+    pub(crate) fn forgiven(&self, id: &PoolId) {
+        if let Some(pool) = self.pool(id) {
+            pool.lock().replicas.iter_mut().for_each(|replica| replica.failures = 0);
+            self.wake();
+        }
+    }
+
     /// Looks at every replica of a pool; none where there is no such pool.
     pub(crate) fn replicas<T>(&self, id: &PoolId, look: impl Fn(&ReplicaState) -> T) -> Vec<T> {
         self.pool(id).map_or_else(Vec::new, |pool| pool.lock().replicas.iter().map(look).collect())

@@ -180,6 +180,7 @@ impl Manager {
     pub(crate) fn reset(&self, pool: &PoolId) -> Result<OperationId, NotTaken> {
         let (operation, commanders) = self.begin(OperationKind::Reset, pool)?;
         commanders.iter().for_each(Commander::reset);
+        self.0.board.forgiven(pool);
         let id = operation.id().clone();
         operation.succeeded(format!(
             "earlier losses of {} are forgotten; what was not running starts now",

@@ -121,6 +121,22 @@ async fn a_reset_closes_the_breaker_and_starts_at_once() {
     manager.running.shutdown().await;
 }
 
+/// POOLD-RESET-001
+#[tokio::test]
+async fn a_reset_of_an_engine_that_serves_forgets_its_losses_and_leaves_it_alone() {
+    let setup = setup();
+    let manager = setup.start().await;
+    let first = manager.ready().await;
+    signal(first.pid.unwrap(), rustix::process::Signal::KILL);
+    let again = manager.until(|r| r.phase == Phase::Ready && r.generation > first.generation).await;
+    assert_eq!(again.failures, 1);
+    let reset = manager.begin("reset", "").await;
+    assert_eq!(manager.ended(&reset).await.state, OperationState::Succeeded);
+    let after = manager.replica().await;
+    assert_eq!((after.failures, after.pid, after.phase), (0, again.pid, Phase::Ready));
+    manager.running.shutdown().await;
+}
+
 /// POOLD-DRAIN-003
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_a_drain() {
