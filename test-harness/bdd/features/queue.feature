@@ -183,11 +183,11 @@ Feature: An honest queue
     Given one pool with the fake engine that has "STUB_TOKEN_MS: '20'"
     And orchestratord runs
     And pool "p" is ready
-    And 4 tasks are submitted
+    And 6 tasks are submitted
     And those tasks are done
     When a client submits task "hasty"
       """
-      {"max_tokens": 400, "deadline_ms": 200}
+      {"max_tokens": 400, "deadline_ms": 60}
       """
     Then the answer is 400 with code "DEADLINE_UNMET"
     And the answer's "/error/message" mentions "ms"
