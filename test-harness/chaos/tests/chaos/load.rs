@@ -1,5 +1,5 @@
 //! How busy the machine was while a bar ran: a time that was missed on a machine whose processors
-//! were overrun says little about the product, and is measured once more.
+//! were overrun says little about the product, and is measured again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 const NAP: Duration = Duration::from_millis(10);
 
 /// Of the time, some task waited for a processor.
-const BUSY_SHARE: f64 = 0.6;
+const BUSY_SHARE: f64 = 0.3;
 
-/// Held up for so long, a sleeping thread shows that every limit below a second is in doubt.
-const HELD_UP: Duration = Duration::from_millis(50);
+/// Held up for so long, a sleeping thread shows that limits of some tens of milliseconds are in doubt.
+const HELD_UP: Duration = Duration::from_millis(20);
 
 /// How long a calmer moment is waited for, and how long one is looked at.
 const CALMER_WITHIN: Duration = Duration::from_secs(30);
