@@ -30,13 +30,7 @@ pub(super) enum BundleVerb {
 
 impl From<BundleError> for Failure {
     fn from(error: BundleError) -> Self {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            message = format!("{message}: {inner}");
-            source = inner.source();
-        }
-        Self { message, code: error.exit_code() }
+        Self::with_causes(&error, error.exit_code())
     }
 }
 

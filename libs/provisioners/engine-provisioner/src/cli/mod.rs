@@ -94,15 +94,17 @@ struct Failure {
     code: u8,
 }
 
+impl Failure {
+    /// An error and its causes in one line.
+    fn with_causes(error: &dyn std::error::Error, code: u8) -> Self {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        Self { message: causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}")), code }
+    }
+}
+
 impl From<EnsureError> for Failure {
     fn from(error: EnsureError) -> Self {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(inner) = source {
-            message = format!("{message}: {inner}");
-            source = inner.source();
-        }
-        Self { message, code: error.exit_code() }
+        Self::with_causes(&error, error.exit_code())
     }
 }
 
