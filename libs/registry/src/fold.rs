@@ -127,10 +127,13 @@ impl Fold {
         if let Some(known) = known_generation.filter(|known| *known != up.generation) {
             self.replace_life(&up.key, known);
         }
+        let returned = self.take_back(&up.key, up.generation);
         let next_life = &mut self.next_life;
         let life = self.lives.entry(up.key.clone()).or_insert_with(|| {
-            *next_life += 1;
-            Life { id: *next_life, in_use: 0, standing: watch::Sender::new(Standing::Serves) }
+            returned.unwrap_or_else(|| {
+                *next_life += 1;
+                Life { id: *next_life, in_use: 0, standing: watch::Sender::new(Standing::Serves) }
+            })
         });
         life.standing.send_replace(if up.draining { Standing::Drains } else { Standing::Serves });
         let replica = Replica {
@@ -207,6 +210,14 @@ impl Fold {
         } else if life.in_use > 0 {
             self.retired.push(Retired { key: key.clone(), generation, life });
         }
+    }
+
+    /// A life that was replaced while it drained is in front again when what replaced it is gone: it
+    /// goes on with the slots that are taken.
+    fn take_back(&mut self, key: &ReplicaKey, generation: u64) -> Option<Life> {
+        let is_it = |retired: &Retired| retired.key == *key && retired.generation == generation;
+        let at = self.retired.iter().position(is_it)?;
+        Some(self.retired.swap_remove(at).life)
     }
 
     fn end_retired(&mut self, key: &ReplicaKey, generation: u64, reason: &str) {

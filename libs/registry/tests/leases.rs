@@ -141,6 +141,22 @@ fn a_draining_life_keeps_its_leases_when_a_new_one_takes_its_place() {
     assert!(!registry.is_held(&key(0), 1));
 }
 
+/// ORCHD-DRAIN-002
+#[test]
+fn a_draining_life_that_is_in_front_again_still_counts_what_runs_on_it() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 2));
+    let old = registry.try_lease(&key(0), 1).unwrap();
+    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(up(0, 2, 1));
+    registry.apply(Event::Gone { key: key(0), generation: 2, reason: "withdrawn".to_owned() });
+    registry.apply(up(0, 1, 2));
+    assert_eq!(free(&registry, 0), 1, "one of the two is still taken");
+    assert!(!old.is_lost() && !old.drains());
+    drop(old);
+    assert_eq!(free(&registry, 0), 2);
+}
+
 /// ORCHD-AUTOBIND-003
 #[test]
 fn a_replica_that_is_gone_is_not_shown_and_may_come_again() {
