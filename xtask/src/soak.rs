@@ -2,13 +2,14 @@
 //! fails once in a hundred runs is found here and not by whoever runs the tests next.
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
 /// Suites and how each is run.
 const SUITES: &[(&str, &[&str])] = &[
     ("unit", &["test", "--workspace", "--lib", "--bins"]),
+    ("pure", &["test", "-p", "wire", "-p", "registry", "-p", "handoff", "-p", "config-loader"]),
     ("dispatch", &["test", "-p", "dispatch"]),
     ("task-log", &["test", "-p", "task-log"]),
     ("pool-managerd", &["test", "-p", "pool-managerd"]),
@@ -35,9 +36,10 @@ pub(crate) fn run(suite: &str, limit: Duration) -> Result<()> {
     while began.elapsed() < limit {
         rounds += 1;
         let round = Instant::now();
-        let passed = once(arguments, &log)?;
+        let seed = fresh_seed()?;
+        let passed = once(arguments, seed, &log)?;
         say(&format!(
-            "{suite}: round {rounds} {} in {:.1} s, {:.0} s of {:.0} s",
+            "{suite}: round {rounds}, PROPTEST_RNG_SEED={seed}, {} in {:.1} s, {:.0} s of {:.0} s",
             if passed { "passed" } else { "FAILED" },
             round.elapsed().as_secs_f64(),
             began.elapsed().as_secs_f64(),
@@ -49,13 +51,20 @@ pub(crate) fn run(suite: &str, limit: Duration) -> Result<()> {
 }
 
 /// One round; what it says replaces what the round before said.
-fn once(arguments: &[&str], log: &std::path::Path) -> Result<bool> {
+fn once(arguments: &[&str], seed: u64, log: &std::path::Path) -> Result<bool> {
     let file = std::fs::File::create(log).with_context(|| format!("making {}", log.display()))?;
     let both = file.try_clone().context("sharing the log")?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(arguments).current_dir(crate::root()).stdin(Stdio::null()).stdout(both).stderr(file);
+    command.env("PROPTEST_RNG_SEED", seed.to_string());
     Ok(command.status().context("running cargo test")?.success())
+}
+
+/// The nanoseconds of this moment: the property tests of each round draw cases of their own.
+fn fresh_seed() -> Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(u64::from(now.subsec_nanos()) ^ now.as_secs().rotate_left(32))
 }
 
 fn say(words: &str) -> Result<()> {
