@@ -2,19 +2,21 @@
 //! ending consumes the log's writer, so a task ends exactly once and nothing follows its end.
 
 mod live;
+mod loss;
 mod receipt;
+mod view;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use adapter_host::{CompletionRequest, EngineRequest, Prompt, Sampling, SoFar};
-use task_log::{Entry, LogWriter, TaskLog};
+use task_log::{LogWriter, TaskLog};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::event::Started;
 use wire::task::{OnInterrupt, TaskView};
-use wire::{EngineChunk, ErrorBody, ReplicaKey, SessionId, TaskId, TaskState, Transcript};
+use wire::{EngineChunk, ReplicaKey, SessionId, TaskId, TaskState, Transcript};
 
 use self::live::State;
 pub(crate) use self::live::{Account, AfterLoss, DRAINED, Refused, Run};
@@ -246,70 +248,6 @@ impl TaskCore {
         }
     }
 
-    /// The engine was lost. The state is waiting again when the answer is [`AfterLoss::Again`]. A
-    /// chat that had only named its role runs again too; its log then holds that chunk twice, which
-    /// clients of the protocol take as it is.
-    pub(crate) fn after_loss(&self, reason: &str, limits: &Limits) -> AfterLoss {
-        let mut state = self.lock();
-        let State::Live(live) = &mut *state else { return AfterLoss::Ended };
-        live.after_loss(reason, self.on_interrupt, limits)
-    }
-
-    /// The engine reported an error; what has shown nothing yet may be tried again.
-    pub(crate) fn after_fault(&self, reason: &str) -> AfterLoss {
-        let mut state = self.lock();
-        let State::Live(live) = &mut *state else { return AfterLoss::Ended };
-        if live.said.spoken || live.retries_left == 0 {
-            return AfterLoss::GiveUp(None);
-        }
-        live.retries_left -= 1;
-        live.wait_again(reason)
-    }
-
-    /// An earlier process was running the task, and `past` is what it wrote of it. The task waits as one
-    /// does whose engine was lost, or cannot go on: then the answer says why.
-    pub(crate) fn take_over(&self, past: &[Entry], reason: &str, limits: &Limits) -> AfterLoss {
-        let mut state = self.lock();
-        let State::Live(live) = &mut *state else { return AfterLoss::Ended };
-        let mut started = false;
-        for entry in past {
-            match entry {
-                Entry::Chunk { chunk, .. } => live.said.see(chunk),
-                Entry::Started(of) => {
-                    started = true;
-                    live.history.queue = Some(Duration::from_millis(of.queue_ms));
-                    live.model_digest = of.model_digest.as_str().into();
-                }
-                Entry::Resumed(_) => live.said.drop_held(),
-                Entry::End(_) | Entry::Error(_) => {}
-            }
-        }
-        if started { live.after_loss(reason, self.on_interrupt, limits) } else { AfterLoss::Again }
-    }
-
-    /// How long it may wait in the queue now.
-    pub(crate) fn waits_until(&self) -> Option<Instant> {
-        let resume_by = match &*self.lock() {
-            State::Live(live) => live.resume_by,
-            State::Ended { .. } | State::Past(_) => None,
-        };
-        self.deadline.into_iter().chain(resume_by).min()
-    }
-
-    /// What it ends with when it has waited so long.
-    pub(crate) fn waited_too_long(&self, now: Instant) -> Failure {
-        let lost = match &*self.lock() {
-            State::Live(live) => live.lost.clone().filter(|_| live.resume_by.is_some()),
-            State::Ended { .. } | State::Past(_) => None,
-        };
-        match lost {
-            Some(reason) if self.deadline.is_none_or(|deadline| deadline > now) => {
-                Failure::engine_lost(&reason).because("no other engine could take it over in time")
-            }
-            _ => Failure::deadline(),
-        }
-    }
-
     /// What was asked and answered, of a task that asked for it to be kept and finishes now.
     pub(crate) fn transcript(&self, ending: &Ending) -> Option<Transcript> {
         match &*self.lock() {
@@ -353,60 +291,6 @@ impl TaskCore {
 
     pub(crate) fn has_ended(&self) -> bool {
         !matches!(&*self.lock(), State::Live(_))
-    }
-
-    /// What is shown of it, but for its place in the queue.
-    pub(crate) fn view(&self) -> TaskView {
-        let state = self.lock();
-        let (shown, history, words) = match &*state {
-            State::Live(live) if live.running => (TaskState::Running, &live.history, true),
-            State::Live(live) => (TaskState::Queued, &live.history, false),
-            State::Ended { state, history } => (*state, &**history, true),
-            State::Past(view) => {
-                let mut view = TaskView::clone(view);
-                self.add_outcome(&mut view);
-                return view;
-            }
-        };
-        let run = history.run.as_ref().filter(|_| words);
-        let mut view = TaskView {
-            task_id: self.id.clone(),
-            state: shown,
-            pool_id: self.pool.id.clone(),
-            replica_id: run.map(|run| run.key.replica.clone()),
-            priority: self.place.priority,
-            queue_position: None,
-            queue_ms: history.queue.map(millis),
-            decode_time_ms: history.decode.map(millis),
-            tokens_in: None,
-            tokens_out: history.tokens_out,
-            finish_reason: None,
-            error: None,
-            receipt: None,
-            result: None,
-            placement: run.map(|run| run.words.clone()),
-        };
-        drop(state);
-        self.add_outcome(&mut view);
-        view
-    }
-
-    fn add_outcome(&self, view: &mut TaskView) {
-        match self.log.terminal().as_deref() {
-            Some(Entry::End(end)) => {
-                view.tokens_in = end.tokens_in;
-                view.finish_reason = Some(end.finish_reason);
-                view.receipt = Some(end.receipt.clone());
-            }
-            Some(Entry::Error(error)) => {
-                let mut body = ErrorBody::new(error.code, error.message.clone()).pool(view.pool_id.clone());
-                body.retriable = error.retriable;
-                body.retry_after_ms = error.retry_after_ms;
-                body.hint.clone_from(&error.hint);
-                view.error = Some(body);
-            }
-            _ => {}
-        }
     }
 
     // A poisoned lock is taken as it is: whoever panicked held a complete state.

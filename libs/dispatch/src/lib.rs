@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod admit;
 mod asked;
 mod caller;
 mod configure;
