@@ -35,7 +35,7 @@ pub mod worker;
 pub use artifact::{ArtifactStored, Transcript};
 pub use catalog::CatalogModel;
 pub use determinism::{Determinism, SelfTest};
-pub use device::{Device, DeviceList};
+pub use device::{Device, DeviceList, DeviceUser};
 pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
 pub use event::EngineChunk;
 pub use handoff::{Handoff, HandoffModel, HandoffState};

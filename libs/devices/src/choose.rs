@@ -73,6 +73,7 @@ mod tests {
             compute_capability: "8.6".to_owned(),
             driver: None,
             utilisation_percent: None,
+            users: Vec::new(),
         }
     }
 

@@ -1,5 +1,5 @@
 //! `nvidia-smi`, where NVML's library cannot be loaded: run with a cleared environment, a limit on its
-//! time and output, and read line by line.
+//! time and output, and read line by line. Once for the cards and once for who has memory of them.
 
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use wire::Device;
+use wire::{Device, DeviceUser};
 
 const QUERY: &str =
     "--query-gpu=index,uuid,name,compute_cap,memory.total,memory.free,driver_version,utilization.gpu";
+const USERS: &str = "--query-compute-apps=gpu_uuid,pid,used_memory";
 /// Without the persistence daemon the driver takes seconds to wake up.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
@@ -20,9 +21,22 @@ const MIB: u64 = 1024 * 1024;
 
 /// The cards it lists, perhaps none; `Err` says why it could not.
 pub(crate) fn cards(program: &Path, path: &str, stop: &dyn Fn() -> bool) -> Result<Vec<Device>, String> {
+    let mut cards: Vec<Device> = ask(program, path, QUERY, stop)?.lines().filter_map(parse).collect();
+    if !cards.is_empty() {
+        // Without it what is free is known all the same.
+        let users = ask(program, path, USERS, stop).unwrap_or_default();
+        for (uuid, user) in users.lines().filter_map(parse_user) {
+            cards.iter_mut().filter(|card| card.uuid == uuid).for_each(|card| card.users.push(user.clone()));
+        }
+    }
+    Ok(cards)
+}
+
+/// What it answers to one query.
+fn ask(program: &Path, path: &str, query: &str, stop: &dyn Fn() -> bool) -> Result<String, String> {
     let failed = |problem: String| format!("{}: {problem}", program.display());
     let mut child = Command::new(program)
-        .args([QUERY, "--format=csv,noheader,nounits"])
+        .args([query, "--format=csv,noheader,nounits"])
         .env_clear()
         .env("PATH", path)
         .stdin(Stdio::null())
@@ -49,7 +63,7 @@ pub(crate) fn cards(program: &Path, path: &str, stop: &dyn Fn() -> bool) -> Resu
     if !status.success() {
         return Err(failed(status.to_string()));
     }
-    Ok(text.lines().filter_map(parse).collect())
+    Ok(text)
 }
 
 /// On a thread of its own, so that a full pipe never holds it up.
@@ -88,7 +102,16 @@ fn parse(line: &str) -> Option<Device> {
         compute_capability: compute.to_owned(),
         driver: numeric_version(driver).then(|| driver.to_owned()),
         utilisation_percent: utilisation.parse().ok(),
+        users: Vec::new(),
     })
+}
+
+/// A process and the card it has memory of. What it cannot tell is `[N/A]`.
+fn parse_user(line: &str) -> Option<(&str, DeviceUser)> {
+    let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+    let [uuid, pid, used] = fields[..] else { return None };
+    let used_bytes = used.parse::<u64>().ok().and_then(|mib| mib.checked_mul(MIB));
+    Some((uuid, DeviceUser { pid: Some(pid.parse().ok()?), used_bytes, ..DeviceUser::default() }))
 }
 
 /// Versions look like 535.104.05; what it cannot tell is `[N/A]`.
@@ -121,6 +144,16 @@ mod tests {
             "-1, GPU-b, X, 9.0, 1, 2, 3, 4",
         ] {
             assert_eq!(parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_line_about_a_process_is_a_user_and_what_it_uses_is_known_or_not() {
+        let user = |pid, used_bytes| DeviceUser { pid: Some(pid), used_bytes, ..DeviceUser::default() };
+        assert_eq!(parse_user("GPU-a1, 4711, 13312"), Some(("GPU-a1", user(4711, Some(13312 * MIB)))));
+        assert_eq!(parse_user("GPU-a1, 4711, [N/A]"), Some(("GPU-a1", user(4711, None))));
+        for other in ["", "No running processes found", "GPU-a1, [N/A], 3", "GPU-a1, -1, 3", "GPU-a1, 3"] {
+            assert_eq!(parse_user(other), None, "{other}");
         }
     }
 }

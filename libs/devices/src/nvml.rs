@@ -1,9 +1,10 @@
 //! NVML, through its library, which is loaded when it is asked and closed again: a daemon without a
 //! card costs nothing, and a driver that comes back is seen.
 
+use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device as Handle, Nvml};
-use wire::Device;
+use wire::{Device, DeviceUser};
 
 /// The cards; `Err` when the library is not there or does not answer.
 pub(crate) fn cards() -> Result<Vec<Device>, NvmlError> {
@@ -26,5 +27,21 @@ fn card(handle: &Handle<'_>, index: u32, driver: Option<String>) -> Result<Devic
         compute_capability: format!("{}.{}", compute.major, compute.minor),
         driver,
         utilisation_percent: handle.utilization_rates().ok().map(|rates| rates.gpu),
+        users: users(handle),
     })
+}
+
+/// Nobody where the driver is too old to say: what is free is known all the same.
+fn users(handle: &Handle<'_>) -> Vec<DeviceUser> {
+    let used = |memory| match memory {
+        UsedGpuMemory::Used(bytes) => Some(bytes),
+        UsedGpuMemory::Unavailable => None,
+    };
+    let processes = handle.running_compute_processes().unwrap_or_default().into_iter();
+    let user = |process: nvml_wrapper::struct_wrappers::device::ProcessInfo| DeviceUser {
+        pid: Some(process.pid),
+        used_bytes: used(process.used_gpu_memory),
+        ..DeviceUser::default()
+    };
+    processes.map(user).collect()
 }

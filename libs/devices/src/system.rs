@@ -87,6 +87,7 @@ impl Discover for System {
 mod tests {
     use super::*;
     use std::time::{Duration, Instant};
+    use wire::DeviceUser;
 
     fn tool(dir: &Path, script: &str) -> System {
         let path = dir.join("nvidia-smi");
@@ -103,12 +104,18 @@ mod tests {
         let system = tool(
             dir.path(),
             "[ -z \"$HOME$CARGO_MANIFEST_DIR\" ] || exit 9\n\
+             case \"$1\" in *compute-apps*) echo 'GPU-b, 77, 300'; echo 'GPU-c, 78, 1'; exit;; esac\n\
              echo '0, GPU-a, Card A, 8.6, 24576, 24000, 550.1, 0'\necho rubbish\n\
              echo '1, GPU-b, Card B, 8.9, 12288, 12000, 550.1, 7'",
         );
         let Inventory::Cards(cards) = system.look(&|| false) else { panic!("no cards") };
         let seen: Vec<_> = cards.iter().map(|card| (card.index, card.uuid.as_str())).collect();
         assert_eq!(seen, [(0, "GPU-a"), (1, "GPU-b")]);
+        let user = DeviceUser { pid: Some(77), used_bytes: Some(300 << 20), ..DeviceUser::default() };
+        assert_eq!(
+            (cards[0].users.as_slice(), cards[1].users.as_slice()),
+            ([].as_slice(), [user].as_slice())
+        );
     }
 
     /// POOLD-DEVICE-001

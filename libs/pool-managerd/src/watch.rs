@@ -16,6 +16,9 @@ use crate::serving::Serving;
 /// The log is looked at for its length this often.
 const LOG_CHECK: Duration = Duration::from_secs(10);
 
+/// The memory of cards is looked at this often.
+const MEMORY_LOOK: Duration = Duration::from_secs(30);
+
 impl Serving {
     /// Until it exits, stops answering or gets nowhere. `known`: it has generated before this watch.
     pub(crate) async fn watch(&self, life: &Life, client: &EngineClient, known: bool) -> Fault {
@@ -26,6 +29,7 @@ impl Serving {
             fault = self.progress(client, known) => fault,
             never = self.housekeeping(life) => match never {},
             never = self.forget_losses() => match never {},
+            never = self.measure(life) => match never {},
         }
     }
 
@@ -83,6 +87,17 @@ impl Serving {
             if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.cap()).await {
                 tracing::warn!(replica = %self.key, %error, "the engine's log cannot be cut");
             }
+        }
+    }
+
+    /// What it has of its cards takes the place of what was thought: it grows with what it is asked.
+    async fn measure(&self, life: &Life) -> Infallible {
+        if life.record.device_mask.is_none() {
+            return std::future::pending().await;
+        }
+        loop {
+            self.shared.ledger.look(&self.shared.cards).await;
+            tokio::time::sleep(MEMORY_LOOK).await;
         }
     }
 

@@ -1,10 +1,12 @@
 //! Memory is given out before an engine is started, first come, first served: what it is estimated at is
 //! held against what is free, without what is promised to engines that still load. Once one has loaded,
-//! what the card (or the kernel) says itself takes the place of the estimate. A claim is a value; it is
-//! given back when it is dropped.
+//! what the card (or the kernel) says itself takes the place of the estimate: of what that engine has, and
+//! on a card also of what the next engine like it will need. A claim is a value; it is given back when it
+//! is dropped.
 //!
 //! Decides by [`plan`]; knows no process but by its number.
 
+mod measured;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -14,12 +16,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use devices::{HostMemory, ProcessMemory};
 use tokio::sync::watch;
 use wire::config::PoolConfig;
-use wire::{PreparedEngine, ReplicaKey};
+use wire::{Device, DeviceUser, PreparedEngine, ReplicaKey};
 
 use crate::AvailableMemory;
 use crate::cards::Cards;
 
 pub(crate) use plan::{NoRoom, Placement};
+
+use measured::{Kind, Measured, on_card};
 use plan::{Place, Room, plan, room_of};
 
 /// Who has what. Cheap to clone; all clones are one.
@@ -40,6 +44,7 @@ struct Inner {
 struct Claims {
     next: u64,
     by_number: BTreeMap<u64, Entry>,
+    measured: Measured,
 }
 
 #[derive(Debug, Clone)]
@@ -48,8 +53,22 @@ struct Entry {
     bytes: Vec<(Place, u64)>,
     /// The file that its weights are mapped from; `None` where they are not mapped.
     mapped: Option<PathBuf>,
-    /// Of an engine that has loaded: what it uses is not free any more.
-    loaded: Option<u32>,
+    kind: Kind,
+    /// Once it is started.
+    pid: Option<u32>,
+    /// What it uses is not free any more.
+    loaded: bool,
+}
+
+impl Entry {
+    fn loaded(&self) -> Option<u32> {
+        self.pid.filter(|_| self.loaded)
+    }
+
+    /// What is expected, or promised, of a place.
+    fn of(&self, place: &Place) -> Option<u64> {
+        self.bytes.iter().find(|(p, _)| p == place).map(|(_, bytes)| *bytes)
+    }
 }
 
 /// Memory that an engine has, or is promised. Dropping it gives it back.
@@ -78,18 +97,25 @@ impl Ledger {
         let _turn = self.0.turn.lock().await;
         // Before the look: what has loaded since is counted twice rather than not at all.
         let claims: Vec<Entry> = self.lock().by_number.values().cloned().collect();
-        let rooms = match &prepared.device_mask {
+        let kind = Kind::of(prepared);
+        let (rooms, measured) = match &prepared.device_mask {
             Some(_) => {
-                cards.fresh().await.cards().iter().map(|card| card_room(room_of(card), &claims)).collect()
+                let inventory = cards.fresh().await;
+                self.measure(&claims, inventory.cards());
+                let rooms: Vec<Room> =
+                    inventory.cards().iter().map(|card| card_room(card, &claims)).collect();
+                (rooms, self.lock().measured.of(&kind))
             }
-            None => host_room(self.0.memory, prepared, &claims).into_iter().collect::<Vec<Room>>(),
+            None => (host_room(self.0.memory, prepared, &claims).into_iter().collect(), None),
         };
-        let placement = plan(pool, prepared, &rooms, oversubscribe)?;
+        let placement = plan(pool, prepared, measured, &rooms, oversubscribe)?;
         let entry = Entry {
             key: ReplicaKey { pool: prepared.pool_id.clone(), replica: prepared.replica_id.clone() },
             bytes: placement.bytes.clone(),
             mapped: mapped(prepared),
-            loaded: None,
+            kind,
+            pid: None,
+            loaded: false,
         };
         Ok((placement, self.enter(entry)))
     }
@@ -104,7 +130,29 @@ impl Ledger {
             false => cards.iter().map(|uuid| (Place::Card((*uuid).to_owned()), each)).collect(),
         };
         let key = ReplicaKey { pool: prepared.pool_id.clone(), replica: prepared.replica_id.clone() };
-        self.enter(Entry { key, bytes, mapped: mapped(prepared), loaded: Some(pid) })
+        let (mapped, kind) = (mapped(prepared), Kind::of(prepared));
+        self.enter(Entry { key, bytes, mapped, kind, pid: Some(pid), loaded: true })
+    }
+
+    /// Looks at what the engines that have loaded use of the cards, for those that come after them.
+    pub(crate) async fn look(&self, cards: &Cards) {
+        let claims: Vec<Entry> = self.lock().by_number.values().cloned().collect();
+        self.measure(&claims, cards.fresh().await.cards());
+    }
+
+    /// Cards with the names of the engines that use them, and with those that are promised some.
+    pub(crate) fn named(&self, cards: &[Device]) -> Vec<Device> {
+        let claims: Vec<Entry> = self.lock().by_number.values().cloned().collect();
+        self.measure(&claims, cards);
+        cards.iter().map(|card| named(card.clone(), &claims)).collect()
+    }
+
+    fn measure(&self, claims: &[Entry], cards: &[Device]) {
+        let measured = &mut self.lock().measured;
+        for (entry, pid) in claims.iter().filter_map(|entry| Some((entry, entry.loaded()?))) {
+            let on: Vec<u64> = cards.iter().filter_map(|card| on_card(card, pid)).collect();
+            measured.add(&entry.kind, &on);
+        }
     }
 
     /// Wakes when there may be more room than before.
@@ -126,10 +174,17 @@ impl Ledger {
 }
 
 impl Claim {
+    /// The engine has been started; what it has of a card by now is not promised any more.
+    pub(crate) fn started(&self, pid: u32) {
+        if let Some(entry) = self.ledger.lock().by_number.get_mut(&self.number) {
+            entry.pid = Some(pid);
+        }
+    }
+
     /// The engine has loaded: from now on what is free says what it uses.
     pub(crate) fn loaded(&self, pid: u32) {
         if let Some(entry) = self.ledger.lock().by_number.get_mut(&self.number) {
-            entry.loaded = Some(pid);
+            (entry.pid, entry.loaded) = (Some(pid), true);
         }
         self.ledger.0.changed.send_modify(|changes| *changes += 1);
     }
@@ -142,17 +197,45 @@ impl Drop for Claim {
     }
 }
 
-/// A card with what is promised of it.
-fn card_room(mut room: Room, claims: &[Entry]) -> Room {
+/// A card with who uses it, and what is promised of it and not taken yet.
+fn card_room(card: &Device, claims: &[Entry]) -> Room {
+    let mut room = room_of(card);
     for entry in claims {
-        for (_, bytes) in entry.bytes.iter().filter(|(place, _)| *place == room.place) {
-            room.users.push((entry.key.to_string(), *bytes));
-            if entry.loaded.is_none() {
-                room.free = room.free.saturating_sub(*bytes);
+        let estimate = entry.of(&room.place);
+        let used = entry.pid.and_then(|pid| on_card(card, pid));
+        let has = match (estimate, used) {
+            (Some(estimate), used) if !entry.loaded => {
+                let used = used.unwrap_or(0);
+                room.free = room.free.saturating_sub(estimate.saturating_sub(used));
+                Some(estimate.max(used))
             }
-        }
+            (estimate, used) => used.or(estimate),
+        };
+        room.users.extend(has.map(|bytes| (entry.key.to_string(), bytes)));
     }
     room
+}
+
+/// A card with the names of our engines, and with those that are promised some of it and have none yet.
+fn named(mut card: Device, claims: &[Entry]) -> Device {
+    let place = Place::Card(card.uuid.clone());
+    for entry in claims {
+        let estimated_bytes = entry.of(&place);
+        let known = card.users.iter_mut().find(|user| user.pid.is_some() && user.pid == entry.pid);
+        let user = match known {
+            Some(user) => user,
+            None if estimated_bytes.is_some() => {
+                card.users.push(DeviceUser { pid: entry.pid, ..DeviceUser::default() });
+                let Some(last) = card.users.last_mut() else { continue };
+                last
+            }
+            None => continue,
+        };
+        user.pool_id = Some(entry.key.pool.clone());
+        user.replica_id = Some(entry.key.replica.clone());
+        user.estimated_bytes = estimated_bytes;
+    }
+    card
 }
 
 /// The host's memory for one more engine. What engines have mapped counts as free for the kernel, which
@@ -170,12 +253,10 @@ fn host_room(memory: AvailableMemory, prepared: &PreparedEngine, claims: &[Entry
     let own = mapped(prepared);
     let mut counted: Vec<&PathBuf> = Vec::new();
     for entry in claims {
-        let Some((_, estimate)) = entry.bytes.iter().find(|(place, _)| *place == Place::Host) else {
-            continue;
-        };
-        let Some(pid) = entry.loaded else {
-            room.free = room.free.saturating_sub(*estimate);
-            room.users.push((entry.key.to_string(), *estimate));
+        let Some(estimate) = entry.of(&Place::Host) else { continue };
+        let Some(pid) = entry.loaded() else {
+            room.free = room.free.saturating_sub(estimate);
+            room.users.push((entry.key.to_string(), estimate));
             continue;
         };
         let uses = ProcessMemory::of(pid);
@@ -194,4 +275,80 @@ fn host_room(memory: AvailableMemory, prepared: &PreparedEngine, claims: &[Entry
 fn mapped(prepared: &PreparedEngine) -> Option<PathBuf> {
     let maps = prepared.device_mask.is_none() && !prepared.flags.iter().any(|flag| flag == "--no-mmap");
     maps.then(|| prepared.model_path.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::{PoolId, ReplicaId};
+
+    use super::*;
+
+    fn entry(pid: Option<u32>, loaded: bool, bytes: &[u64]) -> Entry {
+        let prepared: PreparedEngine = serde_json::from_value(serde_json::json!({
+            "binary_path": "/b", "flags": [], "port": 0, "host": "127.0.0.1", "model_path": "/m",
+            "engine_version": "v", "pool_id": "p", "replica_id": "r0", "engine_digest": "",
+            "model_digest": "", "ctx": 1, "slots": 1, "env": {},
+        }))
+        .unwrap();
+        Entry {
+            key: ReplicaKey { pool: PoolId::try_new("p").unwrap(), replica: ReplicaId::nth(0) },
+            bytes: bytes.iter().map(|bytes| (Place::Card("GPU-0".to_owned()), *bytes)).collect(),
+            mapped: None,
+            kind: Kind::of(&prepared),
+            pid,
+            loaded,
+        }
+    }
+
+    fn card(free: u64, users: &[(u32, Option<u64>)]) -> Device {
+        let user = |(pid, used_bytes): &(u32, Option<u64>)| DeviceUser {
+            pid: Some(*pid),
+            used_bytes: *used_bytes,
+            ..DeviceUser::default()
+        };
+        Device {
+            index: 0,
+            uuid: "GPU-0".to_owned(),
+            name: "Card".to_owned(),
+            vram_total_bytes: 100,
+            vram_free_bytes: free,
+            compute_capability: "8.6".to_owned(),
+            driver: None,
+            utilisation_percent: None,
+            users: users.iter().map(user).collect(),
+        }
+    }
+
+    /// POOLD-MEMORY-002, POOLD-MEMORY-005
+    #[test]
+    fn an_engine_counts_with_what_it_was_promised_until_it_has_loaded_and_then_with_what_it_has() {
+        let room = |card: &Device, entry: Entry| {
+            let room = card_room(card, &[entry]);
+            (room.free, room.users.first().map(|(_, bytes)| *bytes))
+        };
+        let none = card(100, &[]);
+        assert_eq!(room(&none, entry(None, false, &[40])), (60, Some(40)), "it is not started");
+        let some = card(85, &[(7, Some(15))]);
+        assert_eq!(room(&some, entry(Some(7), false, &[40])), (60, Some(40)), "it loads");
+        let all = card(65, &[(7, Some(35))]);
+        assert_eq!(room(&all, entry(Some(7), true, &[40])), (65, Some(35)), "it has loaded");
+        assert_eq!(room(&all, entry(Some(7), true, &[])), (65, Some(35)), "it was not estimated");
+        let mute = card(65, &[(7, None)]);
+        assert_eq!(room(&mute, entry(Some(7), true, &[40])), (65, Some(40)), "the driver does not say");
+    }
+
+    /// POOLD-MEMORY-005
+    #[test]
+    fn the_users_of_a_card_are_named_and_a_promise_is_one_of_them() {
+        let shown = named(card(50, &[(7, Some(35)), (8, Some(15))]), &[entry(Some(7), true, &[40])]);
+        let what: Vec<_> = shown
+            .users
+            .iter()
+            .map(|user| (user.pid, user.used_bytes, user.estimated_bytes, user.pool_id.is_some()))
+            .collect();
+        assert_eq!(what, [(Some(7), Some(35), Some(40), true), (Some(8), Some(15), None, false)]);
+        let shown = named(card(100, &[]), &[entry(None, false, &[40])]);
+        assert_eq!((shown.users[0].pid, shown.users[0].estimated_bytes), (None, Some(40)));
+        assert!(named(card(100, &[]), &[entry(None, false, &[])]).users.is_empty());
+    }
 }

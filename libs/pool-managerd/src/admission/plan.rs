@@ -6,6 +6,8 @@ use std::fmt;
 use wire::config::{Devices, PoolConfig};
 use wire::{Device, MemoryEstimate, PreparedEngine};
 
+use super::measured::Seen;
+
 /// What a process costs on a card besides its model: the driver's context and the libraries' workspaces.
 const CONTEXT_BYTES: u64 = 512 * MIB;
 const MIB: u64 = 1024 * 1024;
@@ -63,11 +65,12 @@ struct Need {
     each: u64,
 }
 
-/// Decides. `rooms` are the cards' in the order of the machine, or the host's alone; `oversubscribe`:
-/// too little room is no reason to refuse.
+/// Decides. `measured` is what an engine like it had on cards; `rooms` are the cards' in the order of the
+/// machine, or the host's alone; `oversubscribe`: too little room is no reason to refuse.
 pub(crate) fn plan(
     pool: &PoolConfig,
     prepared: &PreparedEngine,
+    measured: Option<Seen>,
     rooms: &[Room],
     oversubscribe: bool,
 ) -> Result<Placement, NoRoom> {
@@ -81,10 +84,10 @@ pub(crate) fn plan(
         return if need <= host.free || oversubscribe {
             Ok(Placement { bytes: vec![(Place::Host, need)], ..as_prepared })
         } else {
-            Err(refusal(pool, prepared, &[(host, need)]))
+            Err(refusal(pool, prepared, None, &[(host, need)]))
         };
     };
-    let need = Need::of(&estimate);
+    let need = Need::of(&estimate, measured);
     let known = |uuid: &str| rooms.iter().find(|room| room.place == Place::Card(uuid.to_owned()));
     let auto = pool.devices == Devices::default();
     let cards: Option<Vec<&Room>> =
@@ -92,7 +95,7 @@ pub(crate) fn plan(
     // A card that cannot be seen cannot be judged.
     let Some(cards) = cards.filter(|cards| !cards.is_empty()) else { return Ok(as_prepared) };
     let chosen = match (&pool.tensor_split, auto) {
-        (Some(split), _) => return explicit(pool, prepared, &need, &cards, split, oversubscribe),
+        (Some(split), _) => return explicit(pool, prepared, measured, &need, (&cards, split), oversubscribe),
         (None, true) => fewest(&need, &cards).unwrap_or(cards.get(..1).unwrap_or_default()),
         (None, false) => cards.as_slice(),
     };
@@ -103,17 +106,20 @@ pub(crate) fn plan(
         let all = if auto { cards.as_slice() } else { chosen };
         let shares = proportional(&need, all);
         let parts: Vec<_> = all.iter().copied().zip(shares).collect();
-        return Err(refusal(pool, prepared, &parts));
+        return Err(refusal(pool, prepared, measured, &parts));
     }
     Ok(placement(&parts, (chosen.len() > 1).then_some(need.each)))
 }
 
 impl Need {
-    fn of(estimate: &MemoryEstimate) -> Self {
-        Self {
-            shared: estimate.weights_bytes.saturating_add(estimate.kv_bytes),
-            each: estimate.compute_bytes.saturating_add(CONTEXT_BYTES),
-        }
+    /// What was measured takes the place of the estimate; how much of it is once per card was not.
+    fn of(estimate: &MemoryEstimate, measured: Option<Seen>) -> Self {
+        let each = estimate.compute_bytes.saturating_add(CONTEXT_BYTES);
+        let Some(seen) = measured else {
+            return Self { shared: estimate.weights_bytes.saturating_add(estimate.kv_bytes), each };
+        };
+        let each = each.min(seen.bytes.checked_div(seen.cards).unwrap_or(seen.bytes));
+        Self { shared: seen.bytes.saturating_sub(each.saturating_mul(seen.cards)), each }
     }
 }
 
@@ -158,9 +164,9 @@ fn proportional(need: &Need, cards: &[&Room]) -> Vec<u64> {
 fn explicit(
     pool: &PoolConfig,
     prepared: &PreparedEngine,
+    measured: Option<Seen>,
     need: &Need,
-    cards: &[&Room],
-    split: &[f64],
+    (cards, split): (&[&Room], &[f64]),
     oversubscribe: bool,
 ) -> Result<Placement, NoRoom> {
     let sum: f64 = split.iter().sum();
@@ -180,7 +186,7 @@ fn explicit(
     if oversubscribe || fits(&parts) {
         Ok(placement(&parts, None))
     } else {
-        Err(refusal(pool, prepared, &parts))
+        Err(refusal(pool, prepared, measured, &parts))
     }
 }
 
@@ -208,7 +214,12 @@ fn placement(parts: &[(&Room, u64)], besides: Option<u64>) -> Placement {
     }
 }
 
-fn refusal(pool: &PoolConfig, prepared: &PreparedEngine, parts: &[(&Room, u64)]) -> NoRoom {
+fn refusal(
+    pool: &PoolConfig,
+    prepared: &PreparedEngine,
+    measured: Option<Seen>,
+    parts: &[(&Room, u64)],
+) -> NoRoom {
     let of = |estimate: &MemoryEstimate| {
         format!(
             "{} of weights, {} of context, {} to compute",
@@ -217,7 +228,10 @@ fn refusal(pool: &PoolConfig, prepared: &PreparedEngine, parts: &[(&Room, u64)])
             gib(estimate.compute_bytes)
         )
     };
-    let words = prepared.memory.as_ref().map(of).unwrap_or_default();
+    let words = match measured {
+        Some(seen) => format!("{} were measured of an engine like it", gib(seen.bytes)),
+        None => prepared.memory.as_ref().map(of).unwrap_or_default(),
+    };
     let places: Vec<String> = parts.iter().map(|(room, bytes)| place(room, *bytes)).collect();
     NoRoom(format!(
         "pool {} has no room for replica {} ({words}): {}",
@@ -277,6 +291,16 @@ mod tests {
     use wire::PoolId;
 
     const GIB: u64 = 1 << 30;
+
+    /// Nothing like it was ever measured.
+    fn plan(
+        pool: &PoolConfig,
+        prepared: &PreparedEngine,
+        rooms: &[Room],
+        oversubscribe: bool,
+    ) -> Result<Placement, NoRoom> {
+        super::plan(pool, prepared, None, rooms, oversubscribe)
+    }
 
     fn pool(edit: impl FnOnce(&mut PoolConfig)) -> PoolConfig {
         let mut pool = PoolConfig::new(PoolId::try_new("b").unwrap(), "m");
@@ -371,6 +395,27 @@ mod tests {
         assert!(plan(&one, &engine, &full, false).is_ok());
     }
 
+    /// POOLD-MEMORY-005
+    #[test]
+    fn what_an_engine_like_it_had_takes_the_place_of_the_estimate() {
+        let one = pool(|p| p.devices = Devices::Indices(vec![0]));
+        let engine = prepared(Some("GPU-0"), 14 * GIB);
+        let seen = |bytes, cards| Some(Seen { bytes, cards });
+        let room = [card(0, 24 * GIB, 14 * GIB)];
+        assert!(plan(&one, &engine, &room, false).is_err(), "16 GiB are estimated");
+        let planned = super::plan(&one, &engine, seen(13 * GIB, 1), &room, false).unwrap();
+        assert_eq!(planned.bytes, [(Place::Card("GPU-0".to_owned()), 13 * GIB)]);
+        let refused = super::plan(&one, &engine, seen(15 * GIB, 1), &room, false).unwrap_err().to_string();
+        assert!(
+            refused.contains("(15.0 GiB were measured of an engine like it)")
+                && refused.contains("1.0 GiB too much"),
+            "{refused}"
+        );
+        // Of two cards at 1 GiB each for itself, 10 GiB are the model's: on one card it needs 11.
+        let planned = super::plan(&one, &engine, seen(12 * GIB, 2), &room, false).unwrap();
+        assert_eq!(planned.bytes, [(Place::Card("GPU-0".to_owned()), 11 * GIB)]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig {
             cases: 10_000,
@@ -401,7 +446,7 @@ mod tests {
                     prop_assert!(*bytes <= room.free);
                 }
             }
-            let need = Need::of(&engine.memory.unwrap());
+            let need = Need::of(&engine.memory.unwrap(), None);
             let one_has_room = rooms.iter().any(|room| room.free >= need.shared + need.each);
             if auto && one_has_room {
                 prop_assert_eq!(planned.unwrap().bytes.len(), 1);

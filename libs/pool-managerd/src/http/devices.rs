@@ -1,4 +1,4 @@
-//! `GET /v2/devices`.
+//! `GET /v2/devices`: the cards, and whose engines use how much of them.
 
 use axum::Json;
 use axum::extract::State;
@@ -8,10 +8,11 @@ use wire::DeviceList;
 use super::Api;
 
 pub(super) async fn list(State(api): State<Api>) -> Json<DeviceList> {
-    let inventory = api.manager.shared().cards.recent().await;
+    let shared = api.manager.shared();
+    let inventory = shared.cards.recent().await;
     let problem = match &*inventory {
         Inventory::DriverOnly(problem) => Some(problem.clone()),
         Inventory::NoCard | Inventory::Cards(_) => None,
     };
-    Json(DeviceList { devices: inventory.cards().to_vec(), problem })
+    Json(DeviceList { devices: shared.ledger.named(inventory.cards()), problem })
 }

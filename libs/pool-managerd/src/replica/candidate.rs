@@ -149,7 +149,7 @@ impl Work {
     ) -> Outcome {
         let mut tries = 0;
         loop {
-            match self.attempt(prepared, placement, model.clone()).await {
+            match self.attempt(prepared, placement, claim.as_ref(), model.clone()).await {
                 Err(Refusal::PortTaken) if tries < PORT_TRIES => tries += 1,
                 Err(Refusal::PortTaken) => {
                     let words = format!("every port it was given was taken, {tries} times in a row");
@@ -211,6 +211,7 @@ impl Work {
         &self,
         prepared: &PreparedEngine,
         placement: &Placement,
+        claim: Option<&Claim>,
         model: Option<ModelRecord>,
     ) -> Result<Life, Refusal> {
         let loading = tokio::select! {
@@ -218,6 +219,9 @@ impl Work {
             () = self.give_up.cancelled() => return Err(Refusal::GivenUp),
         };
         let mut life = self.launch(prepared, placement, model).await?;
+        if let Some(claim) = claim {
+            claim.started(life.engine.pid());
+        }
         let serving = Serving::new(
             Arc::clone(&self.shared),
             self.seat.clone(),

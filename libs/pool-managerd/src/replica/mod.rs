@@ -224,6 +224,7 @@ impl Replica {
         };
         match self.launch(prepared, placement).await {
             Ok(mut life) => {
+                claim.started(life.engine.pid());
                 life.claim = Some(claim);
                 self.live(life, loading).await
             }

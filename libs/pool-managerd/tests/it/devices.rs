@@ -16,6 +16,7 @@ pub(crate) fn card(index: u32, total_gib: u64, free_gib: u64) -> Device {
         compute_capability: "8.6".to_owned(),
         driver: Some("550.54.14".to_owned()),
         utilisation_percent: Some(25),
+        users: Vec::new(),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use wire::config::{Config, Devices, PoolConfig};
 use wire::pool::PoolView;
-use wire::{Phase, PoolId};
+use wire::{Device, DeviceList, DeviceUser, Phase, PoolId, ReplicaId};
 
 use crate::devices::card;
-use crate::harness::{Manager, Setup, setup};
+use crate::harness::{DEADLINE, Manager, Setup, setup};
 
 const GIB: u64 = 1 << 30;
 
@@ -79,6 +79,54 @@ async fn what_is_promised_to_an_engine_that_loads_is_not_free_and_a_pool_may_ove
     configure(&manager, &[&setup.pool, &PoolConfig { allow_oversubscribe: true, ..q }]);
     manager.until_pools(|pools| stands(pools, Phase::Ready)).await;
     manager.running.shutdown().await;
+}
+
+/// POOLD-MEMORY-002, POOLD-MEMORY-005, POOLD-DEVICE-004
+#[tokio::test]
+async fn what_a_card_says_that_an_engine_uses_takes_the_place_of_its_estimate_also_for_the_next_like_it() {
+    let setup = setup();
+    setup.cards.set(vec![card(0, 24, 24)]);
+    setup.preparer.needs(Some("GPU-0"), 14 * GIB);
+    let manager = setup.start().await;
+    let pid = manager.ready().await.pid;
+    let used = |gib: u64, free| {
+        let mine = DeviceUser { pid, used_bytes: Some(gib * GIB), ..DeviceUser::default() };
+        let other = DeviceUser { pid: Some(1), used_bytes: Some(GIB), ..DeviceUser::default() };
+        vec![Device { users: vec![mine, other], ..card(0, 24, free) }]
+    };
+    setup.cards.set(used(12, 11));
+    let q = other(&setup);
+    configure(&manager, &[&setup.pool, &q]);
+    let why = refusal(&manager).await;
+    assert!(why.contains("(12.0 GiB were measured of an engine like it)"), "{why}");
+    assert!(
+        why.contains("p/r0 12.0 GiB + others 1.0 GiB + 12.0 GiB needed = 25.0 GiB, 1.0 GiB too much"),
+        "{why}"
+    );
+    let shown = devices(&manager, |devices| devices[0].vram_free_bytes == 11 * GIB).await;
+    let [mine, other] = shown[0].users.as_slice() else { panic!("{shown:?}") };
+    assert_eq!((mine.pid, mine.used_bytes, mine.estimated_bytes), (pid, Some(12 * GIB), Some(16 * GIB)));
+    assert_eq!((&mine.pool_id, &mine.replica_id), (&Some(setup.pool.id.clone()), &Some(ReplicaId::nth(0))));
+    assert_eq!((other.pid, &other.pool_id), (Some(1), &None));
+    // Less than the estimate is free, and as much as an engine like it was seen to use at most.
+    setup.cards.set(used(10, 13));
+    manager.until_pools(|pools| stands(pools, Phase::Ready)).await;
+    manager.running.shutdown().await;
+}
+
+/// The cards as the API shows them, once they are as they should be.
+async fn devices(manager: &Manager, are: impl Fn(&[Device]) -> bool) -> Vec<Device> {
+    let token = manager.running.token().to_owned();
+    let end = std::time::Instant::now() + DEADLINE;
+    loop {
+        let answer = manager.request("GET", "/v2/devices").bearer_auth(&token).send().await.unwrap();
+        let shown = answer.json::<DeviceList>().await.unwrap().devices;
+        if are(&shown) {
+            return shown;
+        }
+        assert!(std::time::Instant::now() < end, "{shown:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
 }
 
 /// POOLD-MEMORY-004

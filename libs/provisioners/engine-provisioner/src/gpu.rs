@@ -91,6 +91,7 @@ mod tests {
             compute_capability: compute.to_owned(),
             driver: None,
             utilisation_percent: None,
+            users: Vec::new(),
         }
     }
 

@@ -21,6 +21,7 @@ fn rig() -> Inventory {
         compute_capability: "8.6".to_owned(),
         driver: None,
         utilisation_percent: None,
+        users: Vec::new(),
     };
     Inventory::Cards(vec![card(0, "NVIDIA GeForce RTX 3090", 24), card(1, "NVIDIA GeForce RTX 3060", 12)])
 }
