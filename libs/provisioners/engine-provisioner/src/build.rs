@@ -1,4 +1,4 @@
-//! Configure and build with CMake and Ninja. Objects stay when a build is interrupted or fails, so the
+//! Configure and build with CMake and what it drives, Ninja or make. Objects stay when a build is interrupted or fails, so the
 //! next attempt continues.
 
 use std::collections::BTreeMap;
@@ -36,13 +36,13 @@ impl Build<'_> {
     pub(crate) fn run(&self) -> Result<PathBuf, SourceFailure> {
         helper::end_leftovers(self.dir);
         self.step.doing("configuring llama-server");
-        let objects = self.dir.join("build");
+        let objects = self.dir.join(self.tools.builder.directory());
         self.cmake("configure.log").args(self.configure_args(&objects)).run(&mut |_| ()).map_err(failed)?;
         let jobs = self.host.jobs();
         self.step.doing(format!("building llama-server with {jobs} jobs"));
         let began = Instant::now();
         let mut on_line = |line: &str| {
-            if let Some((done, total)) = ninja_progress(line) {
+            if let Some((done, total)) = progress(line) {
                 let percent = done * 100 / total;
                 let minutes = began.elapsed().as_secs() / 60;
                 let text = || {
@@ -66,9 +66,11 @@ impl Build<'_> {
     }
 
     fn configure_args(&self, objects: &Path) -> Vec<std::ffi::OsString> {
+        let builder = &self.tools.builder;
+        let generator = builder.generator().into();
         let mut args: Vec<std::ffi::OsString> =
-            vec!["-S".into(), self.tree.into(), "-B".into(), objects.into(), "-G".into(), "Ninja".into()];
-        args.push(format!("-DCMAKE_MAKE_PROGRAM={}", self.tools.ninja.display()).into());
+            vec!["-S".into(), self.tree.into(), "-B".into(), objects.into(), "-G".into(), generator];
+        args.push(format!("-DCMAKE_MAKE_PROGRAM={}", builder.program().display()).into());
         if let Target::Cuda { nvcc, .. } = self.target {
             args.push(format!("-DCMAKE_CUDA_COMPILER={}", nvcc.display()).into());
         }
@@ -102,9 +104,14 @@ fn failed(error: HelperError) -> SourceFailure {
     }
 }
 
-/// `[12/206] …`, as ninja prints when it is not on a terminal.
-fn ninja_progress(line: &str) -> Option<(u64, u64)> {
-    let (done, total) = line.strip_prefix('[')?.split_once(']')?.0.split_once('/')?;
+/// `[12/206] …`, as Ninja prints when it is not on a terminal, or `[ 12%] Building …` of make.
+fn progress(line: &str) -> Option<(u64, u64)> {
+    let (inner, rest) = line.strip_prefix('[')?.split_once(']')?;
+    let (done, total) = match inner.strip_suffix('%') {
+        Some(percent) if rest.starts_with(" Building") || rest.starts_with(" Linking") => (percent, "100"),
+        Some(_) => return None,
+        None => inner.split_once('/')?,
+    };
     let (done, total) = (done.trim().parse().ok()?, total.trim().parse().ok()?);
     (total > 0 && done <= total).then_some((done, total))
 }
@@ -114,10 +121,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ninja_lines_are_progress_and_others_are_not() {
-        assert_eq!(ninja_progress("[12/206] Building CXX object x.o"), Some((12, 206)));
-        for other in ["[7/0] x", "[9/8] x", "[a/b]", "-- Found", "[100%] Built target"] {
-            assert_eq!(ninja_progress(other), None, "{other}");
+    fn lines_of_ninja_and_make_are_progress_and_others_are_not() {
+        assert_eq!(progress("[12/206] Building CXX object x.o"), Some((12, 206)));
+        assert_eq!(progress("[  7%] Building CXX object x.o"), Some((7, 100)));
+        assert_eq!(progress("[100%] Linking CXX executable bin/llama-server"), Some((100, 100)));
+        for other in
+            ["[7/0] x", "[9/8] x", "[a/b]", "-- Found", "[ 55%] Built target ggml", "[101%] Building"]
+        {
+            assert_eq!(progress(other), None, "{other}");
         }
     }
 }

@@ -163,33 +163,34 @@ impl Search<'_> {
     }
 
     pub(crate) fn preflight(&self) -> Result<(), EnsureError> {
-        let mut missing = self.missing()?;
+        let mut report = self.report()?;
         let command = match self.config.allow_package_installs {
-            true => packages::command(self.host, &missing, packages::is_root()),
+            true => packages::command(self.host, &report, packages::is_root()),
             false => None,
         };
         if let Some(command) = command {
             let failed = command.run(self.host, self.cache, self.step, self.cancel)?;
-            missing = self.missing()?;
+            report = self.report()?;
             // What is there now is there, whatever the package manager thinks of it.
-            if !missing.is_empty() {
-                missing.extend(failed);
+            if !report.is_complete() {
+                report.checks.extend(failed);
             }
         }
-        match missing.is_empty() {
+        match report.is_complete() {
             true => Ok(()),
-            false => Err(EnsureError::Preflight { pool: self.pool.clone(), missing }),
+            false => Err(EnsureError::Preflight { pool: self.pool.clone(), report }),
         }
     }
 
-    pub(crate) fn missing(&self) -> Result<Vec<preflight::Missing>, EnsureError> {
+    /// What the build needs of this machine, and what of it is there.
+    pub(crate) fn report(&self) -> Result<preflight::Report, EnsureError> {
         let compilers = self.compilers()?;
-        let needs = Needs { config: self.config, target: self.target, cuda: compilers.cuda.as_ref() };
+        let needs = Needs { config: self.config, target: self.target, compilers: &compilers };
         let found = preflight::look(self.host, self.cache, &needs, self.cancel);
         if self.cancel.is_cancelled() {
             return Err(EnsureError::Cancelled);
         }
-        Ok(preflight::missing(&found, &needs, self.host.distro(), self.cache))
+        Ok(preflight::report(&found, &needs, self.host.distro(), self.cache))
     }
 
     fn make(&self, source: &EngineSource, attempts: &[Attempt]) -> Result<Engine, SourceFailure> {

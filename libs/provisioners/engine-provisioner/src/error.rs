@@ -8,7 +8,7 @@ use provisioners_model_provisioner::StageError;
 use serde::{Deserialize, Serialize};
 use wire::PoolId;
 
-use crate::preflight::Missing;
+use crate::preflight::Report;
 
 /// Why `ensure` did not return an engine.
 #[derive(Debug, thiserror::Error)]
@@ -32,12 +32,12 @@ pub enum EnsureError {
         remedy: String,
     },
     /// Tools are missing; nothing was fetched.
-    #[error("pool {pool}: this machine cannot build the engine yet:{}", lines(missing))]
+    #[error("pool {pool}: this machine cannot build the engine yet:{}", lines(&report.checks))]
     Preflight {
         /// The pool.
         pool: PoolId,
-        /// Everything that is missing, at once.
-        missing: Vec<Missing>,
+        /// What is there and everything that is missing, at once.
+        report: Report,
     },
     /// No source led to an engine.
     #[error("pool {pool}: no source of the engine worked:{}", lines(attempts))]

@@ -40,6 +40,7 @@ mod tests {
 
     use super::*;
     use crate::error::{Attempt, FailureKind};
+    use crate::preflight::Report;
 
     fn pool() -> PoolId {
         PoolId::try_new("p").unwrap()
@@ -71,6 +72,6 @@ mod tests {
         assert!(!model(FetchError::Status { url: url(), status: 404 }).may_heal());
         assert!(!model(FetchError::Gated { repo: "o/r".to_owned() }).may_heal());
         assert!(model(FetchError::DiskFull { path: "/c".into(), needed_mib: 2, free_mib: 1 }).may_heal());
-        assert!(!EnsureError::Preflight { pool: pool(), missing: vec![] }.may_heal());
+        assert!(!EnsureError::Preflight { pool: pool(), report: Report::default() }.may_heal());
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn end_leftovers(dir: &Path) {
 pub(crate) enum Tool {
     Python,
     Cmake,
+    Builder,
     Compiler,
     Git,
     Nvcc,

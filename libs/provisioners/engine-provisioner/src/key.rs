@@ -55,6 +55,11 @@ impl Inputs {
     }
 }
 
+/// Whether a compiler's version line says nothing.
+pub(crate) fn is_unknown(line: &str) -> bool {
+    line.is_empty() || line.starts_with(UNKNOWN)
+}
+
 /// Hex SHA-256 of a value in memory.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()

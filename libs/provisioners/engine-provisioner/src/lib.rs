@@ -45,7 +45,7 @@ pub use error::{Attempt, EnsureError, FailureKind};
 pub use host::Host;
 pub use observer::Observer;
 pub use plan::Plan;
-pub use preflight::Missing;
+pub use preflight::{Check, Finding, Report};
 pub use provisioner::EngineProvisioner;
 pub use provisioners_model_provisioner::Cancel;
 pub use upkeep::{EngineEntry, EngineStore, EngineVerdict, Removal};

@@ -12,7 +12,7 @@ use crate::error::EnsureError;
 use crate::helper::{Helper, HelperError, Tool};
 use crate::host::{Distro, Host};
 use crate::observer::Step;
-use crate::preflight::Missing;
+use crate::preflight::{Check, Finding, Report};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -34,12 +34,10 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// The command that installs the packages of `missing`: none when no package would help, for an
+/// The command that installs the packages of what is missing: none when no package would help, for an
 /// unknown distribution, and without the right or a `sudo` to try it with.
-pub(crate) fn command(host: &Host, missing: &[Missing], root: bool) -> Option<Installation> {
-    let mut packages: Vec<&str> = missing.iter().flat_map(|missing| missing.packages.clone()).collect();
-    packages.sort_unstable();
-    packages.dedup();
+pub(crate) fn command(host: &Host, report: &Report, root: bool) -> Option<Installation> {
+    let packages = report.packages();
     let (manager, options): (_, &[&str]) = match host.distro() {
         Distro::Debian => ("apt-get", &["install", "-y", "--no-install-recommends"]),
         Distro::Arch => ("pacman", &["-S", "--needed", "--noconfirm"]),
@@ -65,7 +63,7 @@ impl Installation {
         cache: &Path,
         step: &Step<'_>,
         cancel: &Cancel,
-    ) -> Result<Option<Missing>, EnsureError> {
+    ) -> Result<Option<Check>, EnsureError> {
         tracing::warn!("allow_package_installs: running {self}");
         step.doing(format!("installing what is missing: {self}"));
         let helper = Helper::new(host, Tool::PackageManager, &self.program, cancel).args(&self.args);
@@ -73,11 +71,14 @@ impl Installation {
         match helper.log(&cache.join("tools/packages.log")).run(&mut |_| ()) {
             Ok(_) => Ok(None),
             Err(HelperError::Cancelled) => Err(EnsureError::Cancelled),
-            Err(error) => Ok(Some(Missing {
+            Err(error) => Ok(Some(Check {
                 what: "the attempt to install them".to_owned(),
-                why: format!("allow_package_installs: true, so {self} was run"),
-                remedy: error.to_string(),
-                packages: Vec::new(),
+                finding: Finding::Missing {
+                    why: format!("allow_package_installs: true, so {self} was run"),
+                    remedy: error.to_string(),
+                    packages: Vec::new(),
+                },
+                key: "provisioning.allow_package_installs",
             })),
         }
     }
@@ -107,9 +108,12 @@ mod tests {
             .with_free_disk(u64::MAX)
     }
 
-    fn needs(packages: &[&'static str]) -> Vec<Missing> {
-        let (what, why, remedy) = (String::new(), String::new(), String::new());
-        vec![Missing { what, why, remedy, packages: packages.to_vec() }]
+    fn needs(lists: &[&[&'static str]]) -> Report {
+        let check = |packages: &&[&'static str]| {
+            let (why, remedy, packages) = (String::new(), String::new(), packages.to_vec());
+            Check { what: String::new(), finding: Finding::Missing { why, remedy, packages }, key: "k" }
+        };
+        Report { checks: lists.iter().map(check).collect() }
     }
 
     /// EPROV-011
@@ -119,7 +123,7 @@ mod tests {
         for name in ["apt-get", "pacman", "dnf"] {
             script(dir.path(), name, "");
         }
-        let missing = [needs(&["git", "gcc"]), needs(&["gcc"])].concat();
+        let missing = needs(&[&["git", "gcc"], &["gcc"]]);
         let shown = |distro, root| command(&host(dir.path(), distro), &missing, root).map(|c| c.to_string());
         assert_eq!(
             shown(Distro::Debian, true).unwrap(),
@@ -133,7 +137,7 @@ mod tests {
         let dnf = dir.path().join("dnf");
         let expected = format!("sudo -n {} install -y gcc git", dnf.display());
         assert_eq!(shown(Distro::Fedora, false).unwrap(), expected);
-        assert_eq!(command(&host(dir.path(), Distro::Arch), &needs(&[]), true), None, "no package helps");
+        assert_eq!(command(&host(dir.path(), Distro::Arch), &needs(&[&[]]), true), None, "no package helps");
     }
 
     #[derive(Default)]
@@ -197,7 +201,7 @@ mod tests {
         assert_eq!(calls, "install -y --no-install-recommends build-essential\n");
         assert!(said.contains("apt-get install -y --no-install-recommends build-essential"), "{said}");
         let (outcome, _, calls) = preflight(false, &format!("{path}{INSTALL}"));
-        assert!(outcome.unwrap_err().contains("a C compiler") && calls.is_empty());
+        assert!(outcome.unwrap_err().contains("MISSING  C compiler") && calls.is_empty());
     }
 
     /// EPROV-011
@@ -205,7 +209,9 @@ mod tests {
     fn an_installation_that_fails_is_shown_with_what_is_still_missing() {
         let (outcome, _, _) = preflight(true, "echo E: Unable to locate package; exit 100");
         let error = outcome.unwrap_err();
-        for part in ["a C compiler", "exit status: 100", "E: Unable to locate package", "build-essential"] {
+        for part in
+            ["MISSING  C compiler", "exit status: 100", "E: Unable to locate package", "build-essential"]
+        {
             assert!(error.contains(part), "{error}");
         }
     }

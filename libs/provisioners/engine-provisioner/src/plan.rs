@@ -1,28 +1,33 @@
-//! What `ensure` would do and why, without doing it: nothing is fetched, written or built. Compilers
+//! What `ensure` would do and why, without doing it: nothing is fetched, written or built. The build tools
 //! and `nvidia-smi` are asked for their versions, because the answer depends on them.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use provisioners_model_provisioner::{Cancel, ModelRef};
+use serde::Serialize;
 use wire::config::{EngineSource, PoolConfig};
 use wire::{PoolId, PreparationStep, StepKind};
 
 use crate::cuda::managed;
 use crate::engine::Search;
 use crate::error::EnsureError;
-use crate::gpu::Target;
+use crate::gpu::{Decision, Target};
 use crate::observer::{Observer, Step};
+use crate::preflight::{self, Report};
 use crate::provisioner::EngineProvisioner;
 use crate::store::Store;
-use crate::{argv, bundle, flags, packages, source, tools};
+use crate::tools::{self, BuildTools, Builder, Choice};
+use crate::{argv, bundle, flags, memory, packages, source};
 
-/// The plan of one pool: `Display` is for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The plan of one pool: `Display` is for people, JSON for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// The pool.
     pub pool: PoolId,
-    /// What would be done, in order, each with its reason.
+    /// What a build needs of this machine, and what of it is there; empty where nothing is compiled.
+    pub preflight: Report,
+    /// What would be done, in order, each with its size and its reason.
     pub steps: Vec<String>,
     /// What would stop it on this machine, if anything.
     pub stopped_by: Option<String>,
@@ -31,8 +36,15 @@ pub struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "pool {}", self.pool)?;
+        if !self.preflight.checks.is_empty() {
+            writeln!(f, "  this machine, [in brackets the key of the configuration that changes it]")?;
+        }
+        for check in &self.preflight.checks {
+            writeln!(f, "    {check}")?;
+        }
+        writeln!(f, "  steps")?;
         for (i, step) in self.steps.iter().enumerate() {
-            writeln!(f, "  {}. {step}", i + 1)?;
+            writeln!(f, "    {}. {step}", i + 1)?;
         }
         match &self.stopped_by {
             None => Ok(()),
@@ -48,30 +60,42 @@ impl Observer for Silent {
 
 impl EngineProvisioner {
     /// Plans one pool. An error is a configuration that cannot work anywhere; what only this machine
-    /// lacks is in [`Plan::stopped_by`].
+    /// lacks is in [`Plan::preflight`] and [`Plan::stopped_by`].
     pub fn plan(&self, pool: &PoolConfig, cancel: &Cancel) -> Result<Plan, EnsureError> {
         let config = |problem| EnsureError::Config { pool: pool.id.clone(), problem };
         flags::checked_env(pool).map_err(config)?;
         flags::canonical(pool).map_err(config)?;
         let reference = ModelRef::parse(&pool.model).map_err(|e| config(e.to_string()))?;
-        let mut plan = Plan { pool: pool.id.clone(), steps: Vec::new(), stopped_by: None };
-        let target = match self.decide(pool, cancel) {
-            Ok(decision) => decision.target,
+        let preflight = Report::default();
+        let mut plan = Plan { pool: pool.id.clone(), preflight, steps: Vec::new(), stopped_by: None };
+        let decision = match self.decide(pool, cancel) {
+            Ok(decision) => decision,
             Err(error @ EnsureError::Gpu { .. }) => {
                 plan.stopped_by = Some(error.to_string());
                 return Ok(plan);
             }
             Err(other) => return Err(other),
         };
-        plan.steps.push(target_line(&target, pool));
-        plan.steps.push(model_line(&reference, self.models.staged_before(&reference)));
+        plan.steps.push(target_line(&decision, pool));
+        let target = decision.target;
+        let staged = self.models.staged_before(&reference);
+        plan.steps.push(model_line(&reference, staged.as_deref(), self.models.known_bytes(&reference)));
         self.engine_lines(pool, &target, &mut plan, cancel)?;
         let argv = argv::plan(pool, Path::new("MODEL"), &target).map_err(config)?;
-        plan.steps.push(format!(
-            "hand over {} replica(s) of: llama-server {}",
-            pool.replicas,
-            argv.join(" ")
-        ));
+        let here = match reference {
+            ModelRef::File(path) => Some(path),
+            _ => staged,
+        };
+        let estimate = here.and_then(|model| memory::of(pool, &model, &argv));
+        let memory = estimate.map_or_else(
+            || "its memory is estimated once the model is here".to_owned(),
+            |memory| {
+                let (total, weights, kv) = (memory.total_bytes(), memory.weights_bytes, memory.kv_bytes);
+                format!("each about {} of memory: weights {}, context {}", mib(total), mib(weights), mib(kv))
+            },
+        );
+        let (replicas, argv) = (pool.replicas, argv.join(" "));
+        plan.steps.push(format!("hand over {replicas} replica(s), {memory}, of: llama-server {argv}"));
         Ok(plan)
     }
 
@@ -88,6 +112,9 @@ impl EngineProvisioner {
         let (offline, remembers) = (self.offline, false);
         let search = Search { host, cache, pool, config, target, step: &step, cancel, offline, remembers };
         let compilers = search.compilers()?;
+        if config.sources.iter().any(source::compiles) {
+            plan.preflight = search.report()?;
+        }
         for source in &config.sources {
             let name = source::describe(source);
             if let EngineSource::Path(path) = source {
@@ -103,16 +130,15 @@ impl EngineProvisioner {
             if let Some(imported) = bundle::imported(&Store::new(cache), &inputs, host.cpu()) {
                 digest = imported.engine_digest;
             }
-            if Store::new(cache).find(&digest).is_some() {
-                plan.steps.push(format!(
-                    "{name}: built before, use {}",
-                    Store::new(cache).engine_dir(&digest).display()
-                ));
+            if let Some(built) = Store::new(cache).find(&digest) {
+                let (size, dir) = (mib(built.binary_bytes), Store::new(cache).engine_dir(&digest));
+                plan.steps.push(format!("{name}: built before, use {} ({size})", dir.display()));
                 return Ok(());
             }
             let build = if source::compiles(source) { "build" } else { "use what is in it" };
             plan.steps.push(format!(
-                "{name}: fetch, check against {}, {build} as {}",
+                "{name}: fetch ({}), check against {}, {build} as {}, because nothing in the cache was built from the same",
+                source::cost(source, cache),
                 source::pin(source),
                 &digest[..12]
             ));
@@ -124,45 +150,65 @@ impl EngineProvisioner {
         if !config.sources.iter().any(source::compiles) {
             return Ok(());
         }
-        plan.steps.push(tools_line(tools::on_path(host), tools::installed(cache)).to_owned());
+        plan.steps.push(tools_line(&BuildTools::look(host, cache, cancel)));
         plan.steps.extend(toolkit_line(target, cache));
-        let mut missing = search.missing()?;
-        if config.allow_package_installs
-            && let Some(command) = packages::command(host, &missing, packages::is_root())
-        {
-            plan.steps.push(format!("install what is missing, as the configuration allows: {command}"));
-            missing.retain(|missing| missing.packages.is_empty());
-        }
-        if !missing.is_empty() {
-            plan.stopped_by = Some(EnsureError::Preflight { pool: pool.clone(), missing }.to_string());
-        }
+        plan.steps.push(format!(
+            "the build: up to {} of disk while it goes on, up to {} at once, as cores and free memory allow",
+            mib(preflight::FREE_BYTES),
+            match host.jobs() {
+                1 => "one compiler".to_owned(),
+                jobs => format!("{jobs} compilers"),
+            }
+        ));
+        self.stop(plan, config.allow_package_installs);
         Ok(())
+    }
+
+    /// What is missing stops it, but for what may be installed.
+    fn stop(&self, plan: &mut Plan, may_install: bool) {
+        let command = match may_install {
+            true => packages::command(&self.host, &plan.preflight, packages::is_root()),
+            false => None,
+        };
+        if let Some(command) = &command {
+            plan.steps.push(format!("install what is missing, as the configuration allows: {command}"));
+        }
+        let installed = |check: &&preflight::Check| command.is_some() && check.has_packages();
+        let left: Vec<_> = plan.preflight.missing().filter(|check| !installed(check)).collect();
+        if !left.is_empty() {
+            let names: Vec<_> = left.iter().map(|check| check.what.as_str()).collect();
+            plan.stopped_by = Some(format!("what is MISSING above: {}", names.join(", ")));
+        }
     }
 }
 
-fn target_line(target: &Target, pool: &PoolConfig) -> String {
+fn target_line(decision: &Decision, pool: &PoolConfig) -> String {
     let policy = format!("{:?}", pool.provisioning.gpu).to_lowercase();
-    match target {
-        Target::Cpu => format!("build for the CPU (gpu: {policy})"),
+    let because = decision.notice.as_ref().map_or_else(String::new, |notice| format!("; {notice}"));
+    match &decision.target {
+        Target::Cpu => format!("build for the CPU (gpu: {policy}{because})"),
         Target::Cuda { architectures, device_mask, nvcc } => format!(
-            "build for CUDA {} on {device_mask} with {} (gpu: {policy})",
+            "build for CUDA {} on {device_mask} with {} (gpu: {policy}{because})",
             architectures.join(";"),
             nvcc.display()
         ),
     }
 }
 
-fn model_line(reference: &ModelRef, staged: Option<PathBuf>) -> String {
-    match reference {
-        ModelRef::Builtin(_) => {
-            format!("model {reference}: write it into the cache, it ships with the program")
+fn model_line(reference: &ModelRef, staged: Option<&Path>, bytes: Option<u64>) -> String {
+    let size = bytes.map_or_else(|| "its size shows when it is asked for".to_owned(), mib);
+    match (reference, staged) {
+        (ModelRef::Builtin(_), _) => {
+            format!("model {reference} ({size}): write it into the cache, it ships with the program")
         }
-        ModelRef::File(path) if path.is_file() => format!("model {reference}: check its header and SHA-256"),
-        ModelRef::File(_) => format!("model {reference}: it is not there; put it there first"),
-        ModelRef::Https(_) | ModelRef::Hub { .. } => staged.map_or_else(
-            || format!("model {reference}: fetch it into the cache and check its SHA-256"),
-            |path| format!("model {reference}: fetched before, use {}", path.display()),
-        ),
+        (ModelRef::File(path), _) if path.is_file() => {
+            format!("model {reference} ({size}): check its header and SHA-256")
+        }
+        (ModelRef::File(_), _) => format!("model {reference}: it is not there; put it there first"),
+        (_, None) => format!("model {reference} ({size}): fetch it into the cache and check its SHA-256"),
+        (_, Some(path)) => {
+            format!("model {reference} ({size}): fetched before, use {}", path.display())
+        }
     }
 }
 
@@ -179,12 +225,31 @@ fn toolkit_line(target: &Target, cache: &Path) -> Option<String> {
     }
 }
 
-fn tools_line(on_path: bool, installed: bool) -> &'static str {
-    match (on_path, installed) {
-        (true, _) => "the first that works is used; CMake and Ninja: the ones on the PATH if new enough",
-        (false, true) => "the first that works is used; CMake and Ninja: the ones in the cache",
-        (false, false) => {
-            "the first that works is used; CMake and Ninja: install them into the cache with pip"
+fn tools_line(tools: &BuildTools) -> String {
+    let first = "the first source that works is used; it is built with";
+    match tools.choice() {
+        Choice::Ready(chosen) => {
+            format!("{first} {} and {}", chosen.cmake.display(), chosen.builder.program().display())
+        }
+        Choice::Install(instead) => {
+            let make = instead.and_then(|tools| match tools.builder {
+                Builder::Make(path) => Some(path),
+                Builder::Ninja(_) => None,
+            });
+            let else_make = |path: PathBuf| format!("; {} where pip cannot", path.display());
+            format!(
+                "{first} CMake {} and Ninja {}, which pip installs into the cache ({} MiB to fetch, {} MiB there){}",
+                tools::CMAKE,
+                tools::NINJA,
+                tools::DOWNLOAD_MIB,
+                tools::DISK_MIB,
+                make.map_or_else(String::new, else_make)
+            )
         }
     }
+}
+
+/// As `1.8 MiB`.
+pub(crate) fn mib(bytes: u64) -> String {
+    format!("{}.{} MiB", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20)
 }

@@ -45,8 +45,17 @@ fn the_list_of_helpers_is_closed_and_an_engine_is_only_asked_for_its_texts() {
     let body = text.split("pub(crate) enum Tool {").nth(1).unwrap().split('}').next().unwrap();
     let tools: Vec<_> =
         body.lines().map(|line| line.trim().trim_end_matches(',')).filter(|l| !l.is_empty()).collect();
-    let expected =
-        ["Python", "Cmake", "Compiler", "Git", "Nvcc", "PackageManager", "EngineText", "ModelVerifier"];
+    let expected = [
+        "Python",
+        "Cmake",
+        "Builder",
+        "Compiler",
+        "Git",
+        "Nvcc",
+        "PackageManager",
+        "EngineText",
+        "ModelVerifier",
+    ];
     assert_eq!(tools, expected);
     assert_eq!(text.matches("Command::new").count(), 1);
     // The engine's own binary is only asked for its texts; the fixed arguments are all it is given.

@@ -198,6 +198,17 @@ impl ModelProvisioner {
         staged_before(&self.cache.join("models"), reference)
     }
 
+    /// How large the model is, where that is known without asking anybody; for plans.
+    #[must_use]
+    pub fn known_bytes(&self, reference: &ModelRef) -> Option<u64> {
+        let path = match reference {
+            ModelRef::Builtin(name) => return find_builtin(name).ok().map(|model| model.bytes.len() as u64),
+            ModelRef::File(path) => path.clone(),
+            ModelRef::Https(_) | ModelRef::Hub { .. } => self.staged_before(reference)?,
+        };
+        wire::split::files(&path).iter().map(|file| file.metadata().ok().map(|meta| meta.len())).sum()
+    }
+
     /// Makes the model available and verified. Blocking: may fetch and read the whole file.
     ///
     /// `expected_sha256` is compared when given (hex, any case). A file that is already there and

@@ -30,7 +30,7 @@ struct Cli {
     /// Only this pool.
     #[arg(long, global = true)]
     pool: Option<PoolId>,
-    /// JSON lines, for programs: progress on stderr, the results of list, verify and gc on stdout.
+    /// JSON lines, for programs: progress on stderr, the results of plan, list, verify and gc on stdout.
     #[arg(long, global = true)]
     json: bool,
     /// Use only what is in the cache and on this machine.
@@ -45,7 +45,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Print the steps and why; fetch, write and build nothing.
+    /// Print what this machine has and lacks, and the steps with their sizes and reasons; fetch, write and
+    /// build nothing.
     Plan,
     /// The engines of the cache, the last used first.
     List,
@@ -163,7 +164,12 @@ fn prepare(
     cancel: &Cancel,
 ) -> Result<(), Failure> {
     if matches!(cli.command, Some(Verb::Plan)) {
-        print(&provisioner.plan(pool, cancel)?.to_string());
+        let plan = provisioner.plan(pool, cancel)?;
+        if cli.json {
+            print_json(&plan);
+        } else {
+            print(&plan.to_string());
+        }
         return Ok(());
     }
     let prepared = provisioner.ensure_pool(pool, &Progress::new(cli.json), cancel)?;

@@ -9,12 +9,14 @@ mod unpack;
 use std::path::{Path, PathBuf};
 
 use provisioners_model_provisioner::{Cancel, DigestError, sha256_file};
-use wire::config::EngineSource;
+use wire::config::{EngineSource, SdistSource};
 
 use crate::error::{EnsureError, SourceFailure};
 use crate::helper::HelperError;
 use crate::host::Host;
 use crate::observer::Step;
+use crate::plan::mib;
+use crate::upkeep::size_below;
 
 /// What fetching needs.
 pub(crate) struct Fetch<'a> {
@@ -93,6 +95,25 @@ pub(crate) fn absent(source: &EngineSource, cache: &Path) -> Option<String> {
     let home = home(source, cache)?;
     (!local && !home.exists())
         .then(|| format!("offline: neither the engine nor its source ({}) is in the cache", home.display()))
+}
+
+/// What fetching it costs, as far as anybody knows before it is asked for.
+pub(crate) fn cost(source: &EngineSource, cache: &Path) -> String {
+    let home = home(source, cache).filter(|home| home.exists());
+    if let Some(home) = home {
+        return format!("it is in the cache, {}", mib(size_below(&home)));
+    }
+    let local = match source {
+        EngineSource::Archive(archive) => archive.url.strip_prefix("file:"),
+        _ => None,
+    };
+    match source {
+        EngineSource::Sdist(sdist) if *sdist == SdistSource::pinned() => sdist::PINNED_COST.to_owned(),
+        _ => match local.and_then(|path| Path::new(path.trim_start_matches("//")).metadata().ok()) {
+            Some(file) => format!("{} here", mib(file.len())),
+            None => "its size shows when it is asked for".to_owned(),
+        },
+    }
 }
 
 /// Whether it has to be compiled, and with what is on this machine.

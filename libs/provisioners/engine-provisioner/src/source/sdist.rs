@@ -13,6 +13,8 @@ use super::{Fetch, archive, helper_failed, unpack, verify};
 use crate::error::SourceFailure;
 use crate::helper::{Helper, Tool};
 
+/// Of [`SdistSource::pinned`], measured.
+pub(super) const PINNED_COST: &str = "73 MiB to fetch, 217 MiB unpacked";
 const LIMIT: Duration = Duration::from_secs(1800);
 
 pub(super) fn fetch(

@@ -56,7 +56,7 @@ esac
 
 const PYTHON: &str = r#"
 case "$*" in
-*find_spec*) echo pip venv ensurepip ;;
+*find_spec*) echo 3.11.2 pip venv ensurepip ;;
 *"pip download"*)
     [ -e "$d/no-index" ] && { echo "ERROR: No matching distribution found"; exit 1; }
     [ -n "$PYTHONPATH" ] || exit 9
@@ -123,6 +123,19 @@ impl Machine {
         EngineProvisioner::new(self.cache(), &self.env(&path))
             .with_cards(Box::new(no_card))
             .with_free_disk(1 << 40)
+    }
+
+    /// Knows no program but those of this machine, whatever the one that runs the tests has.
+    pub(crate) fn alone(&self) -> EngineProvisioner {
+        for program in ["dirname", "basename", "mkdir", "cp", "sleep", "cat", "env", "rm"] {
+            let link = self.bin().join(program);
+            if !link.exists() {
+                std::os::unix::fs::symlink(format!("/usr/bin/{program}"), link).unwrap();
+            }
+        }
+        EngineProvisioner::new(self.cache(), &self.env(self.bin().to_str().unwrap()))
+            .with_cards(Box::new(no_card))
+            .with_free_disk(40 << 30)
     }
 
     pub(crate) fn pool(&self, sources: Vec<EngineSource>) -> PoolConfig {

@@ -8,5 +8,6 @@ mod ensure;
 mod https;
 mod kills;
 mod machine;
+mod plan;
 mod sources;
 mod store;

@@ -1,0 +1,132 @@
+//! What `plan` says about a machine, and what builds where there is no Ninja.
+
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, Plan};
+use wire::config::{EngineSource, PoolConfig, SdistSource, ToolkitPolicy};
+
+use crate::machine::{Log, Machine, no_card};
+
+fn with_tools() -> Machine {
+    let machine = Machine::new();
+    machine.tool("git", "echo git version 2.47.0");
+    machine.tool("ninja", "echo 1.12.1");
+    machine
+}
+
+/// The plan as text, the machine's directory and what depends on the processor that runs the test left out.
+fn text(machine: &Machine, plan: &Plan) -> String {
+    let text = plan.to_string().replace(machine.dir.path().to_str().unwrap(), "/M");
+    let mut out = String::new();
+    for line in text.lines() {
+        let line = match (line.find(" as cores and free memory allow"), line.find(", build as ")) {
+            (Some(_), _) => "    N. the build: (what cores and memory allow)".to_owned(),
+            (_, Some(at)) => format!("{}, build as DIGEST{}", &line[..at], &line[at + 23..]),
+            _ => line.to_owned(),
+        };
+        out += &format!("{line}\n");
+    }
+    out
+}
+
+fn plan(provisioner: &EngineProvisioner, pool: &PoolConfig) -> Plan {
+    provisioner.plan(pool, &Cancel::new()).unwrap()
+}
+
+/// EPROV-004
+#[test]
+fn a_plan_says_what_is_here_and_each_step_with_its_size_and_reason_and_touches_nothing() {
+    let machine = with_tools();
+    let mut pool = machine.pool(vec![machine.missing(), EngineSource::Sdist(SdistSource::pinned())]);
+    pool.model = "builtin:haiku".into();
+    let planned = plan(&machine.alone(), &pool);
+    insta::assert_snapshot!(text(&machine, &planned), @r#"
+        pool haiku
+          this machine, [in brackets the key of the configuration that changes it]
+            ok       git: 2.47.0 (/M/bin/git) [provisioning.sources]
+            ok       CMake 3.14 or newer: 3.30.1 (/M/bin/cmake) [provisioning.sources]
+            ok       Ninja or make: Ninja 1.12.1 (/M/bin/ninja) [provisioning.sources]
+            ok       C compiler: fakecc 1.0 (/M/bin/cc) [provisioning.sources]
+            ok       C++ compiler: fakec++ 1.0 (/M/bin/c++) [provisioning.sources]
+            ok       python3 with pip: 3.11.2 (/M/bin/python3) [provisioning.sources]
+            ok       free disk in /M/cache: 40960 MiB; sources and build take up to 3072 MiB [paths.cache]
+          steps
+            1. build for the CPU (gpu: auto; no NVIDIA card found: the engine runs on the CPU)
+            2. model builtin:haiku (1.8 MiB): write it into the cache, it ships with the program
+            3. archive file:/M/nowhere.tar.gz: fetch (its size shows when it is asked for), check against 1111111111111111111111111111111111111111111111111111111111111111, build as DIGEST, because nothing in the cache was built from the same
+            4. sdist llama-cpp-python 0.3.36: fetch (73 MiB to fetch, 217 MiB unpacked), check against 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e, build as DIGEST, because nothing in the cache was built from the same
+            5. the first source that works is used; it is built with /M/bin/cmake and /M/bin/ninja
+            N. the build: (what cores and memory allow)
+            7. hand over 1 replica(s), its memory is estimated once the model is here, of: llama-server --model MODEL --ctx-size 2048 --parallel 1 --no-cont-batching --no-webui --metrics --offline --fit off --n-gpu-layers 0
+        "#);
+    assert!(!machine.cache().exists(), "planning writes nothing");
+    let asked = machine.calls();
+    assert!(asked.iter().all(|call| call.contains("--version") || call.contains("find_spec")), "{asked:?}");
+    let json = serde_json::to_value(&planned).unwrap();
+    let git = &json["preflight"][0];
+    assert_eq!(
+        (&git["what"], &git["state"], &git["key"]),
+        (&"git".into(), &"found".into(), &"provisioning.sources".into())
+    );
+}
+
+/// EPROV-004
+#[test]
+fn a_plan_for_a_card_has_the_toolkit_and_what_stops_it() {
+    let machine = with_tools();
+    machine.tool("nvidia-smi", "echo '0, GPU-aa, NVIDIA GeForce RTX 3090, 8.6, 24576, 24000, 580.95, 0'");
+    std::fs::remove_file(machine.bin().join("c++")).unwrap();
+    std::fs::remove_file(machine.bin().join("ninja")).unwrap();
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.provisioning.toolkit = ToolkitPolicy::Managed;
+    let provisioner = machine.alone().with_cards(Box::new(machine.cards()));
+    let planned = plan(&provisioner, &pool);
+    assert_eq!(planned.stopped_by.as_deref(), Some("what is MISSING above: C++ compiler"));
+    let text = text(&machine, &planned);
+    for part in [
+        "CUDA compiler (nvcc): pip installs 13.0.88 into the cache (528 MiB to fetch) [provisioning.toolkit]",
+        "compute capabilities of the cards: 86 (used: GPU-aa) [devices]",
+        "3.30.1 (/M/bin/cmake) without Ninja; pip installs 4.4.4 into the cache (29 MiB to fetch)",
+        "40960 MiB; sources and build take up to 4096 MiB [paths.cache]",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!machine.cache().exists(), "planning writes nothing");
+}
+
+/// EPROV-027
+#[test]
+fn without_a_ninja_to_find_or_to_fetch_make_builds() {
+    let machine = Machine::new();
+    std::fs::remove_file(machine.bin().join("ninja")).unwrap();
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    let ensure = || {
+        let log = Log::default();
+        let engine = machine.alone().ensure_pool(&pool, &log, &Cancel::new());
+        (engine, log.0.into_inner().unwrap())
+    };
+    let (failed, _) = ensure();
+    assert_eq!(failed.unwrap_err().exit_code(), 4, "there is neither");
+    machine.tool("make", "echo GNU Make 4.4");
+    machine.calls();
+    let (built, steps) = ensure();
+    let said = steps.iter().any(|step| step.description.ends_with("building with make"));
+    assert!(said, "it says so: {steps:?}");
+    let calls = machine.calls();
+    let configure = calls.iter().find(|call| call.starts_with("cmake -S")).unwrap();
+    let program = format!("-DCMAKE_MAKE_PROGRAM={} ", machine.bin().join("make").display());
+    assert!(configure.contains("-G Unix Makefiles ") && configure.contains(&program), "{configure}");
+    // What builds it is no part of what it is: a Ninja that comes later changes nothing.
+    machine.tool("ninja", "echo 1.12.1");
+    assert_eq!(ensure().0.unwrap(), built.unwrap());
+}
+
+/// EPROV-015, EPROV-027
+#[test]
+fn offline_make_builds_at_once() {
+    let machine = Machine::new();
+    std::fs::remove_file(machine.bin().join("ninja")).unwrap();
+    machine.tool("make", "echo GNU Make 4.4");
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    let provisioner = machine.alone().offline(true).with_cards(Box::new(no_card));
+    provisioner.ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap();
+    assert!(!machine.calls().iter().any(|call| call.contains(" venv ")), "nothing is installed");
+}
