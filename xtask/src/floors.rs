@@ -18,6 +18,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("provisioners-model-provisioner", 1),
     ("registry", 1),
     ("task-log", 1),
+    ("daemon", 2),
     ("dispatch", 2),
     ("provisioners-engine-provisioner", 2),
     ("worker-adapters-llamacpp-http", 2),

@@ -22,12 +22,12 @@ use wire::{HandoffState, Health};
 use crate::compose::{PoolManager, connect, program_on};
 use crate::exit::{CONFIG, Fatal, TEMPORARY};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView, Workers};
-use crate::http::{AppState, BodyLimits, Guard, Kinds, SERVICE, Server, router, tls};
+use crate::http::{AppState, BodyLimits, Configuration, Guard, Kinds, SERVICE, Server, router, tls};
 use crate::journal;
 use crate::metrics::EdgeMetrics;
-use crate::pool_manager::{self, PoolManagerClient, PoolViews};
+use crate::pool_manager::{Endpoint, Link};
 use crate::serve::reachable;
-use crate::settings::Settings;
+use crate::settings::{Settings, with_causes};
 use crate::tokens::Tokens;
 use crate::{descriptors, reload, usage};
 
@@ -131,16 +131,10 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     };
     let feed = feed(settings, parts)?;
     tasks.background.spawn(feed.run(stop.background.clone()));
-    let (pools, orders) = match pool_manager.endpoint() {
-        None => (PoolViews::none(), None),
-        Some(endpoint) => {
-            let client = reqwest::Client::builder().no_proxy().build().context("building an HTTP client")?;
-            let orders = PoolManagerClient::new(endpoint.clone(), client.clone());
-            let (views, follower) = pool_manager::follow(endpoint, client, stop.background.clone());
-            tasks.background.spawn(follower);
-            (views, Some(orders))
-        }
-    };
+    let link = Link::default();
+    if let Some(endpoint) = pool_manager.endpoint() {
+        link_to(&link, endpoint, &stop, &tasks)?;
+    }
     let tokens = tokens.map(|(path, tokens)| {
         let (file, stop) = (path.clone(), stop.background.clone());
         let read = move || Tokens::reread(&file);
@@ -165,8 +159,8 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         feed: view,
         workers,
         artifacts,
-        pools,
-        pool_manager: orders,
+        pools: link.views(),
+        link,
         guard,
         metrics: metrics.clone(),
         exposition: Arc::new(exposition),
@@ -174,6 +168,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         started: crate::http::StartTime::now(),
         counting_since,
         kinds: Kinds::of(&settings.config.pools),
+        configuration: Configuration::default(),
         bodies: Arc::new(BodyLimits { routes: body_limits, timeout: settings.limits.body_timeout }),
     };
     let mut limits = settings.limits.clone();
@@ -181,6 +176,15 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     let server = Server::new(listener, router(state.clone()), limits, tls, metrics.evictions);
     tasks.server.spawn(server.run(stop.accepting.clone(), stop.connections.clone()));
     Ok(Running { addr, state, pool_manager, journal, stop, tasks })
+}
+
+/// Follows pool-managerd from now on.
+fn link_to(link: &Link, endpoint: Endpoint, stop: &Stop, tasks: &Tasks) -> Result<()> {
+    let client = reqwest::Client::builder().no_proxy().build().context("building an HTTP client")?;
+    if let Some(follower) = link.found(endpoint, client, stop.background.clone()) {
+        tasks.background.spawn(follower);
+    }
+    Ok(())
 }
 
 fn limits(config: &Config) -> dispatch::Limits {
@@ -330,8 +334,18 @@ impl Running {
 
     /// Follows the pools of a changed configuration, in what is routed and in what runs. Says what it
     /// comes to; the error, why nothing of it is followed.
-    pub(crate) fn configure(&self, config: &Config) -> Result<Vec<String>, String> {
-        let changes = self.pool_manager.configure(config)?;
+    pub(crate) async fn configure(
+        &self,
+        settings: &Settings,
+        config: &Config,
+    ) -> Result<Vec<String>, String> {
+        let changes = self.pool_manager.configure(settings, self.addr, config).await?;
+        if self.state.link.client().is_none()
+            && let Some(endpoint) = self.pool_manager.endpoint()
+        {
+            let linked = link_to(&self.state.link, endpoint, &self.stop, &self.tasks);
+            linked.map_err(|error| with_causes(&*error))?;
+        }
         self.state.kinds.set(&config.pools);
         self.state.dispatch.configure(config.pools.iter().map(pool_spec).collect());
         Ok(changes)

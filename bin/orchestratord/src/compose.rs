@@ -1,7 +1,7 @@
 //! The composition module: the only place that names pool-managerd and the llama.cpp adapter.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Result;
 use handoff::Claim;
@@ -21,8 +21,9 @@ pub(crate) enum PoolManager {
     Embedded(pool_managerd::Running),
     /// Its own daemon on this host.
     External(Endpoint),
-    /// No pool is configured.
-    None,
+    /// No pool was configured at the start: it is started when one is. Until then the runtime directory's
+    /// engines may be somebody else's.
+    Later(OnceLock<pool_managerd::Running>),
 }
 
 impl PoolManager {
@@ -34,55 +35,84 @@ impl PoolManager {
             return external(settings, url).map(Self::External);
         }
         if config.pools.is_empty() {
-            return Ok(Self::None);
+            return Ok(Self::Later(OnceLock::new()));
         }
-        let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut app = pool_managerd::AppConfig::from_config(config, &settings.env, inside).map_err(
-            |error| match error {
-                AppConfigError::Pool { .. } => settings.mistake(&with_causes(&error)).into(),
-                error => anyhow::Error::new(error).context("preparing to run engines"),
-            },
-        )?;
-        app.holder = Some(format!("{} at http://{}", settings.command, reachable(addr)));
-        let started = pool_managerd::App::start(app).await;
-        started.map(Self::Embedded).map_err(|error| not_started(settings, error))
+        embedded(settings, config, addr).await.map(Self::Embedded)
     }
 
-    /// Where it listens.
+    /// Where it listens; `None` while it is not started.
     pub(crate) fn endpoint(&self) -> Option<Endpoint> {
+        if let Self::External(endpoint) = self {
+            return Some(endpoint.clone());
+        }
+        let running = self.inside()?;
+        Some(Endpoint {
+            url: format!("http://{}", running.addr()),
+            token: running.token().to_owned(),
+            inside: true,
+        })
+    }
+
+    fn inside(&self) -> Option<&pool_managerd::Running> {
         match self {
-            Self::Embedded(running) => Some(Endpoint {
-                url: format!("http://{}", running.addr()),
-                token: running.token().to_owned(),
-                inside: true,
-            }),
-            Self::External(endpoint) => Some(endpoint.clone()),
-            Self::None => None,
+            Self::Embedded(running) => Some(running),
+            Self::Later(running) => running.get(),
+            Self::External(_) => None,
         }
     }
 
-    /// Hands on the pools of a changed configuration to what runs inside this process; a daemon of its own
-    /// reads the configuration itself. Says what it comes to.
-    pub(crate) fn configure(&self, config: &Config) -> Result<Vec<String>, String> {
-        match self {
-            Self::Embedded(running) => {
-                let changes = running.configure(config).map_err(|error| with_causes(&error))?;
-                Ok(changes.iter().map(ToString::to_string).collect())
-            }
-            Self::None if !config.pools.is_empty() => {
-                Err("orchestratord was started without pools; restart it to run some".to_owned())
-            }
-            Self::External(_) | Self::None => Ok(Vec::new()),
+    /// Hands on the pools of a changed configuration to what runs inside this process, which is started
+    /// for the first ones; a daemon of its own reads the configuration itself. Says what it comes to.
+    pub(crate) async fn configure(
+        &self,
+        settings: &Settings,
+        addr: SocketAddr,
+        config: &Config,
+    ) -> Result<Vec<String>, String> {
+        if let Some(running) = self.inside() {
+            let changes = running.configure(config).map_err(|error| with_causes(&error))?;
+            return Ok(changes.iter().map(ToString::to_string).collect());
         }
+        let Self::Later(later) = self else { return Ok(Vec::new()) };
+        if config.pools.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Everything else is as it was at the start.
+        let config = Config { pools: config.pools.clone(), ..settings.config.clone() };
+        let running = embedded(settings, &config, addr).await.map_err(|error| with_causes(&*error))?;
+        if later.set(running).is_err() {
+            return Err("pool-managerd was started twice; restart orchestratord".to_owned());
+        }
+        Ok(config.pools.iter().map(|pool| format!("{}: added", pool.id)).collect())
     }
 
     /// Stops what runs inside this process; its engines as their pools' `on_exit` says, and without
     /// grace from when `now` resolves.
     pub(crate) async fn shutdown(self, now: impl Future<Output = ()>) {
-        if let Self::Embedded(running) = self {
+        let running = match self {
+            Self::Embedded(running) => Some(running),
+            Self::Later(running) => running.into_inner(),
+            Self::External(_) => None,
+        };
+        if let Some(running) = running {
             running.shutdown_unless(now).await;
         }
     }
+}
+
+/// Starts it inside this process: loopback, port 0, a random token.
+async fn embedded(settings: &Settings, config: &Config, addr: SocketAddr) -> Result<pool_managerd::Running> {
+    let inside = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut app =
+        pool_managerd::AppConfig::from_config(config, &settings.env, inside).map_err(
+            |error| match error {
+                AppConfigError::Pool { .. } => settings.mistake(&with_causes(&error)).into(),
+                error => anyhow::Error::new(error).context("preparing to run engines"),
+            },
+        )?;
+    app.holder = Some(format!("{} at http://{}", settings.command, reachable(addr)));
+    let started = pool_managerd::App::start(app).await;
+    started.map_err(|error| not_started(settings, error))
 }
 
 fn not_started(settings: &Settings, error: StartError) -> anyhow::Error {

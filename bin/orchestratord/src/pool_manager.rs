@@ -1,7 +1,7 @@
 //! pool-managerd as orchestratord sees it: only through its HTTP API, whether it runs inside this
 //! process or as its own daemon. A follower keeps a recent view of its pools.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -29,11 +29,6 @@ const VERIFY_TIMEOUT: Duration = Duration::from_secs(1_800);
 pub(crate) struct PoolViews(watch::Receiver<Arc<Vec<PoolView>>>);
 
 impl PoolViews {
-    /// Views that never change, where no pool-managerd is.
-    pub(crate) fn none() -> Self {
-        Self(watch::channel(Arc::default()).1)
-    }
-
     pub(crate) fn current(&self) -> Arc<Vec<PoolView>> {
         Arc::clone(&self.0.borrow())
     }
@@ -187,18 +182,38 @@ impl PoolManagerClient {
     }
 }
 
-/// Follows pool-managerd's pools until `stop`.
-pub(crate) fn follow(
-    endpoint: Endpoint,
-    client: reqwest::Client,
-    stop: CancellationToken,
-) -> (PoolViews, impl Future<Output = ()> + Send) {
-    let (sender, receiver) = watch::channel(Arc::default());
-    let task = async move {
-        // An answer that is late must not hold up the end.
-        stop.run_until_cancelled(follow_for_ever(&endpoint, &client, &sender)).await;
-    };
-    (PoolViews(receiver), task)
+/// What is known of pool-managerd: how to give it orders and how its pools are. It may come later than
+/// those who ask. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Link {
+    client: Arc<OnceLock<PoolManagerClient>>,
+    views: watch::Sender<Arc<Vec<PoolView>>>,
+}
+
+impl Link {
+    /// Whom to give orders; `None` while there is no pool-managerd.
+    pub(crate) fn client(&self) -> Option<&PoolManagerClient> {
+        self.client.get()
+    }
+
+    pub(crate) fn views(&self) -> PoolViews {
+        PoolViews(self.views.subscribe())
+    }
+
+    /// There is one. The future follows its pools until `stop`; `None`: it is followed already.
+    pub(crate) fn found(
+        &self,
+        endpoint: Endpoint,
+        http: reqwest::Client,
+        stop: CancellationToken,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        self.client.set(PoolManagerClient::new(endpoint.clone(), http.clone())).ok()?;
+        let views = self.views.clone();
+        Some(async move {
+            // An answer that is late must not hold up the end.
+            stop.run_until_cancelled(follow_for_ever(&endpoint, &http, &views)).await;
+        })
+    }
 }
 
 async fn follow_for_ever(

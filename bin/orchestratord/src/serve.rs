@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use daemon::Signals;
 use tokio::sync::Notify;
 use wire::config::TokensFile;
 use wire::pool::ReplicaError;
 use wire::{Phase, PoolId, PoolView};
 
 use crate::app::{self, Running};
-use crate::follow_config;
+use crate::follow_config::Follower;
 use crate::logging::{self, Form, Reader};
 use crate::progress::{Progress, reason};
 use crate::settings::Settings;
@@ -23,7 +23,7 @@ use crate::tokens::Scope;
 pub async fn serve(config: Option<&Path>) -> Result<()> {
     let settings = Settings::read(config)?;
     let form = logging::init(&settings.config.log, Reader::Daemon);
-    let mut signals = Signals::new()?;
+    let mut signals = signals()?;
     let running = tokio::select! {
         running = app::start(&settings, settings.config.api.listen) => running?,
         // Engines are started last, so there is none yet.
@@ -31,9 +31,11 @@ pub async fn serve(config: Option<&Path>) -> Result<()> {
     };
     tracing::info!(addr = %running.addr(), "listening");
     let asked = Notify::new();
+    let follower = Follower { settings: &settings, running: &running };
+    let file = settings.file.as_deref();
     tokio::select! {
         () = Announcer::new(&settings, &running, form).run() => {}
-        () = follow_config::follow(&settings, &running, &asked) => {}
+        never = daemon::follow(file, &settings.env, &settings.config, &asked, &follower) => match never {},
         () = signals.end(&asked) => {}
     }
     tracing::info!("stopping; once more stops at once");
@@ -41,77 +43,9 @@ pub async fn serve(config: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-/// The signals that ask a process to end: from a supervisor, a keyboard, and a terminal that closes.
-pub(crate) struct Signals {
-    term: Signal,
-    int: Signal,
-    quit: Signal,
-    /// Absent under `nohup`, whose point it is.
-    hup: Option<Signal>,
-    /// It was started from a terminal.
-    terminal: bool,
-}
-
-impl Signals {
-    pub(crate) fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("listening for signals");
-        let hup = if ignores_hup() { None } else { Some(listen(SignalKind::hangup())?) };
-        Ok(Self {
-            term: listen(SignalKind::terminate())?,
-            int: listen(SignalKind::interrupt())?,
-            quit: listen(SignalKind::quit())?,
-            hup,
-            terminal: has_terminal(),
-        })
-    }
-
-    /// Resolves when a daemon is to end. A hangup that is none asks for its configuration.
-    async fn end(&mut self, asked: &Notify) {
-        while self.receive().await == Received::Hangup {
-            if self.terminal && !has_terminal() {
-                return;
-            }
-            asked.notify_one();
-        }
-    }
-
-    /// Resolves with any of them.
-    pub(crate) async fn next(&mut self) {
-        self.receive().await;
-    }
-
-    async fn receive(&mut self) -> Received {
-        let hup = async {
-            match &mut self.hup {
-                Some(hup) => hup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.term.recv() => Received::End,
-            _ = self.int.recv() => Received::End,
-            _ = self.quit.recv() => Received::End,
-            _ = hup => Received::Hangup,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Received {
-    End,
-    Hangup,
-}
-
-/// Whether this process has a terminal that controls it; a closed one is none.
-fn has_terminal() -> bool {
-    std::fs::File::open("/dev/tty").is_ok()
-}
-
-/// Whether whoever started us wants us to outlive the terminal.
-fn ignores_hup() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+/// Hears the signals that ask for the end, from now on.
+pub(crate) fn signals() -> Result<Signals> {
+    Signals::listen().context("listening for signals")
 }
 
 /// Shows the preparation, then what a person needs next.
@@ -144,8 +78,8 @@ impl<'a> Announcer<'a> {
                 changed = registry.changed() => changed,
             };
             if changed.is_err() {
-                // No pool-managerd was ever followed, or we are stopping.
-                let _ = registry.changed().await;
+                // Who says it lives as long as what runs.
+                return std::future::pending().await;
             }
         }
     }

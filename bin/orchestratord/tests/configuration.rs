@@ -107,6 +107,19 @@ impl Daemon {
         }
     }
 
+    /// The configuration file as it is shown, once it is so.
+    async fn until_shown(&self, is: impl Fn(&Value) -> bool) -> Value {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let shown = self.get("/v2/pools").await["configuration"].clone();
+            if is(&shown) {
+                return shown;
+            }
+            assert!(Instant::now() < end, "{shown}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Pool and process of every engine.
     async fn engines(&self) -> Vec<(String, u64)> {
         let view = self.get("/v2/pools").await;
@@ -181,4 +194,47 @@ async fn a_file_that_cannot_be_used_changes_nothing_and_says_why() {
     }
     assert_eq!((daemon.chat("p").await, daemon.chat("q").await), (200, 404));
     assert_eq!(daemon.engines().await, before);
+
+    let shown = daemon.get("/v2/pools").await["configuration"].clone();
+    assert!(shown["file"].as_str().unwrap().ends_with("config.json"), "{shown}");
+    assert!(shown["refused"].as_str().unwrap().contains("pools[0] (p): flags: --bogus"), "{shown}");
+    daemon.write(&[pool("p", json!({}))], &json!({"limits": {"default": {"concurrent_tasks": 9}}}));
+    daemon.signal(Signal::HUP);
+    daemon.says("what changed in limits is read when orchestratord starts again");
+    let shown = daemon.until_shown(|shown| shown["refused"].is_null()).await;
+    assert_eq!(shown["waits"], json!(["limits"]));
+}
+
+/// ORCHD-CONFIG-003
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_pools_of_a_daemon_that_was_started_without_any_are_followed_like_any_others() {
+    let daemon = Daemon::start(&[]);
+    let shown = daemon.until_shown(|shown| shown.is_object()).await;
+    assert_eq!(daemon.get("/v2/pools").await["pools"], json!([]));
+    assert!(shown["refused"].is_null(), "{shown}");
+
+    // Somebody else runs engines for this directory: it is told, and tried again with the next change.
+    let runtime = daemon.dir.path().join("runtime");
+    let lock = std::fs::File::create(runtime.join("pool-managerd.lock")).unwrap();
+    std::io::Write::write_all(&mut &lock, b"4711\n").unwrap();
+    lock.lock().unwrap();
+    daemon.write(&[pool("p", json!({}))], &json!({}));
+    daemon.signal(Signal::HUP);
+    let shown = daemon.until_shown(|shown| shown["refused"].is_string()).await;
+    assert!(shown["refused"].as_str().unwrap().contains("4711"), "{shown}");
+    assert_eq!(daemon.chat("p").await, 404);
+    drop(lock);
+
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration: p: added");
+    daemon.until_chat("p", 200).await;
+    daemon.engines_of(&["p"]).await;
+    assert!(daemon.get("/v2/operations").await["operations"].is_array());
+    let drained = daemon.http.post(format!("{}/v2/pools/p/drain", daemon.base)).send().await.unwrap();
+    assert_eq!(drained.status().as_u16(), 202, "orders reach it");
+
+    daemon.write(&[], &json!({}));
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration: p: removed");
+    daemon.until_chat("p", 404).await;
 }

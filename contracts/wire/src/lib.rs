@@ -40,7 +40,7 @@ pub use error::{ErrorBody, ErrorCode, ErrorEnvelope};
 pub use event::EngineChunk;
 pub use handoff::{Handoff, HandoffModel, HandoffState};
 pub use ids::{CorrelationId, IdError, OperationId, PoolId, ReplicaId, ReplicaKey, SessionId, TaskId};
-pub use meta::{Health, Readiness, Version};
+pub use meta::{ConfigView, Health, Readiness, Version};
 pub use model::{ModelPart, ModelRecord};
 pub use operation::{OperationKind, OperationState, OperationView};
 pub use pool::{Phase, PoolHealth, PoolView, ReplicaView, Wanted};

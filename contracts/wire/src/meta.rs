@@ -42,6 +42,19 @@ impl Readiness {
     }
 }
 
+/// The configuration file that a daemon follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfigView {
+    /// The file.
+    pub file: String,
+    /// Why what it says now is not followed; absent while it is. What was read before stays in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// The sections that have changed and are read at the next start only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<String>,
+}
+
 /// `GET /v2/meta/version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {

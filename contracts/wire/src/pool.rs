@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Determinism, ModelRecord, PoolId, PreparationStep, ReplicaId};
+use crate::{ConfigView, Determinism, ModelRecord, PoolId, PreparationStep, ReplicaId};
 
 /// One pool.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -132,6 +132,9 @@ pub enum Phase {
 pub struct PoolList {
     /// In the order of the config.
     pub pools: Vec<PoolView>,
+    /// The configuration file and how far it is followed; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigView>,
 }
 
 /// `GET /v2/pools/{id}/health`.

@@ -246,6 +246,10 @@ impl Running {
         Ok(self.manager.configure(config.pools.iter().cloned().map(Arc::new).collect()))
     }
 
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
     /// One full round of supervision: every engine that serves was looked at a moment ago, the threads
     /// for blocking work answer, and so does the API. The error says what does not.
     pub(crate) async fn round(&self) -> Result<(), String> {

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use wire::config::PoolConfig;
 use wire::pool::{PoolList, ReplicaError};
 use wire::{
-    Determinism, ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaKey, ReplicaView,
-    StepKind, StepStatus, Wanted,
+    ConfigView, Determinism, ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaKey,
+    ReplicaView, StepKind, StepStatus, Wanted,
 };
 
 /// All pools, in the order of the config.
@@ -20,6 +20,8 @@ pub(crate) struct Board {
     pools: Mutex<Vec<Arc<PoolEntry>>>,
     /// Counts changes, for those who wait for one.
     changed: watch::Sender<u64>,
+    /// How far the configuration file is followed; `None` where there is none.
+    configuration: Mutex<Option<ConfigView>>,
 }
 
 #[derive(Debug)]
@@ -132,7 +134,7 @@ impl ReplicaState {
 
 impl Board {
     pub(crate) fn new() -> Self {
-        Self { pools: Mutex::default(), changed: watch::Sender::new(0) }
+        Self { pools: Mutex::default(), changed: watch::Sender::new(0), configuration: Mutex::default() }
     }
 
     /// Adds a pool, with the replicas of its configuration.
@@ -179,7 +181,13 @@ impl Board {
     }
 
     pub(crate) fn list(&self) -> PoolList {
-        PoolList { pools: self.lock().iter().map(|pool| pool.view()).collect() }
+        let configuration = self.configuration.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        PoolList { pools: self.lock().iter().map(|pool| pool.view()).collect(), configuration }
+    }
+
+    /// Shows how far the configuration file is followed.
+    pub(crate) fn follows(&self, view: &ConfigView) {
+        *self.configuration.lock().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
     }
 
     pub(crate) fn view(&self, id: &PoolId) -> Option<PoolView> {

@@ -3,13 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 
-use config_loader::{ConfigError, Env};
-use tokio::signal::unix::{SignalKind, signal};
+use config_loader::{ConfigError, Env, Origin};
+use daemon::Signals;
 use tokio::sync::Notify;
 use tracing_subscriber::EnvFilter;
 use wire::config::{Config, LogFormat};
 
-use crate::follow::follow;
 use crate::replica::with_causes;
 use crate::{App, AppConfig, AppConfigError, StartError, Token, durable, service};
 
@@ -65,7 +64,7 @@ impl DaemonError {
     }
 }
 
-/// Runs until SIGTERM or SIGINT, and then until everything has ended. A second signal ends it now.
+/// Runs until SIGTERM, SIGINT or SIGQUIT, and then until everything has ended. A second signal ends it now.
 /// SIGHUP reads the configuration again, unless the terminal it was started from has closed: then it ends.
 ///
 /// # Errors
@@ -81,10 +80,14 @@ pub async fn run(config_file: Option<&Path>, env: &Env) -> Result<(), DaemonErro
     tracing::info!(addr = %running.addr(), pools = config.pools.len(), "pool-managerd is up");
     service::ready(&running);
     let asked = Notify::new();
+    let file = match &loaded.origin {
+        Origin::File(path) => Some(path.as_path()),
+        Origin::BuiltIn => None,
+    };
     tokio::select! {
         () = signals.end(&asked) => {}
         never = service::feed_watchdog(&running) => match never {},
-        never = follow(&loaded, env, &running, &asked) => match never {},
+        never = daemon::follow(file, env, &config, &asked, &running) => match never {},
     }
     service::stopping();
     tracing::info!("shutting down; a second signal ends at once");
@@ -114,43 +117,4 @@ fn log_to_stderr(format: LogFormat, env: &Env) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour);
     // Fails only when there is a subscriber already, which then keeps its work.
     let _installed = if json { builder.json().try_init() } else { builder.try_init() };
-}
-
-struct Signals {
-    term: tokio::signal::unix::Signal,
-    int: tokio::signal::unix::Signal,
-    hup: tokio::signal::unix::Signal,
-    /// It was started from a terminal.
-    terminal: bool,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-            hup: signal(SignalKind::hangup())?,
-            terminal: has_terminal(),
-        })
-    }
-
-    /// Resolves when it is to end. A hangup that is none asks for the configuration.
-    async fn end(&mut self, asked: &Notify) {
-        loop {
-            tokio::select! {
-                _ = self.term.recv() => return,
-                _ = self.int.recv() => return,
-                _ = self.hup.recv() => {}
-            }
-            if self.terminal && !has_terminal() {
-                return;
-            }
-            asked.notify_one();
-        }
-    }
-}
-
-/// Whether this process has a terminal that controls it; a closed one is none.
-fn has_terminal() -> bool {
-    std::fs::File::open("/dev/tty").is_ok()
 }

@@ -11,7 +11,7 @@ use super::pools::not_taken;
 use crate::pool_manager::PoolManagerClient;
 
 pub(super) async fn list(State(state): State<AppState>) -> Result<Json<CatalogList>, ApiError> {
-    let Some(manager) = &state.pool_manager else {
+    let Some(manager) = state.pool_manager() else {
         return Ok(Json(CatalogList { models: Vec::new() }));
     };
     manager.models().await.map(Json).map_err(|error| not_taken(error, None))
@@ -44,7 +44,7 @@ pub(super) async fn remove(
 /// Whom to ask about a model. What is no digest is never put into a URL.
 fn of<'a>(state: &'a AppState, id: &'a str) -> Result<(&'a PoolManagerClient, &'a str), ApiError> {
     let is_digest = (8..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_hexdigit());
-    state.pool_manager.as_ref().filter(|_| is_digest).map(|manager| (manager, id)).ok_or_else(|| {
+    state.pool_manager().filter(|_| is_digest).map(|manager| (manager, id)).ok_or_else(|| {
         let shown: String = id.chars().take(64).collect();
         ErrorBody::new(ErrorCode::NotFound, format!("no model begins with {shown:?}"))
             .hint("GET /v2/catalog/models has their digests; at least the first 8 digits of one name it")

@@ -175,10 +175,10 @@ fn timeless(pool: &PoolView) -> PoolView {
 
 /// pool-managerd's operations, in a while; none where there is no answer.
 fn ask(state: &AppState, after: Duration) -> Asking {
-    let manager = state.pool_manager.clone();
+    let link = state.link.clone();
     Box::pin(async move {
-        let Some(manager) = manager else { return std::future::pending().await };
         tokio::time::sleep(after).await;
+        let Some(manager) = link.client() else { return Vec::new() };
         manager.operations().await.map(|list| list.operations).unwrap_or_default()
     })
 }

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::pools::not_taken;
 
 pub(super) async fn list(State(state): State<AppState>) -> Result<Json<DeviceList>, ApiError> {
-    let Some(manager) = &state.pool_manager else {
+    let Some(manager) = state.pool_manager() else {
         let message = "this orchestratord has no pool-managerd that could look for devices";
         return Err(ErrorBody::new(ErrorCode::PoolUnready, message).into());
     };

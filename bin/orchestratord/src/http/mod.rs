@@ -41,4 +41,4 @@ pub(crate) use meta::SERVICE;
 pub use router::router;
 pub(crate) use server::{Limits as ServerLimits, Server};
 pub use state::AppState;
-pub(crate) use state::{Kinds, StartTime, unix_seconds};
+pub(crate) use state::{Configuration, Kinds, StartTime, unix_seconds};

@@ -40,7 +40,7 @@ pub(super) async fn reset(State(state): State<AppState>, Path(id): Path<String>)
 }
 
 pub(super) async fn list(State(state): State<AppState>) -> Result<Json<OperationList>, ApiError> {
-    let Some(manager) = &state.pool_manager else {
+    let Some(manager) = state.pool_manager() else {
         return Ok(Json(OperationList { operations: Vec::new() }));
     };
     manager.operations().await.map(Json).map_err(|error| not_taken(error, None))
@@ -50,7 +50,7 @@ pub(super) async fn show(
     State(state): State<AppState>,
     Path(id): Path<String>,
 ) -> Result<Json<OperationView>, ApiError> {
-    let known = OperationId::try_new(id.as_str()).ok().zip(state.pool_manager.as_ref());
+    let known = OperationId::try_new(id.as_str()).ok().zip(state.pool_manager());
     let Some((id, manager)) = known else {
         let shown: String = id.chars().take(64).collect();
         return Err(ApiError::new(ErrorCode::NotFound, format!("there is no operation {shown:?}")));

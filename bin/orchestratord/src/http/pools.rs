@@ -13,7 +13,7 @@ use crate::feed::FeedView;
 use crate::pool_manager::{OrderError, PoolManagerClient};
 
 pub(super) async fn list(State(state): State<AppState>) -> Json<PoolList> {
-    Json(PoolList { pools: state.pools() })
+    Json(PoolList { pools: state.pools(), configuration: state.configuration.view() })
 }
 
 pub(super) async fn show(
@@ -56,7 +56,7 @@ pub(super) async fn preload(
 
 /// Who runs a pool.
 pub(super) fn manager<'a>(state: &'a AppState, pool: &PoolId) -> Result<&'a PoolManagerClient, ApiError> {
-    state.pool_manager.as_ref().ok_or_else(|| {
+    state.pool_manager().ok_or_else(|| {
         let message = format!("pool {pool} is run by someone else: this orchestratord has no pool-managerd");
         ErrorBody::new(ErrorCode::NotFound, message).pool(pool.clone()).into()
     })

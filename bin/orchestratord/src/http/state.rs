@@ -10,13 +10,13 @@ use registry::Registry;
 use task_log::Artifacts;
 use tokio_util::sync::CancellationToken;
 use wire::config::{PoolConfig, PoolKind};
-use wire::{PoolId, PoolView};
+use wire::{ConfigView, PoolId, PoolView};
 
 use super::extract::BodyLimits;
 use super::guard::Guard;
 use crate::feed::{FeedView, Workers};
 use crate::metrics::EdgeMetrics;
-use crate::pool_manager::{PoolManagerClient, PoolViews};
+use crate::pool_manager::{Link, PoolManagerClient, PoolViews};
 
 /// Shared by all handlers. Cheap to clone.
 #[derive(Clone)]
@@ -29,8 +29,7 @@ pub struct AppState {
     pub(crate) workers: Workers,
     pub(crate) pools: PoolViews,
     pub(crate) artifacts: Artifacts,
-    /// Absent where no pool is configured: engines that others run take no orders.
-    pub(crate) pool_manager: Option<PoolManagerClient>,
+    pub(crate) link: Link,
     pub(crate) guard: Guard,
     pub(crate) metrics: EdgeMetrics,
     pub(crate) exposition: Arc<prometheus_client::registry::Registry>,
@@ -43,6 +42,22 @@ pub struct AppState {
     pub(crate) bodies: Arc<BodyLimits>,
     /// What each configured pool is for.
     pub(crate) kinds: Kinds,
+    pub(crate) configuration: Configuration,
+}
+
+/// The configuration file and how far it is followed. Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Configuration(Arc<RwLock<Option<ConfigView>>>);
+
+impl Configuration {
+    pub(crate) fn show(&self, view: &ConfigView) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(view.clone());
+    }
+
+    /// `None`: there is no file.
+    pub(crate) fn view(&self) -> Option<ConfigView> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What each configured pool is for, as the configuration says now. Cheap to clone; all clones are one.
@@ -84,6 +99,11 @@ pub(crate) fn unix_seconds() -> u64 {
 }
 
 impl AppState {
+    /// Who runs the pools; `None` where none is configured: engines that others run take no orders.
+    pub(crate) fn pool_manager(&self) -> Option<&PoolManagerClient> {
+        self.link.client()
+    }
+
     /// Whether a replica of the pool takes work now.
     pub(crate) fn is_ready(&self, pool: &PoolId) -> bool {
         let snapshot = self.registry.snapshot();

@@ -12,13 +12,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use daemon::Signals;
 
 use crate::app;
 use crate::cli::RunArgs;
 use crate::credentials::Access;
 use crate::exit::{Fatal, Held, RUN, UNAVAILABLE};
 use crate::logging::{self, Reader};
-use crate::serve::{Signals, reachable};
+use crate::serve::{reachable, signals};
 use crate::settings::Settings;
 use answer::{Answer, Ended, Gone};
 use client::Client;
@@ -34,7 +35,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 pub async fn run(config: Option<&Path>, args: &RunArgs) -> Result<()> {
     let settings = Settings { command: RUN, ..Settings::read(config)? };
     logging::init(&settings.config.log, Reader::Asker);
-    let mut signals = Signals::new()?;
+    let mut signals = signals()?;
     let access = settings.access()?;
     let there = reachable(settings.config.api.listen);
     if app::is_orchestratord(there).await {

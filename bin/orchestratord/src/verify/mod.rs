@@ -18,7 +18,7 @@ use crate::cli::VerifyArgs;
 use crate::exit::{Fatal, UNAVAILABLE};
 use crate::logging::{self, Reader};
 use crate::run::client::Client;
-use crate::serve::{Signals, reachable};
+use crate::serve::{reachable, signals};
 use crate::settings::Settings;
 
 /// Other tokens came out.
@@ -30,7 +30,7 @@ const RECONNECTS: u32 = 5;
 pub async fn run(config: Option<&Path>, args: &VerifyArgs) -> Result<()> {
     let settings = Settings::read(config)?;
     logging::init(&settings.config.log, Reader::Asker);
-    let mut signals = Signals::new()?;
+    let mut signals = signals()?;
     let there = reachable(settings.config.api.listen);
     if !app::is_orchestratord(there).await {
         let message = format!("no orchestratord listens on {there}; start one, or name it with ORCHD_ADDR");

@@ -7,7 +7,8 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use wire::Handoff;
+use wire::pool::PoolList;
+use wire::{ConfigView, Handoff};
 
 use crate::harness::{DEADLINE, engines_of, signal, within};
 
@@ -41,6 +42,24 @@ impl Daemon {
         while !self.log().contains(what) {
             assert!(Instant::now() < end, "never said {what:?}: {}", self.log());
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The configuration file as its API shows it, once it is so.
+    async fn configuration(&self, dir: &Path, is: fn(&ConfigView) -> bool) -> ConfigView {
+        let log = self.log();
+        let addr = log.split("\"addr\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let token = std::fs::read_to_string(dir.join("runtime/pool-managerd.token")).unwrap();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let asked = http.get(format!("http://{addr}/v2/pools")).bearer_auth(token.trim());
+            let list: PoolList = asked.send().await.unwrap().json().await.unwrap();
+            match list.configuration.filter(is) {
+                Some(view) => return view,
+                None => assert!(Instant::now() < end, "{}", self.log()),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -170,4 +189,56 @@ async fn the_file_is_followed_by_itself_and_at_a_hangup_and_a_bad_one_changes_no
 
     signal(daemon.process.id(), Signal::TERM);
     assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
+}
+
+/// POOLD-CONFIG-002
+#[tokio::test]
+async fn why_a_file_is_not_followed_is_in_the_api_until_it_is() {
+    let dir = configured("127.0.0.1:0");
+    let dir = dir.path();
+    let mut daemon = Daemon::start(dir, "log");
+    daemon.says("\"ready\"").await;
+    let shown = |are: fn(&ConfigView) -> bool| daemon.configuration(dir, are);
+    let at_first = shown(|_| true).await;
+    assert!(at_first.file.ends_with("config.yaml") && at_first.refused.is_none(), "{at_first:?}");
+
+    edit(dir, |text| text.replace("- id: p\n", "- id: p\n    ctx: lots\n"));
+    signal(daemon.process.id(), Signal::HUP);
+    let refused = shown(|view| view.refused.is_some()).await.refused.unwrap();
+    assert!(refused.contains("pools[0].ctx") && refused.contains("lots"), "{refused}");
+
+    edit(dir, |text| text.replace("    ctx: lots\n", "").replace("cache: cache", "cache: other"));
+    signal(daemon.process.id(), Signal::HUP);
+    let followed = shown(|view| view.refused.is_none()).await;
+    assert_eq!(followed.waits, ["paths"]);
+    signal(daemon.process.id(), Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
+}
+
+/// POOLD-STOP-003
+#[tokio::test]
+async fn a_signal_that_arrives_twice_at_once_ends_it_in_order_and_a_second_one_at_once() {
+    let dir = configured("127.0.0.1:0");
+    let dir = dir.path();
+    let mut daemon = Daemon::start(dir, "first.log");
+    daemon.says("\"ready\"").await;
+    // As `timeout` sends it: to its child, and then to its group.
+    signal(daemon.process.id(), Signal::TERM);
+    signal(daemon.process.id(), Signal::TERM);
+    assert_eq!(daemon.ended().await.code(), Some(0), "{}", daemon.log());
+    assert_eq!(handoff(dir), None);
+
+    edit(dir, |text| {
+        text.replace("    provisioning:", "    env: { STUB_IGNORE_TERM: '1' }\n    provisioning:")
+    });
+    let mut daemon = Daemon::start(dir, "second.log");
+    daemon.says("\"ready\"").await;
+    signal(daemon.process.id(), Signal::TERM);
+    signal(daemon.process.id(), Signal::INT);
+    assert_eq!(daemon.ended().await.code(), Some(130), "{}", daemon.log());
+    assert!(!engines_of(&dir.join("runtime")).is_empty(), "its engine is left for the next start");
+    let mut last = Daemon::start(dir, "third.log");
+    last.says("adopted an engine").await;
+    signal(last.process.id(), Signal::TERM);
+    assert_eq!(last.ended().await.code(), Some(0), "{}", last.log());
 }

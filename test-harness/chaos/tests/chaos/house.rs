@@ -131,13 +131,12 @@ impl Asked {
     }
 }
 
-/// What still runs is not waited for: the second TERM, which `Process` sends, ends it at once.
+/// What still runs is not waited for: the second signal, TERM, which `Process` sends, ends it at once. Two
+/// of one kind within a moment would be one.
 impl Drop for House {
     fn drop(&mut self) {
-        if self.orchestratord.signal(Signal::SIGTERM).is_ok() {
-            // Two signals of one kind are one until the first has been taken.
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        // It may have ended by itself.
+        let _gone = self.orchestratord.signal(Signal::SIGINT);
     }
 }
 

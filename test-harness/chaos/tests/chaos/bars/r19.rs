@@ -29,7 +29,8 @@ async fn stop(run: &Run, impatient: bool) -> Result<()> {
     house.orchestratord.signal(Signal::SIGTERM)?;
     let what = if impatient { "a second SIGTERM" } else { "SIGTERM" };
     if impatient {
-        tokio::time::sleep(Duration::from_millis(300 + run.chance(700))).await;
+        // Later than what counts as one and the same.
+        tokio::time::sleep(Duration::from_millis(500 + run.chance(1_000))).await;
         house.orchestratord.signal(Signal::SIGTERM)?;
     }
     let limit = if impatient { Duration::from_secs(1) } else { DRAIN + Duration::from_secs(2) };
