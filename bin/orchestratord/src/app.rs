@@ -16,15 +16,16 @@ use task_log::{Artifacts, Journal};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wire::config::{Config, PoolConfig, QueueConfig};
+use wire::config::{Config, OtlpConfig, PoolConfig, QueueConfig};
 use wire::{HandoffState, Health};
 
 use crate::compose::{PoolManager, connect, program_on};
 use crate::exit::{CONFIG, Fatal, TEMPORARY};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView, Workers};
-use crate::http::{AppState, BodyLimits, Configuration, Guard, Kinds, SERVICE, Server, router, tls};
+use crate::http::{AppState, BodyLimits, Configuration, Guard, Kinds, SERVICE, Server, Traces, router, tls};
 use crate::journal;
 use crate::metrics::EdgeMetrics;
+use crate::otlp::Exporter;
 use crate::pool_manager::{Endpoint, Link};
 use crate::serve::reachable;
 use crate::settings::{Settings, with_causes};
@@ -114,6 +115,10 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         tasks.dispatch.clone(),
     );
     dispatch.keep_transcripts(artifacts.clone());
+    let (traces, exporter) = traces(&settings.config.otlp, &mut exposition)?;
+    if let Some(spans) = &traces.spans {
+        dispatch.tell_spans(spans.clone());
+    }
     let journal = opened.map(|opened| take_back(&dispatch, opened));
     let usage_file = settings.config.paths.runtime.join("usage.json");
     let counting_since = usage::restore(&usage_file, &dispatch);
@@ -149,6 +154,9 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         tasks.background.spawn(task);
         current
     });
+    if let Some(exporter) = exporter {
+        tasks.background.spawn(exporter.run(stop.background.clone()));
+    }
     let keep_usage = usage::keep(usage_file, dispatch.clone(), counting_since, stop.background.clone());
     tasks.background.spawn(keep_usage);
     let guard = Guard { hosts: settings.config.api.hosts.clone().into(), listen: addr, tokens };
@@ -162,6 +170,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         pools: link.views(),
         link,
         guard,
+        traces,
         metrics: metrics.clone(),
         exposition: Arc::new(exposition),
         stopping: stop.accepting.clone(),
@@ -185,6 +194,17 @@ fn link_to(link: &Link, endpoint: Endpoint, stop: &Stop, tasks: &Tasks) -> Resul
         tasks.background.spawn(follower);
     }
     Ok(())
+}
+
+/// Where spans go, where they go anywhere.
+fn traces(
+    config: &OtlpConfig,
+    exposition: &mut prometheus_client::registry::Registry,
+) -> Result<(Traces, Option<Exporter>)> {
+    let Some(endpoint) = &config.endpoint else { return Ok((Traces::default(), None)) };
+    let (spans, exporter) =
+        Exporter::new(endpoint, exposition).context("building an HTTP client for spans")?;
+    Ok((Traces { spans: Some(spans), sample: config.sample }, Some(exporter)))
 }
 
 fn limits(config: &Config) -> dispatch::Limits {

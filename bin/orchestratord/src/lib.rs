@@ -17,6 +17,7 @@ mod http;
 pub mod journal;
 pub mod logging;
 mod metrics;
+mod otlp;
 mod pool_manager;
 mod progress;
 mod reload;

@@ -29,6 +29,7 @@ pub mod seed;
 pub mod session;
 pub mod split;
 pub mod task;
+pub mod trace;
 pub mod usage;
 pub mod worker;
 
@@ -50,3 +51,4 @@ pub use seed::Seed;
 pub use session::SessionView;
 pub use split::SplitName;
 pub use task::{PreparationStep, StepKind, StepStatus, TaskRequest, TaskState, TaskView};
+pub use trace::{SpanId, TraceContext, TraceId};

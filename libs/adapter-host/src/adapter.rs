@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use wire::ErrorBody;
+use wire::{ErrorBody, TraceContext};
 
 use crate::{EngineRequest, TokenStream};
 
@@ -13,14 +13,22 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// One engine, as dispatch sees it.
 pub trait WorkerAdapter: Send + Sync + 'static {
     /// Starts a generation. Resolves once the engine has accepted it; dropping the returned stream
-    /// cancels it on the engine.
-    fn submit(&self, request: EngineRequest) -> BoxFuture<'_, Result<TokenStream, SubmitError>>;
+    /// cancels it on the engine. The trace that it belongs to is told to the engine.
+    fn submit(
+        &self,
+        request: EngineRequest,
+        trace: Option<TraceContext>,
+    ) -> BoxFuture<'_, Result<TokenStream, SubmitError>>;
 
     /// Asks whether the engine would take work now. Cheap; the caller sets the time limit.
     fn probe(&self) -> BoxFuture<'_, Result<Probed, ProbeError>>;
 
     /// Counts tokens of a text with the engine's own tokenizer.
-    fn count_tokens<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<u64, SubmitError>>;
+    fn count_tokens<'a>(
+        &'a self,
+        text: &'a str,
+        trace: Option<&'a TraceContext>,
+    ) -> BoxFuture<'a, Result<u64, SubmitError>>;
 }
 
 /// What a good probe says.

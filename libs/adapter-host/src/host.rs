@@ -56,19 +56,27 @@ impl AdapterHost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::{PoolId, ReplicaId};
+    use wire::{PoolId, ReplicaId, TraceContext};
 
     use crate::{BoxFuture, EngineRequest, ProbeError, Probed, SubmitError, TokenStream};
 
     struct Deaf;
     impl WorkerAdapter for Deaf {
-        fn submit(&self, _: EngineRequest) -> BoxFuture<'_, Result<TokenStream, SubmitError>> {
+        fn submit(
+            &self,
+            _: EngineRequest,
+            _: Option<TraceContext>,
+        ) -> BoxFuture<'_, Result<TokenStream, SubmitError>> {
             Box::pin(async { Err(SubmitError::Lost("deaf".to_owned())) })
         }
         fn probe(&self) -> BoxFuture<'_, Result<Probed, ProbeError>> {
             Box::pin(async { Err(ProbeError::Loading) })
         }
-        fn count_tokens<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<u64, SubmitError>> {
+        fn count_tokens<'a>(
+            &'a self,
+            _: &'a str,
+            _: Option<&'a TraceContext>,
+        ) -> BoxFuture<'a, Result<u64, SubmitError>> {
             Box::pin(async { Ok(0) })
         }
     }

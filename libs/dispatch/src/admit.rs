@@ -137,6 +137,8 @@ impl Shared {
             recorded,
             on_interrupt: spec.on_interrupt,
             transcript: spec.transcript,
+            trace: spec.trace,
+            spans: self.spans.get().cloned(),
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::event::Started;
 use wire::task::{OnInterrupt, TaskView};
-use wire::{EngineChunk, ReplicaKey, SessionId, TaskId, TaskState, Transcript};
+use wire::{EngineChunk, ReplicaKey, SessionId, TaskId, TaskState, TraceContext, Transcript};
 
 use self::live::State;
 pub(crate) use self::live::{Account, AfterLoss, DRAINED, Refused, Run};
@@ -30,6 +30,8 @@ use crate::pool::Pool;
 use crate::queue::Place;
 use crate::quota::Permit;
 use crate::size::Size;
+use crate::spans::Spans;
+use crate::traced::Traced;
 use crate::{CallerId, Detach, Home, Limits, Owner};
 
 /// What never changes about a task, and its state.
@@ -59,6 +61,8 @@ pub(crate) struct TaskCore {
     on_interrupt: OnInterrupt,
     /// Whether what was asked and answered is kept.
     pub(crate) transcript: bool,
+    /// Its part of a trace, where it is in one.
+    pub(crate) traced: Option<Traced>,
     state: Mutex<State>,
     /// It counts among its caller's tasks until it has ended.
     permit: Mutex<Option<Permit>>,
@@ -85,7 +89,12 @@ pub(crate) struct NewTask {
     pub(crate) recorded: Recorded,
     pub(crate) on_interrupt: OnInterrupt,
     pub(crate) transcript: bool,
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) spans: Option<Spans>,
 }
+
+/// What to ask the engine, and where in a trace that is.
+pub(crate) type Begun = (EngineRequest, Option<TraceContext>);
 
 impl TaskCore {
     pub(crate) fn new(mut task: NewTask, (log, writer): (TaskLog, LogWriter), limits: &Limits) -> Self {
@@ -124,6 +133,7 @@ impl TaskCore {
             recorded: watch::Sender::new(task.recorded),
             on_interrupt: task.on_interrupt,
             transcript: task.transcript,
+            traced: task.trace.map(|trace| Traced::new(&trace, task.spans, admitted)),
             state: Mutex::new(state),
             permit: Mutex::default(),
             placed: Mutex::default(),
@@ -175,9 +185,10 @@ impl TaskCore {
         self.pool.metrics.class(self.place.priority)
     }
 
-    /// The task has a slot: says so in its log and hands out what to ask the engine. `None` when
-    /// it has ended meanwhile; a failure when this engine cannot go on with what was said.
-    pub(crate) fn begin(&self, run: Run) -> Option<Result<EngineRequest, Failure>> {
+    /// The task has a slot: says so in its log and hands out what to ask the engine and the trace to
+    /// name. `None` when it has ended meanwhile; a failure when this engine cannot go on with what was
+    /// said.
+    pub(crate) fn begin(&self, run: Run) -> Option<Result<Begun, Failure>> {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return None };
         if let Some(failure) = live.of_another_model(&run) {
@@ -200,9 +211,10 @@ impl TaskCore {
             self.count_start(queue);
         }
         live.model_digest = Arc::clone(&run.model_digest);
+        let trace = self.traced.as_ref().map(|traced| traced.begins(&run));
         live.history.run = Some(run);
         live.running = true;
-        Some(Ok(live.ask()))
+        Some(Ok((live.ask(), trace)))
     }
 
     fn count_start(&self, queue: Duration) {

@@ -22,6 +22,7 @@ use crate::names::Names;
 use crate::pool::Pool;
 use crate::quota::Quotas;
 use crate::sessions::Sessions;
+use crate::spans::Spans;
 use crate::store::Store;
 use crate::usage::Usage;
 use crate::{
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Sessions,
     /// Set once, before anything is submitted; absent: nothing outlives this process.
     pub(crate) journal: OnceLock<Journal>,
+    /// Set once; absent: nobody collects spans.
+    pub(crate) spans: OnceLock<Spans>,
     /// Set once; absent: transcripts are not kept.
     pub(crate) artifacts: OnceLock<Artifacts>,
     pub(crate) shutdown: CancellationToken,
@@ -94,6 +97,7 @@ impl Dispatch {
             quotas: Quotas::new(limits.callers.clone()),
             sessions: Sessions::new(limits.sessions.clone()),
             journal: OnceLock::new(),
+            spans: OnceLock::new(),
             artifacts: OnceLock::new(),
             shutdown,
             tracker,
@@ -119,6 +123,12 @@ impl Dispatch {
         let id = pool.id.clone();
         let admitted = shared.admit(&pool, spec, durable);
         admitted.inspect_err(|error| shared.metrics.rejected(Some(&id), error.reason()))
+    }
+
+    /// Tells of tasks that are part of a trace from now on. To be called once, before anything is
+    /// submitted.
+    pub fn tell_spans(&self, spans: Spans) {
+        let _set_before = self.shared.spans.set(spans);
     }
 
     /// The task of this id that `owner` may know of; for the control scope the newest one.
@@ -291,6 +301,9 @@ impl Shared {
             class.decode.observe(decode.as_secs_f64());
         }
         self.usage.count(core, &account, &ending);
+        if let Some(traced) = &core.traced {
+            traced.ended(core, &account, &ending);
+        }
         match ending {
             Ending::Finished(_) | Ending::Spent => {}
             Ending::Cancelled(reason) => core.pool.metrics.canceled(reason.as_str()),

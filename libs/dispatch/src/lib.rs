@@ -42,9 +42,11 @@ mod sessions;
 #[cfg(test)]
 mod simulation;
 mod size;
+mod spans;
 mod spec;
 mod store;
 mod task;
+mod traced;
 mod usage;
 mod watchers;
 
@@ -58,5 +60,6 @@ pub use place::{Decision, Insist, InvalidPlacement, PlacementOutcome, Wish, plac
 pub use quota::LimitReached;
 pub use restore::TakenBack;
 pub use sessions::{Home, SessionSpent};
+pub use spans::{Attribute, Side, Span, SpanBuffer, Spans};
 pub use spec::{Detach, Owner, PoolSpec, TaskFilter, TaskPage, TaskSpec};
 pub use task::{QueuePlace, Task};

@@ -7,7 +7,7 @@ use adapter_host::EngineRequest;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use wire::task::{OnInterrupt, Placement, Priority};
-use wire::{PoolId, SessionId, TaskId};
+use wire::{PoolId, SessionId, TaskId, TraceContext};
 
 use crate::{CallerId, Detach, Owner, TaskSpec};
 
@@ -41,6 +41,10 @@ struct Record {
     on_interrupt: OnInterrupt,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     transcript: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tracestate: Option<String>,
 }
 
 fn is_default(on_interrupt: &OnInterrupt) -> bool {
@@ -95,6 +99,7 @@ pub(crate) fn write(id: &TaskId, pool: &PoolId, spec: &TaskSpec) -> serde_json::
         on_interrupt,
         transcript,
         session,
+        trace,
     } = spec;
     let now = now_ms();
     to_raw_value(&Record {
@@ -120,6 +125,8 @@ pub(crate) fn write(id: &TaskId, pool: &PoolId, spec: &TaskSpec) -> serde_json::
         tokens_in: *tokens_in,
         on_interrupt: *on_interrupt,
         transcript: *transcript,
+        traceparent: trace.as_ref().map(TraceContext::traceparent),
+        tracestate: trace.as_ref().and_then(TraceContext::tracestate).map(str::to_owned),
     })
 }
 
@@ -158,6 +165,9 @@ pub(crate) fn read(record: &RawValue, request: EngineRequest) -> Result<Restored
             on_interrupt: record.on_interrupt,
             transcript: record.transcript,
             session: record.session,
+            trace: record
+                .traceparent
+                .and_then(|parent| TraceContext::parse(&parent, record.tracestate.as_deref())),
         },
         age: Duration::from_millis(now.saturating_sub(record.admitted_ms)),
     })
@@ -175,6 +185,8 @@ fn now_ms() -> u64 {
 mod tests {
     use super::*;
     use adapter_host::{CompletionRequest, Prompt, Sampling, SoFar};
+
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn request() -> EngineRequest {
         let prompt = Prompt::Text("SECRET".to_owned());
@@ -221,11 +233,14 @@ mod tests {
             on_interrupt: OnInterrupt::Resume,
             transcript: false,
             session: None,
+            trace: TraceContext::parse(TRACE, Some("a=1")),
         };
         let pool = PoolId::try_new("p").unwrap();
         let record = write(&TaskId::generate(), &pool, &spec).unwrap();
         assert!(!record.get().contains("SECRET"));
-        let left = read(&record, request()).unwrap().spec.deadline.unwrap();
+        let spec = read(&record, request()).unwrap().spec;
+        assert_eq!(spec.trace, TraceContext::parse(TRACE, Some("a=1")));
+        let left = spec.deadline.unwrap();
         assert!(left > Duration::from_secs(90) && left <= Duration::from_secs(100), "{left:?}");
     }
 }

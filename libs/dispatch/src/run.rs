@@ -11,7 +11,7 @@ use adapter_host::{EngineItem, EngineRequest, SoFar, StreamFault, SubmitError, T
 use futures_util::StreamExt;
 use registry::SlotLease;
 use tokio::time::Instant;
-use wire::ErrorCode;
+use wire::{ErrorCode, TraceContext};
 
 use crate::core::{AfterLoss, DRAINED, Refused, Run, TaskCore};
 use crate::dispatcher::Shared;
@@ -112,6 +112,7 @@ fn after_fault(shared: &Shared, core: &Arc<TaskCore>, failure: Failure) {
 impl Shared {
     /// Lets a task wait again that has had a slot.
     pub(crate) fn queue_again(&self, core: &Arc<TaskCore>) {
+        core.tell_waiting();
         if core.pool.put_back(core).is_err() {
             if core.may_stay() {
                 return;
@@ -148,8 +149,8 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
     if is_over(core.deadline) {
         return Verdict::End(Ending::Failed(Failure::deadline()));
     }
-    let request = match core.begin(run) {
-        Some(Ok(request)) => request,
+    let (request, trace) = match core.begin(run) {
+        Some(Ok(begun)) => begun,
         Some(Err(failure)) => return Verdict::End(Ending::Failed(failure)),
         None => return Verdict::EndedElsewhere,
     };
@@ -158,7 +159,7 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
     let stream = tokio::select! {
         biased;
         verdict = &mut cut_short => return verdict,
-        stream = submit(&*adapter, request) => stream,
+        stream = submit(&*adapter, request, trace) => stream,
     };
     match stream {
         Ok(stream) => pump(core, stream, cut_short).await,
@@ -166,9 +167,13 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
     }
 }
 
-async fn submit(adapter: &dyn WorkerAdapter, request: EngineRequest) -> Result<TokenStream, Verdict> {
+async fn submit(
+    adapter: &dyn WorkerAdapter,
+    request: EngineRequest,
+    trace: Option<TraceContext>,
+) -> Result<TokenStream, Verdict> {
     let goes_on = matches!(&request, EngineRequest::Completion(c) if c.so_far != SoFar::Nothing);
-    adapter.submit(request).await.map_err(|error| match error {
+    adapter.submit(request, trace).await.map_err(|error| match error {
         SubmitError::Lost(reason) => lost(reason),
         // What was said has filled the context meanwhile.
         SubmitError::Refused(body) if goes_on && body.code == ErrorCode::ContextOverflow => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use adapter_host::EngineRequest;
 use wire::config::QueueConfig;
 use wire::task::{OnInterrupt, Placement, Priority};
-use wire::{PoolId, SessionId, TaskId, TaskState, TaskView};
+use wire::{PoolId, SessionId, TaskId, TaskState, TaskView, TraceContext};
 
 use crate::CallerId;
 
@@ -58,6 +58,8 @@ pub struct TaskSpec {
     pub transcript: bool,
     /// The session it belongs to.
     pub session: Option<SessionId>,
+    /// The request that submits it, in the trace that it is part of.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a missing reader means for a task.

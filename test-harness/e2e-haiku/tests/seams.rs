@@ -56,7 +56,7 @@ async fn answer(engine: &LlamaCpp, so_far: SoFar, max_tokens: u32) -> Result<(Ve
     let sampling = Sampling { max_tokens: Some(max_tokens), temperature: Some(0.0), ..Sampling::default() };
     let prompt = Prompt::Messages(vec![message]);
     let request = CompletionRequest { prompt, sampling, cache_prompt: false, so_far };
-    let mut stream = engine.submit(EngineRequest::Completion(request)).await?;
+    let mut stream = engine.submit(EngineRequest::Completion(request), None).await?;
     let mut chunks = Vec::new();
     while let Some(item) = stream.next().await {
         match item? {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Method};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use wire::CorrelationId;
 
-use super::trace::TraceParent;
+use super::trace::{TracedRequest, Traces};
 use crate::tokens::Caller;
 
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -26,15 +26,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const POLLED: [&str; 5] = ["/health", "/livez", "/ready", "/readyz", "/metrics"];
 
 /// Gives every response the caller's correlation id, or a new one, and logs the request.
-pub(super) async fn correlate(mut request: Request, next: Next) -> Response {
+pub(super) async fn correlate(State(traces): State<Traces>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let given = request.headers().get(&CORRELATION_ID).and_then(|v| v.to_str().ok());
     let id = given.and_then(|v| CorrelationId::try_new(v).ok()).unwrap_or_else(CorrelationId::generate);
     let path = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
-    let trace = TraceParent::of(request.headers());
+    let polled = path.as_ref().is_some_and(|path| POLLED.contains(&path.as_str()));
+    let trace = if polled { None } else { traces.request(request.headers()) };
     if let Some(trace) = &trace {
-        request.extensions_mut().insert(trace.clone());
+        request.extensions_mut().insert(trace.context.clone());
     }
     let mut response = next.run(request).await;
     if let Ok(value) = HeaderValue::from_str(id.as_str()) {
@@ -44,7 +45,7 @@ pub(super) async fn correlate(mut request: Request, next: Next) -> Response {
     }
     let caller = response.extensions_mut().remove::<Caller>();
     let status = response.status().as_u16();
-    let line = Line { id, method, path, status, caller, trace, began };
+    let line = Line { id, method, path, status, caller, trace, traces, began };
     response.map(|body| Body::new(Logged { body, bytes: 0, line: Some(line) }))
 }
 
@@ -55,7 +56,8 @@ struct Line {
     path: Option<MatchedPath>,
     status: u16,
     caller: Option<Caller>,
-    trace: Option<TraceParent>,
+    trace: Option<TracedRequest>,
+    traces: Traces,
     began: Instant,
 }
 
@@ -64,13 +66,16 @@ impl Line {
         let path = self.path.as_ref().map_or("unmatched", MatchedPath::as_str);
         let caller = self.caller.as_ref().map_or("-", Caller::name);
         let duration_ms = self.began.elapsed().as_micros() as f64 / 1e3;
-        let trace_id = self.trace.as_ref().map(TraceParent::trace_id);
+        if let Some(trace) = &self.trace {
+            self.traces.answered(trace, &self.method, self.path.as_ref(), self.status, &self.id);
+        }
+        let trace_id = self.trace.as_ref().map(|trace| trace.context.trace_id());
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
                     target: "orchestratord::access",
                     correlation_id = %self.id,
-                    trace_id,
+                    trace_id = trace_id.map(tracing::field::display),
                     method = %self.method,
                     path,
                     status = self.status,

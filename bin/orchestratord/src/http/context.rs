@@ -5,7 +5,7 @@
 use adapter_host::{CompletionRequest, EngineRequest, Prompt};
 use serde_json::Value;
 use wire::task::Message;
-use wire::{ErrorBody, ErrorCode, PoolId};
+use wire::{ErrorBody, ErrorCode, PoolId, TraceContext};
 
 use super::AppState;
 use super::error::ApiError;
@@ -16,6 +16,7 @@ pub(super) async fn check(
     state: &AppState,
     pool: &PoolId,
     request: &EngineRequest,
+    trace: Option<&TraceContext>,
 ) -> Result<Option<u64>, ApiError> {
     let snapshot = state.registry.snapshot();
     let ready = snapshot.pool(pool).filter(|(_, replica)| replica.ready && replica.ctx.is_some());
@@ -27,7 +28,7 @@ pub(super) async fn check(
     if text.len() < ctx as usize {
         return Ok(None);
     }
-    match adapter.count_tokens(&text).await {
+    match adapter.count_tokens(&text, trace).await {
         Ok(tokens) if tokens >= u64::from(ctx) => Err(ErrorBody::new(
             ErrorCode::ContextOverflow,
             format!("the prompt has at least {tokens} tokens, the context of pool {pool} holds {ctx}"),

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use task_log::{Entry, Follower};
 use wire::config::PoolKind;
 use wire::task::{OnInterrupt, Priority};
-use wire::{ErrorBody, ErrorCode, Phase, PoolId, TaskId};
+use wire::{ErrorBody, ErrorCode, Phase, PoolId, TaskId, TraceContext};
 
 use super::error::{ApiError, from_stream};
 use super::{AppState, context, sse, tasks};
@@ -52,8 +52,13 @@ impl<'a> Asked<'a> {
     }
 
     /// Submits, and waits until the task has its slot.
-    pub(super) async fn begin(self, request: EngineRequest, body: &Bytes) -> Result<Begun, ApiError> {
-        let tokens_in = context::check(self.state, &self.pool, &request).await?;
+    pub(super) async fn begin(
+        self,
+        request: EngineRequest,
+        body: &Bytes,
+        trace: Option<TraceContext>,
+    ) -> Result<Begun, ApiError> {
+        let tokens_in = context::check(self.state, &self.pool, &request, trace.as_ref()).await?;
         let task = self.state.dispatch.submit(TaskSpec {
             task_id: None,
             fingerprint: Sha256::digest(body).into(),
@@ -70,6 +75,7 @@ impl<'a> Asked<'a> {
             on_interrupt: OnInterrupt::Fail,
             transcript: false,
             session: None,
+            trace,
         })?;
         let mut follower = task.log().follow(None);
         let first = wait_for_start(self.state, &self.pool, &mut follower).await?;

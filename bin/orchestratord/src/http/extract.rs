@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
-use wire::ErrorCode;
+use wire::{ErrorCode, TraceContext};
 
 use super::AppState;
 use super::error::ApiError;
@@ -34,10 +34,11 @@ impl BodyLimits {
     }
 }
 
-/// A JSON body with the bytes it came as.
+/// A JSON body with the bytes it came as, and where in a trace the request is.
 pub(crate) struct JsonBody<T> {
     pub(crate) value: T,
     pub(crate) bytes: Bytes,
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
@@ -45,9 +46,10 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let limit = state.bodies.bytes(request.extensions().get());
+        let trace = request.extensions().get().cloned();
         let bytes = read(request, limit, state.bodies.timeout).await?;
         let value = parse(&bytes)?;
-        Ok(Self { value, bytes })
+        Ok(Self { value, bytes, trace })
     }
 }
 

@@ -42,3 +42,4 @@ pub use router::router;
 pub(crate) use server::{Limits as ServerLimits, Server};
 pub use state::AppState;
 pub(crate) use state::{Configuration, Kinds, StartTime, unix_seconds};
+pub(crate) use trace::Traces;

@@ -72,7 +72,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(state.guard.clone(), guard::same_origin))
         .layer(from_fn(anthropic::reshape))
-        .layer(from_fn(access::correlate))
+        .layer(from_fn_with_state(state.traces.clone(), access::correlate))
         .with_state(state)
 }
 

@@ -14,6 +14,7 @@ use wire::{ConfigView, PoolId, PoolView};
 
 use super::extract::BodyLimits;
 use super::guard::Guard;
+use super::trace::Traces;
 use crate::feed::{FeedView, Workers};
 use crate::metrics::EdgeMetrics;
 use crate::pool_manager::{Link, PoolManagerClient, PoolViews};
@@ -31,6 +32,7 @@ pub struct AppState {
     pub(crate) artifacts: Artifacts,
     pub(crate) link: Link,
     pub(crate) guard: Guard,
+    pub(crate) traces: Traces,
     pub(crate) metrics: EdgeMetrics,
     pub(crate) exposition: Arc<prometheus_client::registry::Registry>,
     /// Set first on shutdown, so that readiness answers no before anything closes.

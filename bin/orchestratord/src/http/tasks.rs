@@ -46,7 +46,7 @@ pub(super) async fn submit(
         refuse_the_unrepeatable(&state, &pool, &request)?;
         refuse_the_hopeless(&state, &pool)?;
         refuse_nowhere(&state, &pool, request.placement.as_ref())?;
-        context::check(&state, &pool, &engine_request).await?
+        context::check(&state, &pool, &engine_request, body.trace.as_ref()).await?
     };
     let grace = validate::duration("detach_grace_ms", request.detach_grace_ms)?;
     let detach = match (request.priority, grace) {
@@ -69,6 +69,7 @@ pub(super) async fn submit(
         on_interrupt,
         transcript: request.transcript,
         session: request.session_id,
+        trace: body.trace,
     };
     let task = state.dispatch.submit_durably(spec).await?;
     Ok((StatusCode::ACCEPTED, Json(accepted(&state, &task))).into_response())

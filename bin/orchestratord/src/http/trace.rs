@@ -1,62 +1,85 @@
-//! W3C trace context: accepted when it is well formed, shown as it was understood, never as it was
-//! sent.
+//! The trace that a request belongs to: the one that it names, or a new one where spans are exported.
 
-use std::fmt;
+use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName};
+use axum::extract::MatchedPath;
+use dispatch::{Attribute, Side, Span, Spans};
+use http::{HeaderMap, HeaderName, Method};
+use wire::{CorrelationId, SpanId, TraceContext};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// A `traceparent` that follows its specification: version, trace id, parent id, flags.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TraceParent {
-    trace_id: String,
-    parent_id: String,
-    flags: u8,
+/// What becomes of traces. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Traces {
+    /// Absent: nobody collects spans, and no trace is begun here.
+    pub(crate) spans: Option<Spans>,
+    /// How likely a request that is part of none begins one that is kept.
+    pub(crate) sample: f64,
 }
 
-impl TraceParent {
-    /// The one valid `traceparent` of a request; anything else counts as none, as the specification
-    /// asks.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        let mut given = headers.get_all(&TRACEPARENT).iter();
-        let (Some(value), None) = (given.next(), given.next()) else { return None };
-        Self::parse(value.to_str().ok()?)
-    }
+/// A request as a part of a trace.
+#[derive(Debug, Clone)]
+pub(super) struct TracedRequest {
+    /// The request.
+    pub(super) context: TraceContext,
+    /// Whoever sent it.
+    parent: Option<SpanId>,
+    began: SystemTime,
+}
 
-    fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let (version, trace_id, parent_id, flags) =
-            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let is_hex = |text: &str, length: usize| {
-            text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+impl Traces {
+    /// Where a request belongs; `None` for one that is part of no trace.
+    pub(super) fn request(&self, headers: &HeaderMap) -> Option<TracedRequest> {
+        let (context, parent) = match given(headers) {
+            Some(sender) => (sender.child(), Some(sender.span_id())),
+            None => (self.spans.as_ref().and_then(|_| TraceContext::sample(self.sample))?, None),
         };
-        let is_zero = |text: &str| text.bytes().all(|b| b == b'0');
-        // Version 00 has exactly four parts; later ones may add some.
-        let shaped = is_hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
-        let valid = shaped
-            && is_hex(trace_id, 32)
-            && is_hex(parent_id, 16)
-            && is_hex(flags, 2)
-            && !is_zero(trace_id)
-            && !is_zero(parent_id);
-        valid.then(|| Self {
-            trace_id: trace_id.to_owned(),
-            parent_id: parent_id.to_owned(),
-            flags: u8::from_str_radix(flags, 16).unwrap_or(0),
-        })
+        Some(TracedRequest { context, parent, began: SystemTime::now() })
     }
 
-    /// The trace's id, 32 hexadecimal digits.
-    pub(crate) fn trace_id(&self) -> &str {
-        &self.trace_id
+    /// A request was answered.
+    pub(super) fn answered(
+        &self,
+        request: &TracedRequest,
+        method: &Method,
+        path: Option<&MatchedPath>,
+        status: u16,
+        correlation: &CorrelationId,
+    ) {
+        let Some(spans) = self.spans.as_ref().filter(|_| request.context.is_sampled()) else { return };
+        let path = path.map_or("unmatched", MatchedPath::as_str);
+        let text = |text: &str| Attribute::Text(text.to_owned());
+        spans.put(Span {
+            trace: request.context.trace_id(),
+            id: request.context.span_id(),
+            parent: request.parent,
+            name: format!("{method} {path}"),
+            side: Side::Server,
+            start: request.began,
+            end: SystemTime::now(),
+            attributes: vec![
+                ("http.request.method", text(method.as_str())),
+                ("http.route", text(path)),
+                ("http.response.status_code", Attribute::Count(status.into())),
+                ("llama_orch.correlation_id", text(correlation.as_str())),
+            ],
+            events: Vec::new(),
+            // A request that was wrong is its sender's failure.
+            error: (status >= 500).then(|| status.to_string()),
+        });
     }
 }
 
-impl fmt::Display for TraceParent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{}-{}-{:02x}", self.trace_id, self.parent_id, self.flags)
-    }
+/// The one valid trace context of a request; anything else counts as none, as the specification asks.
+fn given(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut parents = headers.get_all(&TRACEPARENT).iter();
+    let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
+    // A list may come in several headers.
+    let states = headers.get_all(&TRACESTATE).iter().map(|value| value.to_str());
+    let state: Option<Vec<&str>> = states.map(Result::ok).collect();
+    TraceContext::parse(parent.to_str().ok()?, state.map(|parts| parts.join(",")).as_deref())
 }
 
 #[cfg(test)]
@@ -65,33 +88,22 @@ mod tests {
 
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    /// ORCHD-TRACE-001
     #[test]
-    fn only_a_well_formed_trace_context_is_taken() {
-        let parsed = TraceParent::parse(GOOD).unwrap();
-        assert_eq!((parsed.to_string().as_str(), parsed.trace_id().len()), (GOOD, 32));
-        let later = format!("01{}-more", &GOOD[2..]);
-        assert_eq!(TraceParent::parse(&later).unwrap().to_string(), GOOD);
-        for bad in [
-            "",
-            "00",
-            &GOOD.to_uppercase(),
-            &format!("ff{}", &GOOD[2..]),
-            &format!("{GOOD}-more"),
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(TraceParent::parse(bad), None, "{bad}");
-        }
+    fn two_of_them_are_none_and_a_state_may_come_in_parts() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(given(&headers), None);
+        headers.append(TRACEPARENT, GOOD.parse().unwrap());
+        assert_eq!(given(&headers).unwrap().tracestate(), None);
+        headers.append(TRACESTATE, "a=1".parse().unwrap());
+        headers.append(TRACESTATE, "b=2".parse().unwrap());
+        assert_eq!(given(&headers).unwrap().tracestate(), Some("a=1,b=2"));
+        headers.append(TRACEPARENT, GOOD.parse().unwrap());
+        assert_eq!(given(&headers), None);
     }
 
+    /// ORCHD-TRACE-003
     #[test]
-    fn two_of_them_are_none() {
-        let mut headers = HeaderMap::new();
-        headers.append(TRACEPARENT, GOOD.parse().unwrap());
-        assert!(TraceParent::of(&headers).is_some());
-        headers.append(TRACEPARENT, GOOD.parse().unwrap());
-        assert_eq!(TraceParent::of(&headers), None);
+    fn where_nobody_collects_spans_no_trace_is_begun() {
+        assert!(Traces::default().request(&HeaderMap::new()).is_none());
     }
 }

@@ -13,6 +13,7 @@ mod load;
 mod logs;
 mod observability;
 mod openai;
+mod otlp;
 mod resume;
 mod stops;
 mod streams;

@@ -6,6 +6,7 @@ mod artifacts;
 mod journal;
 mod limits;
 mod models;
+mod otlp;
 mod pool;
 mod provisioning;
 mod sessions;
@@ -21,6 +22,7 @@ pub use artifacts::ArtifactsConfig;
 pub use journal::JournalConfig;
 pub use limits::{CallerLimits, LimitsConfig};
 pub use models::{ModelsConfig, TrustPolicy};
+pub use otlp::OtlpConfig;
 pub use pool::{Auto, Devices, EngineKind, FullPolicy, OnExit, PoolConfig, PoolKind, QueueConfig};
 pub use provisioning::{
     ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, ProvisioningConfig, SdistSource,
@@ -43,6 +45,8 @@ pub struct Config {
     pub artifacts: ArtifactsConfig,
     /// Logging.
     pub log: LogConfig,
+    /// Export of traces.
+    pub otlp: OtlpConfig,
     /// How orchestratord reaches pool-managerd.
     pub pool_managerd: PoolManagerdConfig,
     /// Which models are trusted, and how much room they may take.
@@ -69,6 +73,7 @@ impl Default for Config {
             journal: JournalConfig::default(),
             artifacts: ArtifactsConfig::default(),
             log: LogConfig::default(),
+            otlp: OtlpConfig::default(),
             pool_managerd: PoolManagerdConfig::default(),
             models: ModelsConfig::default(),
             limits: LimitsConfig::default(),
@@ -113,6 +118,7 @@ impl Config {
         let mut problems = Vec::new();
         self.journal.problems(&mut problems);
         self.artifacts.problems(&mut problems);
+        self.otlp.problems(&mut problems);
         self.models.problems(&mut problems);
         self.limits.problems(&mut problems);
         self.sessions.problems(&mut problems);

@@ -111,6 +111,8 @@ pub(crate) struct Account {
     pub(crate) decode: Option<Duration>,
     /// The part of it before the first token; `None` for one that spoke before this stay.
     pub(crate) to_first: Option<Duration>,
+    /// When that came, in this process.
+    pub(crate) first_token: Option<Instant>,
 }
 
 impl State {
@@ -154,7 +156,7 @@ impl Live {
             None => on_engine,
             Some(first) => since.and_then(|since| first.checked_duration_since(since)),
         };
-        let used = self.used(ending);
+        let (used, first_token) = (self.used(ending), self.first_chunk);
         past.tokens_out = Some(used.tokens_out);
         let last = match ending {
             Ending::Finished(finished) => Ok(finished.reason),
@@ -174,7 +176,7 @@ impl Live {
             Ok(end) => self.writer.end(end),
             Err(error) => self.writer.error(error),
         }
-        (Account { used, decode: past.decode, to_first }, past)
+        (Account { used, decode: past.decode, to_first, first_token }, past)
     }
 
     /// What was said is another model's: its token ids mean nothing to the one that runs now.

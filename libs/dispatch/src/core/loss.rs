@@ -52,6 +52,14 @@ impl TaskCore {
         if started { live.after_loss(reason, self.on_interrupt, limits) } else { AfterLoss::Again }
     }
 
+    /// Its slot is gone: the trace that it is in is told.
+    pub(crate) fn tell_waiting(&self) {
+        let Some(traced) = &self.traced else { return };
+        if let State::Live(live) = &*self.lock() {
+            traced.waits_again(live.first_chunk, live.lost.clone());
+        }
+    }
+
     /// How long it may wait in the queue now.
     pub(crate) fn waits_until(&self) -> Option<Instant> {
         let resume_by = match &*self.lock() {

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use wire::config::{FullPolicy, QueueConfig};
 use wire::event::FinishReason;
 use wire::task::{OnInterrupt, Priority};
-use wire::{EngineChunk, ErrorBody, ErrorCode, PoolId, ReplicaId, ReplicaKey, TaskId};
+use wire::{EngineChunk, ErrorBody, ErrorCode, PoolId, ReplicaId, ReplicaKey, TaskId, TraceContext};
 
 /// What an engine does with one generation.
 #[derive(Debug, Clone)]
@@ -45,6 +45,7 @@ pub(crate) struct Engine {
     pub(crate) otherwise: Script,
     pub(crate) prompts: Mutex<Vec<String>>,
     pub(crate) asked: Mutex<Vec<CompletionRequest>>,
+    pub(crate) traces: Mutex<Vec<Option<TraceContext>>>,
     /// What it says, by position.
     pub(crate) says: fn(u32) -> EngineChunk,
     pub(crate) running: AtomicUsize,
@@ -58,6 +59,7 @@ impl Engine {
             otherwise,
             prompts: Mutex::default(),
             asked: Mutex::default(),
+            traces: Mutex::default(),
             says: chunk,
             running: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
@@ -74,6 +76,11 @@ impl Engine {
 
     pub(crate) fn asked(&self) -> Vec<CompletionRequest> {
         self.asked.lock().unwrap().clone()
+    }
+
+    /// The trace of each request, in order.
+    pub(crate) fn traces(&self) -> Vec<Option<TraceContext>> {
+        self.traces.lock().unwrap().clone()
     }
 
     pub(crate) fn then(&self, script: Script) {
@@ -96,7 +103,12 @@ impl Drop for Busy {
 pub(crate) struct Adapter(pub(crate) Arc<Engine>);
 
 impl WorkerAdapter for Adapter {
-    fn submit(&self, request: EngineRequest) -> BoxFuture<'_, Result<TokenStream, SubmitError>> {
+    fn submit(
+        &self,
+        request: EngineRequest,
+        trace: Option<TraceContext>,
+    ) -> BoxFuture<'_, Result<TokenStream, SubmitError>> {
+        self.0.traces.lock().unwrap().push(trace);
         let EngineRequest::Completion(request) = request else { panic!("the tests ask for completions") };
         let Prompt::Text(prompt) = request.prompt.clone() else { panic!("the tests ask with text") };
         // It goes on where the answer so far ends.
@@ -127,7 +139,11 @@ impl WorkerAdapter for Adapter {
         Box::pin(async { Ok(Probed { slots_total: None, ctx: None, chat_template_sha256: None }) })
     }
 
-    fn count_tokens<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<u64, SubmitError>> {
+    fn count_tokens<'a>(
+        &'a self,
+        text: &'a str,
+        _: Option<&'a TraceContext>,
+    ) -> BoxFuture<'a, Result<u64, SubmitError>> {
         Box::pin(async move { Ok(text.len() as u64) })
     }
 }
@@ -233,6 +249,7 @@ pub(crate) fn spec(prompt: &str) -> TaskSpec {
         on_interrupt: OnInterrupt::Fail,
         transcript: false,
         session: None,
+        trace: None,
     }
 }
 

@@ -13,6 +13,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use wire::TraceContext;
 
 use crate::{chat, completion, once, refusal, request, stream};
 
@@ -109,28 +110,41 @@ impl LlamaCpp {
         Ok(Self { client, base })
     }
 
-    async fn complete(&self, request: CompletionRequest) -> Result<TokenStream, SubmitError> {
+    async fn complete(
+        &self,
+        request: CompletionRequest,
+        trace: Option<&TraceContext>,
+    ) -> Result<TokenStream, SubmitError> {
         let rendered;
         let prompt = match &request.prompt {
             Prompt::Text(text) => text,
             Prompt::Messages(messages) => {
                 let body = request::ApplyTemplate { messages };
-                rendered = self.call::<Template>("/apply-template", &body).await?.prompt;
+                rendered = self.call::<Template>("/apply-template", &body, trace).await?.prompt;
                 &rendered
             }
         };
-        let response = self.post("/completion", &request::Completion::new(&request, prompt)).await?;
+        let response = self.post("/completion", &request::Completion::new(&request, prompt), trace).await?;
         Ok(stream::tokens(response, completion::Completion::default()))
     }
 
-    async fn chat(&self, request: ChatRequest) -> Result<TokenStream, SubmitError> {
-        let response = self.post("/v1/chat/completions", &request::Chat::new(&request)).await?;
+    async fn chat(
+        &self,
+        request: ChatRequest,
+        trace: Option<&TraceContext>,
+    ) -> Result<TokenStream, SubmitError> {
+        let response = self.post("/v1/chat/completions", &request::Chat::new(&request), trace).await?;
         Ok(stream::tokens(response, chat::Chat::default()))
     }
 
     /// A request whose whole answer comes at once.
-    async fn once(&self, path: &str, body: &impl Serialize) -> Result<TokenStream, SubmitError> {
-        let body = read(self.post(path, body).await?).await.map_err(SubmitError::Lost)?;
+    async fn once(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        trace: Option<&TraceContext>,
+    ) -> Result<TokenStream, SubmitError> {
+        let body = read(self.post(path, body, trace).await?).await.map_err(SubmitError::Lost)?;
         once::answer(path, body).map_err(SubmitError::Lost)
     }
 
@@ -156,14 +170,31 @@ impl LlamaCpp {
     }
 
     /// A call whose answer is one JSON body.
-    async fn call<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, SubmitError> {
-        whole(self.post(path, body).await?, path).await.map_err(SubmitError::Lost)
+    async fn call<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        trace: Option<&TraceContext>,
+    ) -> Result<T, SubmitError> {
+        whole(self.post(path, body, trace).await?, path).await.map_err(SubmitError::Lost)
     }
 
     /// Sends a request; anything but 200 is an error.
-    async fn post(&self, path: &str, body: &impl Serialize) -> Result<Response, SubmitError> {
+    async fn post(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        trace: Option<&TraceContext>,
+    ) -> Result<Response, SubmitError> {
         let lost = |error: reqwest::Error| SubmitError::Lost(unanswered(path, &error));
-        let response = self.client.post(self.path(path)).json(body).send().await.map_err(lost)?;
+        let mut request = self.client.post(self.path(path)).json(body);
+        if let Some(trace) = trace {
+            request = request.header("traceparent", trace.traceparent());
+            if let Some(state) = trace.tracestate() {
+                request = request.header("tracestate", state);
+            }
+        }
+        let response = request.send().await.map_err(lost)?;
         let status = response.status();
         if status == StatusCode::OK {
             return Ok(response);
@@ -180,26 +211,37 @@ impl LlamaCpp {
 }
 
 impl WorkerAdapter for LlamaCpp {
-    fn submit(&self, request: EngineRequest) -> BoxFuture<'_, Result<TokenStream, SubmitError>> {
-        match request {
-            EngineRequest::Completion(request) => Box::pin(self.complete(request)),
-            EngineRequest::Chat(request) => Box::pin(self.chat(*request)),
-            EngineRequest::Embedding(request) => {
-                Box::pin(async move { self.once("/v1/embeddings", &once::Embedding::new(&request)).await })
+    fn submit(
+        &self,
+        request: EngineRequest,
+        trace: Option<TraceContext>,
+    ) -> BoxFuture<'_, Result<TokenStream, SubmitError>> {
+        Box::pin(async move {
+            let trace = trace.as_ref();
+            match request {
+                EngineRequest::Completion(request) => self.complete(request, trace).await,
+                EngineRequest::Chat(request) => self.chat(*request, trace).await,
+                EngineRequest::Embedding(request) => {
+                    self.once("/v1/embeddings", &once::Embedding::new(&request), trace).await
+                }
+                EngineRequest::Rerank(request) => {
+                    self.once("/v1/rerank", &once::Rerank::new(&request), trace).await
+                }
             }
-            EngineRequest::Rerank(request) => {
-                Box::pin(async move { self.once("/v1/rerank", &once::Rerank::new(&request)).await })
-            }
-        }
+        })
     }
 
     fn probe(&self) -> BoxFuture<'_, Result<Probed, ProbeError>> {
         Box::pin(self.ask())
     }
 
-    fn count_tokens<'a>(&'a self, text: &'a str) -> BoxFuture<'a, Result<u64, SubmitError>> {
+    fn count_tokens<'a>(
+        &'a self,
+        text: &'a str,
+        trace: Option<&'a TraceContext>,
+    ) -> BoxFuture<'a, Result<u64, SubmitError>> {
         Box::pin(async move {
-            let counted: Tokens = self.call("/tokenize", &request::Tokenize { content: text }).await?;
+            let counted: Tokens = self.call("/tokenize", &request::Tokenize { content: text }, trace).await?;
             Ok(counted.tokens.len() as u64)
         })
     }

@@ -9,10 +9,10 @@ use adapter_host::{
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use stub_llama::{Continuation, Faults, RunningStub, Stub, StubConfig, tokenize};
-use wire::ErrorCode;
 use wire::event::FinishReason;
 use wire::openai::ChatCompletionRequest;
 use wire::task::Message;
+use wire::{ErrorCode, TraceContext};
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 use worker_adapters_llamacpp_http::LlamaCpp;
@@ -77,7 +77,7 @@ fn expected(prompt: &str, count: usize) -> (String, Vec<u32>) {
 #[tokio::test]
 async fn a_completion_carries_every_token_and_the_engines_counts() {
     let (stub, adapter) = engine(|_| {});
-    let (text, tokens, _, end) = all(adapter.submit(completion("a b c", 20)).await.unwrap()).await;
+    let (text, tokens, _, end) = all(adapter.submit(completion("a b c", 20), None).await.unwrap()).await;
     assert_eq!((text, tokens), expected("a b c", 20));
     let end = end.unwrap();
     assert_eq!((end.reason, end.tokens_in, end.tokens_out), (FinishReason::Length, 3, 20));
@@ -95,7 +95,7 @@ async fn a_completion_carries_every_token_and_the_engines_counts() {
 async fn every_way_to_cut_the_bytes_gives_the_same_tokens() {
     for change in [|f: &mut Faults| f.split_bytes = true, |f: &mut Faults| f.split_utf8 = true] {
         let (_stub, adapter) = engine(|c| change(&mut c.faults));
-        let (text, tokens, _, end) = all(adapter.submit(completion("x", 40)).await.unwrap()).await;
+        let (text, tokens, _, end) = all(adapter.submit(completion("x", 40), None).await.unwrap()).await;
         assert_eq!((text, tokens), expected("x", 40));
         end.unwrap();
     }
@@ -110,7 +110,7 @@ async fn messages_are_rendered_by_the_engines_own_template() {
         cache_prompt: true,
         so_far: SoFar::Nothing,
     };
-    let (_, _, _, end) = all(adapter.submit(EngineRequest::Completion(request)).await.unwrap()).await;
+    let (_, _, _, end) = all(adapter.submit(EngineRequest::Completion(request), None).await.unwrap()).await;
     assert_eq!(end.unwrap().reason, FinishReason::Stop);
     let seen = stub.requests();
     assert_eq!((seen[0].path.as_str(), seen[1].path.as_str()), ("/apply-template", "/completion"));
@@ -128,7 +128,7 @@ async fn a_chat_passes_its_chunks_through_and_turns_the_usage_into_counts() {
         r.logprobs = Some(true);
         r.tools = Some(json!([{"type": "function"}]));
     });
-    let (text, tokens, raws, end) = all(adapter.submit(request).await.unwrap()).await;
+    let (text, tokens, raws, end) = all(adapter.submit(request, None).await.unwrap()).await;
     let prompt = "<|user|> hi \n<|assistant|>";
     assert_eq!((text, tokens), expected(prompt, 5));
     let end = end.unwrap();
@@ -148,7 +148,7 @@ async fn a_chat_passes_its_chunks_through_and_turns_the_usage_into_counts() {
 #[tokio::test]
 async fn a_dropped_stream_frees_its_slot() {
     let (stub, adapter) = engine(|c| c.faults.hang_after = Some(2));
-    let mut stream = adapter.submit(completion("x", 9)).await.unwrap();
+    let mut stream = adapter.submit(completion("x", 9), None).await.unwrap();
     stream.next().await.unwrap().unwrap();
     assert_eq!(stub.stats().busy, 1);
     drop(stream);
@@ -159,8 +159,8 @@ async fn a_dropped_stream_frees_its_slot() {
 #[tokio::test]
 async fn a_submission_dropped_while_it_waits_leaves_the_engines_queue() {
     let (stub, adapter) = engine(|c| c.faults.mute = true);
-    let _running = adapter.submit(completion("x", 9)).await.unwrap();
-    let waiting = adapter.submit(completion("y", 9));
+    let _running = adapter.submit(completion("x", 9), None).await.unwrap();
+    let waiting = adapter.submit(completion("y", 9), None);
     tokio::select! {
         _ = waiting => unreachable!("there is one slot"),
         _ = stub.wait_for(|s| s.waiting == 1) => {}
@@ -173,7 +173,7 @@ async fn a_submission_dropped_while_it_waits_leaves_the_engines_queue() {
 async fn each_fault_of_the_engine_has_its_name() {
     let fault = |change: fn(&mut Faults)| async move {
         let (_stub, adapter) = engine(|c| change(&mut c.faults));
-        let (_, tokens, _, end) = all(adapter.submit(completion("x", 9)).await.unwrap()).await;
+        let (_, tokens, _, end) = all(adapter.submit(completion("x", 9), None).await.unwrap()).await;
         (tokens.len(), end.unwrap_err())
     };
     let (tokens, lost) = fault(|f| f.crash_after = Some(3)).await;
@@ -195,7 +195,7 @@ async fn a_stream_that_ends_before_its_end_is_a_lost_engine() {
     let half = "data: {\"content\":\"a\",\"tokens\":[1],\"stop\":false}\n\n";
     answer(&server, "/completion", ResponseTemplate::new(200).set_body_raw(half, "text/event-stream")).await;
     let adapter = LlamaCpp::new(&server.uri(), None).unwrap();
-    let (text, _, _, end) = all(adapter.submit(completion("x", 9)).await.unwrap()).await;
+    let (text, _, _, end) = all(adapter.submit(completion("x", 9), None).await.unwrap()).await;
     assert_eq!(text, "a");
     assert!(matches!(end, Err(StreamFault::Lost(_))));
 }
@@ -203,7 +203,8 @@ async fn a_stream_that_ends_before_its_end_is_a_lost_engine() {
 #[tokio::test]
 async fn a_prompt_beyond_the_context_is_refused_with_both_numbers() {
     let (_stub, adapter) = engine(|c| c.ctx_size = 4);
-    let SubmitError::Refused(error) = adapter.submit(completion("a b c d e f", 9)).await.unwrap_err() else {
+    let SubmitError::Refused(error) = adapter.submit(completion("a b c d e f", 9), None).await.unwrap_err()
+    else {
         panic!("another replica would refuse it too")
     };
     assert_eq!(error.code, ErrorCode::ContextOverflow);
@@ -213,10 +214,10 @@ async fn a_prompt_beyond_the_context_is_refused_with_both_numbers() {
 #[tokio::test]
 async fn an_engine_that_loads_or_is_gone_is_lost_and_says_so_to_a_probe() {
     let (mut stub, adapter) = engine(|c| c.faults.load = std::time::Duration::from_secs(3600));
-    assert!(matches!(adapter.submit(completion("x", 1)).await, Err(SubmitError::Lost(_))));
+    assert!(matches!(adapter.submit(completion("x", 1), None).await, Err(SubmitError::Lost(_))));
     assert_eq!(adapter.probe().await, Err(ProbeError::Loading));
     stub.stop();
-    assert!(matches!(adapter.submit(completion("x", 1)).await, Err(SubmitError::Lost(_))));
+    assert!(matches!(adapter.submit(completion("x", 1), None).await, Err(SubmitError::Lost(_))));
     assert!(matches!(adapter.probe().await, Err(ProbeError::Unreachable(_))));
 }
 
@@ -237,11 +238,41 @@ async fn a_probe_reads_slots_and_context_with_the_engines_key() {
             ),
         })
     );
-    assert_eq!(adapter.count_tokens("one two three").await, Ok(3));
+    assert_eq!(adapter.count_tokens("one two three", None).await, Ok(3));
     let stranger = LlamaCpp::new(&stub.url(), Some("wrong")).unwrap();
     assert!(matches!(stranger.probe().await, Err(ProbeError::Unreachable(_))));
-    let error = stranger.submit(completion("x", 1)).await.unwrap_err();
+    let error = stranger.submit(completion("x", 1), None).await.unwrap_err();
     assert!(matches!(&error, SubmitError::Lost(why) if why.contains("API key")), "{error}");
+}
+
+/// LCPP-012
+#[tokio::test]
+async fn every_call_of_a_task_tells_the_engine_which_trace_it_belongs_to() {
+    let server = MockServer::start().await;
+    let end = "data: {\"content\":\"\",\"tokens\":[],\"stop\":true,\"stop_type\":\"eos\"}\n\n";
+    answer(&server, "/completion", ResponseTemplate::new(200).set_body_raw(end, "text/event-stream")).await;
+    answer(&server, "/apply-template", ResponseTemplate::new(200).set_body_json(json!({"prompt": "p"})))
+        .await;
+    answer(&server, "/tokenize", ResponseTemplate::new(200).set_body_json(json!({"tokens": [1]}))).await;
+    let adapter = LlamaCpp::new(&server.uri(), None).unwrap();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let trace = TraceContext::parse(parent, Some("vendor=x")).unwrap();
+    let EngineRequest::Completion(mut request) = completion("x", 9) else { unreachable!() };
+    request.prompt = Prompt::Messages(user("hi"));
+    let stream = adapter.submit(EngineRequest::Completion(request), Some(trace.clone())).await.unwrap();
+    assert!(all(stream).await.3.is_ok());
+    adapter.count_tokens("x", Some(&trace)).await.unwrap();
+    assert!(all(adapter.submit(completion("x", 9), None).await.unwrap()).await.3.is_ok());
+    let header = |request: &wiremock::Request, name: &str| {
+        request.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+    };
+    let requests = server.received_requests().await.unwrap();
+    let told: Vec<_> =
+        requests.iter().map(|r| (r.url.path(), header(r, "traceparent"), header(r, "tracestate"))).collect();
+    let traced = |path| (path, Some(parent.to_owned()), Some("vendor=x".to_owned()));
+    let of_a_task = [traced("/apply-template"), traced("/completion"), traced("/tokenize")];
+    assert_eq!(told[..3], of_a_task);
+    assert_eq!(told[3..], [("/completion", None, None)]);
 }
 
 /// LCPP-005
@@ -252,7 +283,7 @@ async fn a_redirect_is_not_followed() {
         ResponseTemplate::new(307).insert_header("location", format!("{}/completion", elsewhere.uri()));
     answer(&server, "/completion", away).await;
     let adapter = LlamaCpp::new(&server.uri(), Some("k")).unwrap();
-    assert!(matches!(adapter.submit(completion("x", 1)).await, Err(SubmitError::Lost(_))));
+    assert!(matches!(adapter.submit(completion("x", 1), None).await, Err(SubmitError::Lost(_))));
     assert!(elsewhere.received_requests().await.unwrap().is_empty());
 }
 
@@ -265,7 +296,7 @@ async fn the_engines_own_words_reach_the_client_of_a_bad_request() {
     }});
     answer(&server, "/v1/chat/completions", ResponseTemplate::new(400).set_body_json(body)).await;
     let adapter = LlamaCpp::new(&server.uri(), None).unwrap();
-    let SubmitError::Refused(error) = adapter.submit(chat(|_| {})).await.unwrap_err() else {
+    let SubmitError::Refused(error) = adapter.submit(chat(|_| {}), None).await.unwrap_err() else {
         panic!("another replica would refuse it too")
     };
     assert_eq!(error.code, ErrorCode::InvalidParams);
@@ -290,7 +321,7 @@ async fn a_request_the_engine_fails_at_is_refused_on_every_path_with_its_words()
         so_far: SoFar::Nothing,
     };
     for request in [chat(|_| {}), EngineRequest::Completion(messages), completion("x", 1)] {
-        let SubmitError::Refused(error) = adapter.submit(request).await.unwrap_err() else {
+        let SubmitError::Refused(error) = adapter.submit(request, None).await.unwrap_err() else {
             panic!("the engine lives")
         };
         assert_eq!((error.code, error.message.as_str()), (ErrorCode::InvalidParams, message));
@@ -304,10 +335,10 @@ async fn a_loss_is_told_in_words_for_its_reader() {
     answer(&server, "/completion", ResponseTemplate::new(503).set_body_string("my secret")).await;
     let adapter = LlamaCpp::new(&server.uri(), None).unwrap();
     let lost = |why: &str| SubmitError::Lost(why.to_owned());
-    let error = adapter.submit(completion("x", 1)).await.unwrap_err();
+    let error = adapter.submit(completion("x", 1), None).await.unwrap_err();
     assert_eq!(error, lost("it answered /completion with 503"));
     let nobody = LlamaCpp::new("http://127.0.0.1:9", None).unwrap();
-    let error = nobody.submit(completion("x", 1)).await.unwrap_err();
+    let error = nobody.submit(completion("x", 1), None).await.unwrap_err();
     assert_eq!(error, lost("nobody answers at its address"));
 }
 
@@ -330,7 +361,8 @@ async fn an_answer_so_far_goes_behind_the_prompt_as_ids_or_as_text() {
             cache_prompt: false,
             so_far,
         };
-        let (_, _, _, end) = all(adapter.submit(EngineRequest::Completion(request)).await.unwrap()).await;
+        let (_, _, _, end) =
+            all(adapter.submit(EngineRequest::Completion(request), None).await.unwrap()).await;
         assert!(end.is_ok());
         assert_eq!(stub.requests()[0].body["prompt"], prompt);
     }

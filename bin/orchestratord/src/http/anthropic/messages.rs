@@ -26,7 +26,7 @@ pub(in crate::http) async fn messages(
     openai::check(&chat)?;
     let asked = Asked::of(&state, &caller, &request.model, PoolKind::Chat)?;
     let chat = ChatRequest { request: chat, cache_prompt: asked.cache_prompt() };
-    let begun = asked.begin(EngineRequest::Chat(Box::new(chat)), &body.bytes).await?;
+    let begun = asked.begin(EngineRequest::Chat(Box::new(chat)), &body.bytes, body.trace).await?;
     let thinking = request.thinking.is_some_and(|thinking| thinking.kind != "disabled");
     let reply = Reply { id: format!("msg_{}", begun.id), model: request.model, thinking };
     if request.stream {

@@ -24,7 +24,7 @@ pub(in crate::http) async fn chat(
     check(&request)?;
     let asked = Asked::of(&state, &caller, &request.model, PoolKind::Chat)?;
     let chat = ChatRequest { request: request.clone(), cache_prompt: asked.cache_prompt() };
-    let begun = asked.begin(EngineRequest::Chat(Box::new(chat)), &body.bytes).await?;
+    let begun = asked.begin(EngineRequest::Chat(Box::new(chat)), &body.bytes, body.trace).await?;
     let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
     let reply = Reply::new("chatcmpl", "chat.completion.chunk", &begun.id, request.model, include_usage);
     if request.stream {

@@ -32,7 +32,7 @@ pub(in crate::http) async fn completions(
     let cache_prompt = asked.cache_prompt();
     let completion =
         CompletionRequest { prompt: Prompt::Text(prompt), sampling, cache_prompt, so_far: SoFar::Nothing };
-    let begun = asked.begin(EngineRequest::Completion(completion), &body.bytes).await?;
+    let begun = asked.begin(EngineRequest::Completion(completion), &body.bytes, body.trace).await?;
     let include_usage = request.stream_options.is_some_and(|options| options.include_usage);
     let reply = Reply::new("cmpl", OBJECT, &begun.id, request.model, include_usage);
     if request.stream {

@@ -39,7 +39,7 @@ pub(in crate::http) async fn embeddings(
     let inputs = inputs(&request.input)?;
     let asked = Asked::of(&state, &caller, &request.model, PoolKind::Embedding)?;
     let embedding = EngineRequest::Embedding(EmbeddingRequest { inputs, base64 });
-    let (mut answer, end) = answer(asked.begin(embedding, &body.bytes).await?).await?;
+    let (mut answer, end) = answer(asked.begin(embedding, &body.bytes, body.trace).await?).await?;
     let object = "list".to_owned();
     Ok(Json(EmbeddingList {
         object,
@@ -61,7 +61,8 @@ pub(in crate::http) async fn rerank(
     }
     let asked = Asked::of(&state, &caller, &request.model, PoolKind::Rerank)?;
     let rerank = RerankRequest { query: request.query, documents: documents.clone(), top_n: request.top_n };
-    let (mut answer, end) = answer(asked.begin(EngineRequest::Rerank(rerank), &body.bytes).await?).await?;
+    let (mut answer, end) =
+        answer(asked.begin(EngineRequest::Rerank(rerank), &body.bytes, body.trace).await?).await?;
     let mut results = take(&mut answer, "results");
     if request.return_documents == Some(true) {
         for result in &mut results {

@@ -25,7 +25,7 @@ pub(in crate::http) async fn create(
     openai::check(&chat)?;
     let asked = Asked::of(&state, &caller, &request.model, PoolKind::Chat)?;
     let chat = ChatRequest { request: chat, cache_prompt: asked.cache_prompt() };
-    let begun = asked.begin(EngineRequest::Chat(Box::new(chat)), &body.bytes).await?;
+    let begun = asked.begin(EngineRequest::Chat(Box::new(chat)), &body.bytes, body.trace).await?;
     let (stream, events) = (request.stream, Events::new(&begun.id, request));
     if stream {
         begun.stream(events).await
