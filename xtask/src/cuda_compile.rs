@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use anyhow::{Context, Result, ensure};
 use config_loader::Env;
-use provisioners_engine_provisioner::{Cancel, EngineProvisioner, Observer};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, Observer, cancel_on_signal};
 use wire::PreparationStep;
 use wire::config::PoolConfig;
 
@@ -17,13 +17,18 @@ impl Observer for Lines {
     }
 }
 
-pub(crate) fn run(architecture: &str) -> Result<()> {
+/// `cmake_flags` as in a pool's `provisioning.cmake_flags`.
+pub(crate) fn run(architecture: &str, cmake_flags: Vec<String>) -> Result<()> {
     let digits = architecture.bytes().all(|b| b.is_ascii_digit());
     ensure!(digits && architecture.len() >= 2, "a compute capability is written as 86, not {architecture:?}");
     let env = Env::from_process()?;
     let config = config_loader::load(None, &env)?.config;
     let provisioner = EngineProvisioner::new(&config.paths.cache, &env);
-    let binary = provisioner.compile_for_cuda(&PoolConfig::haiku(), architecture, &Lines, &Cancel::new())?;
+    let mut pool = PoolConfig::haiku();
+    pool.provisioning.cmake_flags = cmake_flags;
+    let cancel = Cancel::new();
+    cancel_on_signal(&cancel).context("listening for signals")?;
+    let binary = provisioner.compile_for_cuda(&pool, architecture, &Lines, &cancel)?;
     let bytes = std::fs::read(&binary).with_context(|| format!("reading {}", binary.display()))?;
     let section = b"\0.nv_fatbin\0";
     let linked = bytes.windows(section.len()).any(|window| window == section);

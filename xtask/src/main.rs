@@ -41,6 +41,9 @@ enum Command {
         /// Compute capability
         #[arg(long, default_value = "86")]
         architecture: String,
+        /// A further -DNAME=VALUE, as in `provisioning.cmake_flags`; -DGGML_CUDA_FA=OFF leaves out what takes longest
+        #[arg(long, allow_hyphen_values = true)]
+        cmake_flag: Vec<String>,
     },
     /// Serve simulated days on the real queue and print what they show
     Simulate,
@@ -75,7 +78,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::TrainHaiku => train::haiku(),
-        Command::CudaCompile { architecture } => cuda_compile::run(&architecture),
+        Command::CudaCompile { architecture, cmake_flag } => cuda_compile::run(&architecture, cmake_flag),
         Command::Simulate => simulate::run(),
         Command::Schemathesis(options) => schemathesis::run(&options),
         Command::Deny => supply::deny::run(),

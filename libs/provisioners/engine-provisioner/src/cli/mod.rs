@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use config_loader::Env;
-use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, cancel_on_signal};
 use wire::PoolId;
 use wire::config::{Config, GpuPolicy, PoolConfig, TrustPolicy};
 
@@ -185,26 +185,6 @@ fn chosen<'a>(cli: &Cli, pools: &'a [PoolConfig]) -> Result<Vec<&'a PoolConfig>,
     let unknown =
         || format!("--pool {wanted}: there is no such pool; the configuration has: {}", known.join(", "));
     found.map(|pool| vec![pool]).ok_or_else(unknown)
-}
-
-/// Ctrl-C and TERM ask the work to stop; it then kills its helpers and returns.
-fn cancel_on_signal(cancel: &Cancel) -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let guard = runtime.enter();
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    drop(guard);
-    let cancel = cancel.clone();
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        cancel.cancel();
-    });
-    Ok(())
 }
 
 fn print(text: &str) {

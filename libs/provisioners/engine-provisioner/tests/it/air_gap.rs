@@ -17,7 +17,7 @@ const REFERENCE: &str = "hf:o/r:Q4_K_M";
 /// A machine that has packed what a pool of it needs, and the pool.
 fn packed() -> (Machine, PoolConfig, Bundled) {
     let machine = Machine::new();
-    let hub = Hub::start(std::fs::read(machine.path("model.gguf")).unwrap());
+    let hub = Hub::start(std::fs::read(machine.path("model.gguf")).unwrap(), std::time::Duration::ZERO);
     let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
     pool.model = REFERENCE.to_owned();
     let path = format!("{}:/usr/bin:/bin", machine.bin().display());

@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const PIECE: usize = 16 * 1024;
+/// As slow as a line may be.
+const SLOWLY: Duration = Duration::from_micros(200);
 
 fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
@@ -25,7 +27,7 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn start(model: Vec<u8>) -> Self {
+    pub(crate) fn start(model: Vec<u8>, pause: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let hub = Self { base, sent: Arc::default(), model: Arc::new(model) };
@@ -34,14 +36,14 @@ impl Hub {
             for stream in listener.incoming().flatten() {
                 let (sent, model) = (sent.clone(), model.clone());
                 // The client is killed in the middle: a broken pipe is what is wanted.
-                std::thread::spawn(move || drop(answer(stream, &model, &sent)));
+                std::thread::spawn(move || drop(answer(stream, &model, &sent, pause)));
             }
         });
         hub
     }
 }
 
-fn answer(mut stream: TcpStream, model: &[u8], sent: &AtomicUsize) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, model: &[u8], sent: &AtomicUsize, pause: Duration) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines().map_while(Result::ok);
     let first = lines.next().unwrap_or_default();
     let headers: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
@@ -74,8 +76,9 @@ fn answer(mut stream: TcpStream, model: &[u8], sent: &AtomicUsize) -> std::io::R
     for piece in model[from..].chunks(PIECE) {
         stream.write_all(piece)?;
         sent.fetch_add(piece.len(), Ordering::SeqCst);
-        // As slow as a line may be.
-        std::thread::sleep(Duration::from_micros(200));
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
     }
     Ok(())
 }
@@ -97,7 +100,7 @@ fn kills_at_random_points_leave_no_unverified_file_under_a_final_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m.gguf");
     gguf_random::Shape { width: 256, layers: 2, ..Default::default() }.write(&path).unwrap();
-    let hub = Hub::start(std::fs::read(&path).unwrap());
+    let hub = Hub::start(std::fs::read(&path).unwrap(), SLOWLY);
     let wanted = digest(&hub.model);
     let cache = dir.path().join("cache");
     let config = dir.path().join("c.yaml");
@@ -134,4 +137,45 @@ fn kills_at_random_points_leave_no_unverified_file_under_a_final_name() {
         }
     }
     assert!(finished > 0 && finished < kills, "{finished} of {kills}: both ends were met");
+}
+
+/// The most memory that a process has had so far, in KiB; none once it has ended.
+fn peak_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// MPROV-023
+#[test]
+fn a_large_download_takes_no_more_memory_than_a_small_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    gguf_random::Shape::default().write(&path).unwrap();
+    let mut model = std::fs::read(&path).unwrap();
+    // Bytes behind the last tensor belong to nobody.
+    model.resize(192 << 20, 7);
+    let hub = Hub::start(model, Duration::ZERO);
+    let config = dir.path().join("c.yaml");
+    let text = "pools:\n  - id: p\n    model: hf:o/r:Q4_K_M\n    provisioning: { gpu: off, sources: [ path: { binary: /nonexistent } ] }\n";
+    std::fs::write(&config, text).unwrap();
+    let cache = dir.path().join("cache");
+    let mut process = Command::new(env!("CARGO_BIN_EXE_engine-provisioner"))
+        .arg("--config")
+        .arg(&config)
+        .env_clear()
+        .env("HF_ENDPOINT", &hub.base)
+        .env("LLAMA_ORCH_CACHE", &cache)
+        .env("HOME", dir.path())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (until, mut peak) = (Instant::now() + Duration::from_secs(120), 0);
+    while process.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < until, "the download does not end");
+        peak = peak_kib(process.id()).unwrap_or(peak);
+        std::thread::yield_now();
+    }
+    assert_eq!(finals(&cache).len(), 1, "it is there");
+    assert!(peak > 1024 && peak < 96 * 1024, "192 MiB were fetched with {peak} KiB of memory");
 }

@@ -11,6 +11,7 @@ use ureq::http::{Request, Response, StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body as UreqBody};
 
+use super::chunk::{Buffers, CHUNK, Chunk};
 use super::settings::Token;
 use super::url::{Endpoint, Rule, SafeUrl};
 use super::{FetchError, Patience};
@@ -18,7 +19,6 @@ use crate::Cancel;
 
 /// Hops after which a redirect is a circle.
 const HOPS: usize = 8;
-const CHUNK: usize = 256 * 1024;
 /// Chunks between the network and the disk: memory stays flat.
 const AHEAD: usize = 4;
 /// How often a wait looks whether it is still wanted.
@@ -81,7 +81,7 @@ impl From<FetchError> for Problem {
 
 enum Event {
     Head(Head),
-    Chunk(Vec<u8>),
+    Chunk(Chunk),
     End,
     Failed(Problem),
 }
@@ -156,13 +156,13 @@ impl Client {
         if sender.send(Event::Head(head)).is_err() {
             return Ok(());
         }
-        let mut body = response.into_body().into_reader();
+        let (mut body, buffers) = (response.into_body().into_reader(), Buffers::default());
         loop {
-            let mut chunk = vec![0; CHUNK];
-            let n = body.read(&mut chunk).map_err(|e| Problem::Transient(e.to_string()))?;
-            chunk.truncate(n);
-            let event = if n == 0 { Event::End } else { Event::Chunk(chunk) };
-            if sender.send(event).is_err() || n == 0 {
+            let read = buffers.filled(|buffer| body.read(buffer));
+            let chunk = read.map_err(|e| Problem::Transient(e.to_string()))?;
+            let ended = chunk.is_empty();
+            let event = if ended { Event::End } else { Event::Chunk(chunk) };
+            if sender.send(event).is_err() || ended {
                 return Ok(());
             }
         }
@@ -218,6 +218,7 @@ impl Client {
             .tls_config(tls)
             .max_redirects(0)
             .http_status_as_error(false)
+            .input_buffer_size(CHUNK)
             .user_agent(concat!("llama-orch/", env!("CARGO_PKG_VERSION")))
             .timeout_resolve(Some(self.patience.connect))
             .timeout_connect(Some(self.patience.connect))
@@ -235,7 +236,7 @@ fn is_redirect(status: StatusCode) -> bool {
 
 impl Incoming<'_> {
     /// The next bytes; `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<Vec<u8>>, Problem> {
+    pub(crate) fn next(&mut self) -> Result<Option<Chunk>, Problem> {
         match self.event()? {
             Event::Chunk(bytes) => Ok(Some(bytes)),
             Event::End => Ok(None),

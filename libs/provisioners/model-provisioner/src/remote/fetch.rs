@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::client::{Ask, Client, Head, Problem};
 use super::error::FetchError;
-use super::partial::{Partial, Whole};
+use super::partial::{Finished, Partial, Whole};
 use super::patience::Patience;
 use super::url::SafeUrl;
 use crate::Cancel;
@@ -46,7 +46,7 @@ const REPORT_EVERY: u64 = 1 << 20;
 
 impl Download<'_> {
     /// The finished file, still under its partial name, verified as far as anybody vouches for it.
-    pub(crate) fn run(&self, path: &Path) -> Result<Partial, FetchError> {
+    pub(crate) fn run(&self, path: &Path) -> Result<Finished, FetchError> {
         let mut on_read = |done| self.report("checking what is there of", done, self.target.size);
         let mut partial = Partial::open(path, &self.target.url.to_string(), &mut on_read, self.cancel)?;
         if let Some(size) = self.target.size {
@@ -90,7 +90,7 @@ impl Download<'_> {
                 let actual = partial.len() + bytes.len() as u64;
                 return Err(FetchError::WrongLength { url: self.url(), expected: limit, actual }.into());
             }
-            partial.append(&bytes)?;
+            partial.append(bytes)?;
             if reported.is_none_or(|at| partial.len() >= at + REPORT_EVERY) || partial.is_complete() {
                 reported = Some(partial.len());
                 self.report("fetching", partial.len(), partial.whole().total);
@@ -137,14 +137,15 @@ impl Download<'_> {
         Ok(())
     }
 
-    fn verify(&self, partial: Partial) -> Result<Partial, FetchError> {
-        let actual = partial.sha256();
+    fn verify(&self, partial: Partial) -> Result<Finished, FetchError> {
+        let finished = partial.finish()?;
         match &self.target.sha256 {
-            Some(expected) if *expected != actual => {
-                partial.discard()?;
-                Err(FetchError::WrongDigest { url: self.url(), expected: expected.clone(), actual })
+            Some(expected) if *expected != finished.sha256() => {
+                let (url, actual) = (self.url(), finished.sha256().to_owned());
+                finished.discard()?;
+                Err(FetchError::WrongDigest { url, expected: expected.clone(), actual })
             }
-            _ => Ok(partial),
+            _ => Ok(finished),
         }
     }
 

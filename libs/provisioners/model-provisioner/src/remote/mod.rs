@@ -5,9 +5,12 @@
 //! resolved once and kept. Room for what comes is made within the quota, if there is one.
 
 mod choose;
+mod chunk;
 mod client;
 mod error;
 mod fetch;
+mod flusher;
+mod hasher;
 mod hub;
 mod hub_cache;
 mod partial;
@@ -305,9 +308,9 @@ impl Remote<'_> {
             let within = Within { before, all: source.size().filter(|_| many) };
             let (patience, on_event, cancel) = (self.network.patience, self.on_event, self.cancel);
             let download = Download { client, target, within, patience, on_event, cancel };
-            let partial = download.run(&store.partial(&store::key(&target.url.to_string())))?;
-            before += partial.len();
-            ready.push(Ready::Fetched(partial));
+            let file = download.run(&store.partial(&store::key(&target.url.to_string())))?;
+            before += file.len();
+            ready.push(Ready::Fetched(file));
         }
         let paths: Vec<PathBuf> = ready.iter().map(|file| file.path().to_path_buf()).collect();
         let header = gguf::read_files(&paths);
@@ -402,8 +405,8 @@ fn in_place(store: &Store, digest: &str, target: &Target) -> Option<Piece> {
 /// Nothing of it is any good.
 fn discard(ready: Vec<Ready>) -> Result<(), FetchError> {
     for file in ready {
-        if let Ready::Fetched(partial) = file {
-            partial.discard()?;
+        if let Ready::Fetched(file) = file {
+            file.discard()?;
         }
     }
     Ok(())

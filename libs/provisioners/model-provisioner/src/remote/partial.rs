@@ -1,17 +1,18 @@
 //! A download that is not finished: bytes under a name that nobody takes for a model, what they are
-//! part of in a small file beside them, and the hash of all of them so far.
+//! part of in a small file beside them, and the hash of all of them so far, computed while the next are written.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::FetchError;
+use super::chunk::{Buffers, Chunk};
 use super::error::local;
+use super::flusher::Flusher;
+use super::hasher::Hasher;
 use crate::Cancel;
-use crate::digest::hex;
 
 /// What the bytes are part of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +27,8 @@ pub(crate) struct Partial {
     path: PathBuf,
     sidecar: PathBuf,
     file: File,
-    hasher: Sha256,
+    hasher: Hasher,
+    flusher: Flusher,
     len: u64,
     whole: Whole,
 }
@@ -46,7 +48,8 @@ impl Partial {
             path: path.to_path_buf(),
             sidecar: path.with_extension("json"),
             file,
-            hasher: Sha256::new(),
+            hasher: Hasher::start().map_err(local("hash", path))?,
+            flusher: Flusher::start(path).map_err(local("open", path))?,
             len: 0,
             whole: nothing.clone(),
         };
@@ -65,17 +68,17 @@ impl Partial {
         progress: &mut dyn FnMut(u64),
         cancel: &Cancel,
     ) -> Result<(), FetchError> {
-        let mut buffer = vec![0; 1 << 20];
+        let buffers = Buffers::default();
         loop {
             if cancel.is_cancelled() {
                 return Err(FetchError::Cancelled);
             }
-            let n = self.file.read(&mut buffer).map_err(local("read", &self.path))?;
-            if n == 0 {
+            let bytes = buffers.filled(|buffer| self.file.read(buffer)).map_err(local("read", &self.path))?;
+            if bytes.is_empty() {
                 break;
             }
-            self.hasher.update(&buffer[..n]);
-            self.len += n as u64;
+            self.len += bytes.len() as u64;
+            self.hash(bytes)?;
             progress(self.len);
         }
         if whole.total.is_some_and(|total| self.len > total) {
@@ -93,17 +96,21 @@ impl Partial {
             std::fs::write(&self.sidecar, serde_json::to_vec(&whole)?)
         };
         empty().map_err(local("write", &self.path))?;
-        self.hasher = Sha256::new();
+        self.hasher.restart().map_err(local("hash", &self.path))?;
         self.len = 0;
         self.whole = whole;
         Ok(())
     }
 
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
-        self.file.write_all(bytes).map_err(local("write", &self.path))?;
-        self.hasher.update(bytes);
+    pub(crate) fn append(&mut self, bytes: Chunk) -> Result<(), FetchError> {
+        self.file.write_all(&bytes).map_err(local("write", &self.path))?;
         self.len += bytes.len() as u64;
-        Ok(())
+        self.flusher.wrote(bytes.len());
+        self.hash(bytes)
+    }
+
+    fn hash(&self, bytes: Chunk) -> Result<(), FetchError> {
+        self.hasher.update(bytes).map_err(local("hash", &self.path))
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -119,9 +126,35 @@ impl Partial {
         self.whole.total == Some(self.len)
     }
 
-    /// Of the bytes so far.
-    pub(crate) fn sha256(&self) -> String {
-        hex(&self.hasher.clone().finalize())
+    /// Nothing more comes; waits for the hash of what did.
+    pub(crate) fn finish(self) -> Result<Finished, FetchError> {
+        let sha256 = self.hasher.digest().map_err(local("hash", &self.path))?;
+        let Self { path, sidecar, file, len, .. } = self;
+        Ok(Finished { path, sidecar, file, len, sha256 })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// All bytes of a download, still under a name that nobody takes for a model.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    path: PathBuf,
+    sidecar: PathBuf,
+    file: File,
+    len: u64,
+    sha256: String,
+}
+
+impl Finished {
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn sha256(&self) -> &str {
+        &self.sha256
     }
 
     pub(crate) fn path(&self) -> &Path {

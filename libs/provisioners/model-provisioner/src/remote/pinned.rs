@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::client::Client;
 use super::fetch::{Download, Target, Within};
-use super::partial::Partial;
+use super::partial::Finished;
 use super::store::{self, Lock, Store};
 use super::url::Rule;
 use super::{FetchError, Patience};
@@ -15,7 +15,7 @@ use crate::stage::StageEvent;
 /// The verified file, under a name of its own, until it is discarded. Nobody else fetches it meanwhile.
 #[derive(Debug)]
 pub struct Pinned {
-    partial: Partial,
+    file: Finished,
     _one: Lock,
 }
 
@@ -23,12 +23,12 @@ impl Pinned {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.partial.path()
+        self.file.path()
     }
 
     /// It served its purpose.
     pub fn discard(self) -> Result<(), FetchError> {
-        self.partial.discard()
+        self.file.discard()
     }
 }
 
@@ -54,7 +54,6 @@ pub fn fetch_pinned(
     let target = Target { url, name: name.clone(), size: None, sha256: Some(sha256) };
     let client = Client::anonymous(Rule::HttpsOnly, patience);
     let (client, target, within) = (&client, &target, Within::default());
-    let partial =
-        Download { client, target, within, patience, on_event, cancel }.run(&store.partial(&key))?;
-    Ok(Pinned { partial, _one: one })
+    let file = Download { client, target, within, patience, on_event, cancel }.run(&store.partial(&key))?;
+    Ok(Pinned { file, _one: one })
 }

@@ -13,7 +13,7 @@ use wire::{ModelPart, ModelRecord, SplitName};
 use super::FetchError;
 use super::error::local;
 use super::fetch::Target;
-use super::partial::Partial;
+use super::partial::Finished;
 use crate::Cancel;
 use crate::digest::{hex, of_model};
 
@@ -141,7 +141,7 @@ impl Manifest {
 /// A file of a model that is ready to get its final name, or has it already.
 pub(crate) enum Ready {
     /// Verified, under its partial name.
-    Fetched(Partial),
+    Fetched(Finished),
     /// Moved there before an interruption.
     InPlace(Piece),
 }
@@ -149,21 +149,21 @@ pub(crate) enum Ready {
 impl Ready {
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::Fetched(partial) => partial.path(),
+            Self::Fetched(file) => file.path(),
             Self::InPlace(piece) => &piece.path,
         }
     }
 
     fn sha256(&self) -> String {
         match self {
-            Self::Fetched(partial) => partial.sha256(),
+            Self::Fetched(file) => file.sha256().to_owned(),
             Self::InPlace(piece) => piece.sha256.clone(),
         }
     }
 
     fn size(&self) -> u64 {
         match self {
-            Self::Fetched(partial) => partial.len(),
+            Self::Fetched(file) => file.len(),
             Self::InPlace(piece) => piece.size,
         }
     }
@@ -300,8 +300,8 @@ impl Store {
         write_json(&dir.join(MANIFEST), &manifest)?;
         let pieces = manifest.pieces(&dir);
         for (ready, piece) in ready.into_iter().zip(&pieces) {
-            if let Ready::Fetched(partial) = ready {
-                partial.rename(&piece.path)?;
+            if let Ready::Fetched(file) = ready {
+                file.rename(&piece.path)?;
             }
         }
         File::open(&dir).and_then(|dir| dir.sync_all()).map_err(local("write", &dir))?;
