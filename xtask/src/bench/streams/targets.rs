@@ -98,7 +98,18 @@ impl Nginx {
             .context("starting nginx")?;
         let nginx = Self { addr, child: Owned(child), _dir: dir };
         until_listening(addr)?;
+        nginx.until_it_works()?;
         Ok(Some(nginx))
+    }
+
+    /// The master listens before it has forked the worker, whose CPU time is what is measured.
+    fn until_it_works(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.pids()?.len() < 2 {
+            ensure!(Instant::now() < deadline, "nginx started no worker");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     pub(in crate::bench) fn addr(&self) -> SocketAddr {
