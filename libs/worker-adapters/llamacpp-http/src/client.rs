@@ -1,37 +1,26 @@
 //! The adapter: one engine's address and key, and the calls that dispatch may make.
 
-use std::error::Error as _;
 use std::fmt;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
 
 use adapter_host::{
     BoxFuture, ChatRequest, CompletionRequest, EngineRequest, ProbeError, Probed, Prompt, SubmitError,
     TokenStream, WorkerAdapter,
 };
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use wire::TraceContext;
 
+use crate::http1::{Answer, Body, Connections, Unanswered, can_be_sent};
 use crate::{chat, completion, once, refusal, request, stream};
 
-/// The engine is on this machine; a connection that takes longer is not coming.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Silence after which a connection is dead. Only a backstop: the engine pings every 30 s, and
-/// dispatch has its own, shorter limits.
-const READ_TIMEOUT: Duration = Duration::from_secs(120);
-/// Shorter than the 5 s after which llama-server closes an idle connection, so that no request is
-/// written into one that is closing.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A rendered prompt is the largest whole body there is.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
 /// An engine behind llama-server's HTTP protocol.
 pub struct LlamaCpp {
-    client: Client,
-    base: Url,
+    engine: Connections,
 }
 
 /// Why an adapter cannot be made.
@@ -46,14 +35,6 @@ pub enum NewError {
     /// The key cannot be sent in a header.
     #[error("the engine's API key has characters that HTTP cannot carry")]
     Key,
-    /// The HTTP client could not be set up.
-    #[error("cannot set up an HTTP client for {url}")]
-    Client {
-        /// The engine.
-        url: String,
-        /// Why.
-        source: reqwest::Error,
-    },
 }
 
 #[derive(Deserialize)]
@@ -87,27 +68,12 @@ impl LlamaCpp {
     ///
     /// Whether the address may be spoken to at all is decided where it came from.
     pub fn new(url: &str, api_key: Option<&str>) -> Result<Self, NewError> {
-        let base =
+        let addr =
             parse_base(url).ok_or_else(|| NewError::Address { url: url.chars().take(100).collect() })?;
-        let mut headers = HeaderMap::new();
-        if let Some(key) = api_key {
-            let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| NewError::Key)?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
+        if api_key.is_some_and(|key| !can_be_sent(key)) {
+            return Err(NewError::Key);
         }
-        let client = Client::builder()
-            // A proxy variable would send even 127.0.0.1 through it, and the key with it.
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .default_headers(headers)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .tcp_nodelay(true)
-            .http1_only()
-            .build()
-            .map_err(|source| NewError::Client { url: base.to_string(), source })?;
-        Ok(Self { client, base })
+        Ok(Self { engine: Connections::new(addr, api_key) })
     }
 
     async fn complete(
@@ -124,8 +90,8 @@ impl LlamaCpp {
                 &rendered
             }
         };
-        let response = self.post("/completion", &request::Completion::new(&request, prompt), trace).await?;
-        Ok(stream::tokens(response, completion::Completion::default()))
+        let body = self.post("/completion", &request::Completion::new(&request, prompt), trace).await?;
+        Ok(stream::tokens(body, completion::Completion::default()))
     }
 
     async fn chat(
@@ -133,8 +99,8 @@ impl LlamaCpp {
         request: ChatRequest,
         trace: Option<&TraceContext>,
     ) -> Result<TokenStream, SubmitError> {
-        let response = self.post("/v1/chat/completions", &request::Chat::new(&request), trace).await?;
-        Ok(stream::tokens(response, chat::Chat::default()))
+        let body = self.post("/v1/chat/completions", &request::Chat::new(&request), trace).await?;
+        Ok(stream::tokens(body, chat::Chat::default()))
     }
 
     /// A request whose whole answer comes at once.
@@ -149,24 +115,27 @@ impl LlamaCpp {
     }
 
     async fn ask(&self) -> Result<Probed, ProbeError> {
-        let unreachable = |error: reqwest::Error| ProbeError::Unreachable(why(&error));
-        let health = self.client.get(self.path("/health")).send().await.map_err(unreachable)?;
-        match health.status() {
-            StatusCode::OK => {}
-            StatusCode::SERVICE_UNAVAILABLE => return Err(ProbeError::Loading),
+        match self.get("/health").await?.status {
+            200 => {}
+            503 => return Err(ProbeError::Loading),
             status => return Err(ProbeError::Unreachable(format!("it answered /health with {status}"))),
         }
-        let response = self.client.get(self.path("/props")).send().await.map_err(unreachable)?;
-        let status = response.status();
-        if status != StatusCode::OK {
+        let answer = self.get("/props").await?;
+        if answer.status != 200 {
+            let status = answer.status;
             return Err(ProbeError::Unreachable(format!("it answered /props with {status}")));
         }
-        let props: Props = whole(response, "/props").await.map_err(ProbeError::Unreachable)?;
+        let props: Props = whole(answer.body, "/props").await.map_err(ProbeError::Unreachable)?;
         Ok(Probed {
             slots_total: props.total_slots,
             ctx: props.default_generation_settings.n_ctx,
             chat_template_sha256: props.chat_template.map(|template| sha256_hex(template.as_bytes())),
         })
+    }
+
+    async fn get(&self, path: &str) -> Result<Answer, ProbeError> {
+        let answer = self.engine.get(path).await;
+        answer.map_err(|error| ProbeError::Unreachable(error.to_string()))
     }
 
     /// A call whose answer is one JSON body.
@@ -185,28 +154,22 @@ impl LlamaCpp {
         path: &str,
         body: &impl Serialize,
         trace: Option<&TraceContext>,
-    ) -> Result<Response, SubmitError> {
-        let lost = |error: reqwest::Error| SubmitError::Lost(unanswered(path, &error));
-        let mut request = self.client.post(self.path(path)).json(body);
-        if let Some(trace) = trace {
-            request = request.header("traceparent", trace.traceparent());
-            if let Some(state) = trace.tracestate() {
-                request = request.header("tracestate", state);
-            }
+    ) -> Result<Body, SubmitError> {
+        let lost = |why: String| SubmitError::Lost(why);
+        let json = serde_json::to_vec(body)
+            .map_err(|error| lost(format!("the request to {path} cannot be written as JSON: {error}")))?;
+        let traceparent = trace.map(TraceContext::traceparent);
+        let headers = [
+            ("traceparent", traceparent.as_deref()),
+            ("tracestate", trace.and_then(|trace| trace.tracestate())),
+        ];
+        let answer = self.engine.post(path, &headers, &json).await;
+        let answer = answer.map_err(|error| lost(unanswered(path, &error)))?;
+        if answer.status == 200 {
+            return Ok(answer.body);
         }
-        let response = request.send().await.map_err(lost)?;
-        let status = response.status();
-        if status == StatusCode::OK {
-            return Ok(response);
-        }
-        let body = read(response).await.map_err(SubmitError::Lost)?;
-        Err(refusal::read(path, status.as_u16(), &body))
-    }
-
-    fn path(&self, path: &str) -> Url {
-        let mut url = self.base.clone();
-        url.set_path(path);
-        url
+        let body = read(answer.body).await.map_err(lost)?;
+        Err(refusal::read(path, answer.status, &body))
     }
 }
 
@@ -249,73 +212,48 @@ impl WorkerAdapter for LlamaCpp {
 
 impl fmt::Debug for LlamaCpp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LlamaCpp").field("base", &self.base.as_str()).finish_non_exhaustive()
+        f.debug_struct("LlamaCpp").field("addr", &self.engine.addr()).finish_non_exhaustive()
     }
 }
 
-fn parse_base(url: &str) -> Option<Url> {
-    let base = Url::parse(url).ok()?;
-    let plain = base.scheme() == "http"
-        && base.port_or_known_default().is_some()
-        && base.username().is_empty()
-        && base.password().is_none()
-        && base.path() == "/"
-        && base.query().is_none()
-        && base.fragment().is_none()
-        // A name would be asked of a resolver, which may answer otherwise tomorrow.
-        && base.host_str()?.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    plain.then_some(base)
+fn parse_base(url: &str) -> Option<SocketAddr> {
+    let authority = url.strip_prefix("http://")?;
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    // A name would be asked of a resolver, which may answer otherwise tomorrow.
+    let ip = || authority.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    authority.parse().ok().or_else(|| Some(SocketAddr::new(ip()?, 80)))
 }
 
 fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn whole<T: DeserializeOwned>(response: Response, path: &str) -> Result<T, String> {
-    let body = read(response).await?;
+async fn whole<T: DeserializeOwned>(body: Body, path: &str) -> Result<T, String> {
+    let body = read(body).await?;
     serde_json::from_slice(&body).map_err(|_| format!("its answer to {path} is not llama-server's"))
 }
 
 /// Reads a body up to a bound.
-async fn read(mut response: Response) -> Result<Vec<u8>, String> {
-    let mut body = Vec::new();
-    while let Some(bytes) = response.chunk().await.map_err(|error| broken(&error))? {
-        if body.len() + bytes.len() > MAX_BODY_BYTES {
-            return Err(format!("its answer is larger than {MAX_BODY_BYTES} bytes"));
-        }
-        body.extend_from_slice(&bytes);
-    }
-    Ok(body)
+async fn read(body: Body) -> Result<Vec<u8>, String> {
+    let whole = body.whole(MAX_BODY_BYTES).await.map_err(|error| broken(&error))?;
+    whole.ok_or_else(|| format!("its answer is larger than {MAX_BODY_BYTES} bytes"))
 }
 
-/// Why a request got no answer, for whoever waits for it: an HTTP library's own words tell them
-/// nothing. Those are for whoever debugs.
-fn unanswered(path: &str, error: &reqwest::Error) -> String {
-    tracing::debug!(path, error = %why(error), "an engine did not answer");
-    if error.is_connect() {
-        "nobody answers at its address".to_owned()
-    } else if error.is_timeout() {
-        format!("it did not answer {path} in time")
-    } else {
-        format!("its connection broke before it answered {path}")
+/// Why a request got no answer, for whoever waits for it: the system's own words tell them nothing.
+/// Those are for whoever debugs.
+fn unanswered(path: &str, error: &Unanswered) -> String {
+    tracing::debug!(path, %error, "an engine did not answer");
+    match error {
+        Unanswered::Connect(_) => "nobody answers at its address".to_owned(),
+        Unanswered::Silent => format!("it did not answer {path} in time"),
+        Unanswered::Broken(_) => format!("its connection broke before it answered {path}"),
+        Unanswered::NotHttp => format!("it answered {path} with what is not HTTP"),
     }
 }
 
-pub(crate) fn broken(error: &reqwest::Error) -> String {
-    tracing::debug!(error = %why(error), "an engine's answer broke off");
+pub(crate) fn broken(error: &Unanswered) -> String {
+    tracing::debug!(%error, "an engine's answer broke off");
     "its connection broke in the middle of the answer".to_owned()
-}
-
-/// The whole chain of an HTTP error: reqwest keeps the cause out of its own text.
-fn why(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -343,7 +281,7 @@ mod tests {
     #[test]
     fn the_key_is_never_shown() {
         let adapter = LlamaCpp::new("http://127.0.0.1:1", Some("topsecret")).unwrap();
-        assert!(!format!("{adapter:?} {:?}", adapter.client).contains("topsecret"));
+        assert!(!format!("{adapter:?}").contains("topsecret"));
         assert!(matches!(LlamaCpp::new("http://127.0.0.1:1", Some("a\nb")), Err(NewError::Key)));
     }
 }

@@ -8,6 +8,8 @@
 mod chat;
 mod client;
 mod completion;
+mod framing;
+mod http1;
 #[cfg(test)]
 mod mutated;
 mod once;

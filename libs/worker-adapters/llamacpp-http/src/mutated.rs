@@ -2,22 +2,39 @@
 
 use std::path::Path;
 
+use std::task::{Context, Poll};
+
 use adapter_host::{EngineItem, StreamFault};
-use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _};
 use mutate::Dice;
 
 use crate::chat::Chat;
 use crate::completion::Completion;
 use crate::refusal;
-use crate::stream::{Read, of_body};
+use crate::stream::{Read, Source, tokens};
 
 type Items = Vec<Result<EngineItem, StreamFault>>;
 
-/// A body that comes in these pieces, read to its end. It is all there: nothing is waited for.
+/// A body that comes in these pieces. It is all there: nothing is waited for.
+struct Pieces(std::vec::IntoIter<Vec<u8>>);
+
+impl Source for Pieces {
+    fn poll_bytes(&mut self, _: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<Result<bool, String>> {
+        let piece = self.0.next();
+        if let Some(piece) = &piece {
+            take(piece);
+        }
+        Poll::Ready(Ok(piece.is_some()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.len() == 0
+    }
+}
+
 fn items(pieces: &[&[u8]], read: impl Read) -> Items {
-    let pieces: Vec<_> = pieces.iter().map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-    let all = of_body(stream::iter(pieces), read).collect::<Vec<_>>();
+    let pieces: Vec<_> = pieces.iter().map(|piece| piece.to_vec()).collect();
+    let all = tokens(Pieces(pieces.into_iter()), read).collect::<Vec<_>>();
     all.now_or_never().unwrap()
 }
 

@@ -4,13 +4,13 @@
 /// More than an event of the engine ever needs; its final chunk repeats the whole prompt.
 pub(crate) const MAX_EVENT_BYTES: usize = 8 << 20;
 
-/// An event with data.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+/// An event with data. It lies in the bytes that came, unless they cut it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event<'a> {
     /// `data:` lines, joined.
-    Data(String),
+    Data(&'a str),
     /// An `error:` line, which older servers send.
-    Error(String),
+    Error(&'a str),
 }
 
 /// Why the bytes are not events.
@@ -25,15 +25,17 @@ pub(crate) enum SseFault {
 /// A parser in the middle of a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
+    /// A line that is not all there.
     line: Vec<u8>,
+    /// Of an event whose end was not seen.
     data: Option<Vec<u8>>,
     after_cr: bool,
     past_first_line: bool,
 }
 
 impl Parser {
-    /// Takes bytes in and appends the events they complete; those before a fault are kept.
-    pub(crate) fn push(&mut self, mut bytes: &[u8], out: &mut Vec<Event>) -> Result<(), SseFault> {
+    /// Takes bytes in and gives out the events they complete, also those before a fault.
+    pub(crate) fn push(&mut self, mut bytes: &[u8], mut out: impl FnMut(Event<'_>)) -> Result<(), SseFault> {
         while !bytes.is_empty() {
             if std::mem::take(&mut self.after_cr) && bytes[0] == b'\n' {
                 bytes = &bytes[1..];
@@ -45,25 +47,38 @@ impl Parser {
             if held + part.len() > MAX_EVENT_BYTES {
                 return Err(SseFault::TooLarge);
             }
-            self.line.extend_from_slice(part);
-            let Some(end) = end else { return Ok(()) };
+            let Some(end) = end else {
+                self.line.extend_from_slice(part);
+                return Ok(());
+            };
             self.after_cr = bytes[end] == b'\r';
             bytes = &bytes[end + 1..];
-            if let Some(event) = self.end_line()? {
-                out.push(event);
+            if self.line.is_empty() {
+                self.end_line(part, &mut bytes, &mut out)?;
+            } else {
+                let mut line = std::mem::take(&mut self.line);
+                line.extend_from_slice(part);
+                self.end_line(&line, &mut bytes, &mut out)?;
             }
         }
         Ok(())
     }
 
-    fn end_line(&mut self) -> Result<Option<Event>, SseFault> {
-        let line = std::mem::take(&mut self.line);
-        let mut line = line.as_slice();
+    /// Takes a line in; `behind` is what follows it.
+    fn end_line(
+        &mut self,
+        mut line: &[u8],
+        behind: &mut &[u8],
+        out: &mut impl FnMut(Event<'_>),
+    ) -> Result<(), SseFault> {
         if !std::mem::replace(&mut self.past_first_line, true) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
         if line.is_empty() {
-            return self.data.take().map(|data| text(data).map(Event::Data)).transpose();
+            if let Some(data) = self.data.take() {
+                out(Event::Data(text(&data)?));
+            }
+            return Ok(());
         }
         let (name, value) = match line.iter().position(|b| *b == b':') {
             Some(colon) => (&line[..colon], &line[colon + 1..]),
@@ -71,23 +86,39 @@ impl Parser {
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
-            b"data" => match &mut self.data {
-                Some(data) => {
+            b"data" => {
+                if let Some(data) = &mut self.data {
                     data.push(b'\n');
                     data.extend_from_slice(value);
+                } else if self.take_empty_line(behind) {
+                    // Nearly always: one line, and its end came with it. Nothing is copied.
+                    out(Event::Data(text(value)?));
+                } else {
+                    self.data = Some(value.to_vec());
                 }
-                None => self.data = Some(value.to_vec()),
-            },
-            b"error" => return text(value.to_vec()).map(|text| Some(Event::Error(text))),
+            }
+            b"error" => out(Event::Error(text(value)?)),
             // Comments (an empty name), `event:`, `id:`, `retry:`: the engine says nothing by them.
             _ => {}
         }
-        Ok(None)
+        Ok(())
+    }
+
+    /// Takes an empty line from the front of what follows a line, if that is certain to be one.
+    fn take_empty_line(&mut self, behind: &mut &[u8]) -> bool {
+        let rest = match behind.split_first() {
+            Some((b'\n', rest)) if self.after_cr => rest,
+            _ => behind,
+        };
+        let Some((end @ (b'\r' | b'\n'), rest)) = rest.split_first() else { return false };
+        self.after_cr = *end == b'\r';
+        *behind = rest;
+        true
     }
 }
 
-fn text(bytes: Vec<u8>) -> Result<String, SseFault> {
-    String::from_utf8(bytes).map_err(|_| SseFault::NotUtf8)
+fn text(bytes: &[u8]) -> Result<&str, SseFault> {
+    std::str::from_utf8(bytes).map_err(|_| SseFault::NotUtf8)
 }
 
 #[cfg(test)]
@@ -96,14 +127,30 @@ mod tests {
 
     use super::*;
 
-    fn parse(chunks: &[&[u8]]) -> (Vec<Event>, Result<(), SseFault>) {
+    /// An event that outlives its bytes.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Seen {
+        Data(String),
+        Error(String),
+    }
+
+    impl From<Event<'_>> for Seen {
+        fn from(event: Event<'_>) -> Self {
+            match event {
+                Event::Data(text) => Self::Data(text.to_owned()),
+                Event::Error(text) => Self::Error(text.to_owned()),
+            }
+        }
+    }
+
+    fn parse(chunks: &[&[u8]]) -> (Vec<Seen>, Result<(), SseFault>) {
         let (mut parser, mut out) = (Parser::default(), Vec::new());
-        let result = chunks.iter().try_for_each(|chunk| parser.push(chunk, &mut out));
+        let result = chunks.iter().try_for_each(|chunk| parser.push(chunk, |event| out.push(event.into())));
         (out, result)
     }
 
-    fn data(text: &str) -> Event {
-        Event::Data(text.to_owned())
+    fn data(text: &str) -> Seen {
+        Seen::Data(text.to_owned())
     }
 
     #[test]
@@ -118,7 +165,7 @@ mod tests {
             ("event: x\nid: 1\nretry: 5\ndata: a\n\n", vec![data("a")]),
             ("data\n\n", vec![data("")]),
             ("data:  two\n\n", vec![data(" two")]),
-            ("error: {}\n\n", vec![Event::Error("{}".to_owned())]),
+            ("error: {}\n\n", vec![Seen::Error("{}".to_owned())]),
             ("data: unfinished\n", vec![]),
             ("\n\n\n", vec![]),
         ] {
@@ -146,14 +193,13 @@ mod tests {
 
     #[test]
     fn a_large_event_byte_by_byte_takes_linear_time() {
-        let (mut parser, mut out) = (Parser::default(), Vec::new());
+        let (mut parser, mut out) = (Parser::default(), Vec::<Seen>::new());
         let begun = std::time::Instant::now();
-        parser.push(b"data: ", &mut out).unwrap();
-        for _ in 0..4_000_000 {
-            parser.push(b"x", &mut out).unwrap();
-        }
-        parser.push(b"\n\n", &mut out).unwrap();
-        assert!(matches!(&out[..], [Event::Data(text)] if text.len() == 4_000_000));
+        let mut push = |bytes| parser.push(bytes, |event| out.push(event.into())).unwrap();
+        push(b"data: ");
+        (0..4_000_000).for_each(|_| push(b"x"));
+        push(b"\n\n");
+        assert!(matches!(&out[..], [Seen::Data(text)] if text.len() == 4_000_000));
         // A quadratic parser takes minutes.
         assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
     }

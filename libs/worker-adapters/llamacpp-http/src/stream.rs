@@ -3,17 +3,18 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adapter_host::{EngineItem, Finished, StreamFault, TokenStream};
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, stream};
-use reqwest::Response;
+use futures_core::Stream;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Sleep;
 use wire::EngineChunk;
 
 use crate::client::broken;
+use crate::http1::Body;
 use crate::refusal::EngineError;
 use crate::sse::{Event, Parser};
 
@@ -21,7 +22,7 @@ use crate::sse::{Event, Parser};
 const DRAIN: Duration = Duration::from_millis(20);
 
 /// One of the engine's two streaming protocols.
-pub(crate) trait Read: Send + 'static {
+pub(crate) trait Read: Send + Unpin + 'static {
     /// Reads the data of one event.
     fn read(&mut self, data: &str) -> Result<Step, StreamFault>;
 
@@ -38,75 +39,98 @@ pub(crate) struct Step {
     pub(crate) finished: Option<Finished>,
 }
 
-struct Reading<R> {
-    body: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+/// Where the bytes come from.
+pub(crate) trait Source: Send + Unpin + 'static {
+    /// Gives what there is to `take`; false at the end. The error is the reason of a loss.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8]))
+    -> Poll<Result<bool, String>>;
+
+    /// Whether the end was seen.
+    fn is_over(&self) -> bool;
+}
+
+impl Source for Body {
+    fn poll_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<Result<bool, String>> {
+        self.poll_read(cx, take).map_err(|error| broken(&error))
+    }
+
+    fn is_over(&self) -> bool {
+        Body::is_over(self)
+    }
+}
+
+struct Reading<S, R> {
+    body: S,
+    events: Events<R>,
+    /// How long the end of the body is still waited for.
+    drain: Option<Pin<Box<Sleep>>>,
+}
+
+/// What the bytes so far have said.
+struct Events<R> {
     parser: Parser,
-    events: Vec<Event>,
     read: R,
     ready: VecDeque<Result<EngineItem, StreamFault>>,
     over: bool,
 }
 
-pub(crate) fn tokens(response: Response, read: impl Read) -> TokenStream {
-    of_body(response.bytes_stream(), read)
+pub(crate) fn tokens(body: impl Source, read: impl Read) -> TokenStream {
+    let events = Events { parser: Parser::default(), read, ready: VecDeque::new(), over: false };
+    TokenStream::new(Reading { body, events, drain: None })
 }
 
-pub(crate) fn of_body(
-    body: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
-    read: impl Read,
-) -> TokenStream {
-    let reading = Reading {
-        body: Box::pin(body),
-        parser: Parser::default(),
-        events: Vec::new(),
-        read,
-        ready: VecDeque::new(),
-        over: false,
-    };
-    TokenStream::new(stream::unfold(reading, |mut reading| async {
-        let item = reading.next().await?;
-        Some((item, reading))
-    }))
-}
+impl<S: Source, R: Read> Stream for Reading<S, R> {
+    type Item = Result<EngineItem, StreamFault>;
 
-impl<R: Read> Reading<R> {
-    async fn next(&mut self) -> Option<Result<EngineItem, StreamFault>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
         loop {
-            if let Some(item) = self.ready.pop_front() {
-                if let Ok(EngineItem::Finished(_)) = item {
-                    self.drain().await;
-                }
-                return Some(item);
+            if let Some(Ok(EngineItem::Finished(_))) = this.events.ready.front() {
+                ready!(this.poll_drain(cx));
             }
-            if self.over {
-                return None;
+            if let Some(item) = this.events.ready.pop_front() {
+                return Poll::Ready(Some(item));
             }
-            match self.body.next().await {
-                Some(Ok(bytes)) => self.take(&bytes),
-                Some(Err(error)) => self.cut(broken(&error)),
-                None => self.cut("it closed the stream before the end".to_owned()),
+            if this.events.over {
+                return Poll::Ready(None);
+            }
+            let (body, events) = (&mut this.body, &mut this.events);
+            match ready!(body.poll_bytes(cx, &mut |bytes| events.take(bytes))) {
+                Ok(true) => {}
+                Ok(false) => events.cut("it closed the stream before the end".to_owned()),
+                Err(reason) => events.cut(reason),
             }
         }
     }
+}
 
+impl<S: Source, R> Reading<S, R> {
     /// Reads the end of the body behind the last event. Only a body read to its end leaves its
     /// connection for the next request; it is there at once, or not worth waiting for.
-    async fn drain(&mut self) {
-        let rest = async { while let Some(Ok(_)) = self.body.next().await {} };
-        let _in_time = tokio::time::timeout(DRAIN, rest).await;
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        let parsed = self.parser.push(bytes, &mut self.events);
-        for event in std::mem::take(&mut self.events) {
-            if self.over {
-                return;
-            }
-            match self.read_event(event) {
-                Ok(step) => self.keep(step),
-                Err(fault) => self.fail(fault),
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.body.is_over() {
+            match self.body.poll_bytes(cx, &mut |_| {}) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    let timer = self.drain.get_or_insert_with(|| Box::pin(tokio::time::sleep(DRAIN)));
+                    return timer.as_mut().poll(cx);
+                }
             }
         }
+        Poll::Ready(())
+    }
+}
+
+impl<R: Read> Events<R> {
+    fn take(&mut self, bytes: &[u8]) {
+        let mut parser = std::mem::take(&mut self.parser);
+        let parsed = parser.push(bytes, |event| self.event(event));
+        self.parser = parser;
         if let Err(fault) = parsed
             && !self.over
         {
@@ -114,15 +138,25 @@ impl<R: Read> Reading<R> {
         }
     }
 
-    fn read_event(&mut self, event: Event) -> Result<Step, StreamFault> {
+    fn event(&mut self, event: Event<'_>) {
+        if self.over {
+            return;
+        }
+        match self.read_event(event) {
+            Ok(step) => self.keep(step),
+            Err(fault) => self.fail(fault),
+        }
+    }
+
+    fn read_event(&mut self, event: Event<'_>) -> Result<Step, StreamFault> {
         let data = match event {
             Event::Data(data) => data,
-            Event::Error(text) => return Err(engine_error(&text).unwrap_or(unknown_error())),
+            Event::Error(text) => return Err(engine_error(text).unwrap_or(unknown_error())),
         };
         // Both protocols report an error alike: `data: {"error": {...}}`, and nothing after it.
-        match engine_error(&data) {
+        match engine_error(data) {
             Some(fault) => Err(fault),
-            None => self.read.read(&data),
+            None => self.read.read(data),
         }
     }
 
