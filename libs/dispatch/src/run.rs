@@ -3,12 +3,12 @@
 //! Where the code stands is the state. The token path is one poll of the stream and one append;
 //! everything that may cut a run short is one future beside it.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_host::{EngineItem, EngineRequest, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter};
-use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
 use registry::SlotLease;
 use tokio::time::Instant;
 use wire::{ErrorCode, TraceContext};
@@ -155,10 +155,11 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
         None => return Verdict::EndedElsewhere,
     };
     shared.moved(core);
-    let mut cut_short = pin!(cut_short(shared, core, lease));
+    // A set of one is polled only when what it holds was woken, and not at every token.
+    let mut cut_short = FuturesUnordered::from_iter([cut_short(shared, core, lease)]);
     let stream = tokio::select! {
         biased;
-        verdict = &mut cut_short => return verdict,
+        Some(verdict) = cut_short.next() => return verdict,
         stream = submit(&*adapter, request, trace) => stream,
     };
     match stream {
@@ -188,13 +189,13 @@ async fn submit(
 async fn pump(
     core: &TaskCore,
     mut stream: TokenStream,
-    mut cut_short: impl Future<Output = Verdict> + Unpin,
+    mut cut_short: impl Stream<Item = Verdict> + Unpin,
 ) -> Verdict {
     loop {
         let item = tokio::select! {
             biased;
             item = stream.next() => item,
-            verdict = &mut cut_short => return verdict,
+            Some(verdict) = cut_short.next() => return verdict,
         };
         match item {
             Some(Ok(EngineItem::Chunk(chunk))) => {

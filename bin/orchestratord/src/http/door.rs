@@ -114,7 +114,8 @@ impl Begun {
         self.early = tokio::time::timeout(REFUSAL_WAIT, self.next()).await.ok().flatten();
         self.early.as_deref().map_or(Ok(()), refused)?;
         let open = self.metrics.open_stream();
-        let writing = Writing { begun: self, render, done: false, _open: open };
+        let silence = sse::Silence::new();
+        let writing = Writing { begun: self, render, done: false, silence, _open: open };
         Ok(sse::response(futures_util::stream::unfold(writing, |mut writing| async move {
             let bytes = writing.next().await?;
             Some((bytes, writing))
@@ -126,6 +127,7 @@ struct Writing<R> {
     begun: Begun,
     render: R,
     done: bool,
+    silence: sse::Silence,
     _open: OpenStream,
 }
 
@@ -133,11 +135,12 @@ impl<R: Render> Writing<R> {
     /// What is there already goes out in one write.
     async fn next(&mut self) -> Option<Bytes> {
         while !self.done {
-            let entry = match tokio::time::timeout(sse::KEEPALIVE_EVERY, self.begun.next()).await {
-                Ok(next) => next?,
-                Err(_) => return Some(sse::KEEPALIVE),
+            let entry = tokio::select! {
+                biased;
+                entry = self.begun.next() => entry?,
+                () = self.silence.over() => return Some(sse::KEEPALIVE),
             };
-            let mut out = Vec::new();
+            let mut out = Vec::with_capacity(512);
             self.render(&entry, &mut out);
             while out.len() < sse::WRITE_BYTES
                 && let Some((_, entry)) = self.begun.follower.try_next()
@@ -145,6 +148,7 @@ impl<R: Render> Writing<R> {
                 self.render(&entry, &mut out);
             }
             if !out.is_empty() {
+                self.silence.sent();
                 return Some(Bytes::from(out));
             }
         }

@@ -3,7 +3,6 @@
 //! What has an `id:` is in the log and can be resumed from. Verbose extras (`queued`, `prep`,
 //! `metrics`) say how things stand now; they have no id and are not replayed.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,9 @@ use axum::response::Response;
 use bytes::Bytes;
 use dispatch::{QueuePlace, Task};
 use http::{HeaderMap, Uri};
+use serde::Serialize;
 use task_log::{Entry, Follower, Position};
-use wire::event::{End, TaskMetrics, Token};
+use wire::event::{End, TaskMetrics};
 use wire::{PreparationStep, TaskState};
 
 use super::error::ApiError;
@@ -68,8 +68,17 @@ struct EventStream {
     place: QueuePlace,
     pools: tokio::sync::watch::Receiver<Arc<Vec<wire::PoolView>>>,
     told_steps: Vec<PreparationStep>,
-    ready: VecDeque<Bytes>,
+    /// Frames that are to be sent.
+    ready: Vec<u8>,
+    silence: sse::Silence,
     _open: OpenStream,
+}
+
+/// A [`wire::event::Token`] that borrows its text.
+#[derive(Serialize)]
+struct Token<'a> {
+    t: &'a str,
+    i: u64,
 }
 
 impl EventStream {
@@ -78,16 +87,15 @@ impl EventStream {
         let place = task.queue_place();
         let pools = state.pools.subscribe();
         let open = state.metrics.open_stream();
-        let (told_steps, ready) = (Vec::new(), VecDeque::new());
-        Self { state, task, follower, verbose, place, pools, told_steps, ready, _open: open }
+        let (told_steps, ready, silence) = (Vec::new(), Vec::new(), sse::Silence::new());
+        Self { state, task, follower, verbose, place, pools, told_steps, ready, silence, _open: open }
     }
 
     async fn next(&mut self) -> Option<Bytes> {
-        // One for all turns of the loop: what wakes it and sends nothing is still silence.
-        let mut silence = std::pin::pin!(tokio::time::sleep(sse::KEEPALIVE_EVERY));
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Some(bytes);
+            if !self.ready.is_empty() {
+                self.silence.sent();
+                return Some(Bytes::from(std::mem::take(&mut self.ready)));
             }
             let waiting = self.verbose && self.task.view().state == TaskState::Queued;
             if waiting {
@@ -102,50 +110,50 @@ impl EventStream {
                     let (position, entry) = entry?;
                     self.tell(position, &entry);
                     // Whatever else is there already goes out in the same write.
-                    while self.ready_bytes() < sse::WRITE_BYTES
+                    while self.ready.len() < sse::WRITE_BYTES
                         && let Some((position, entry)) = self.follower.try_next()
                     {
                         self.tell(position, &entry);
                     }
-                    self.join_ready();
                 }
                 Some(queued) = self.place.changed(), if waiting => {
-                    self.ready.push_back(sse::frame(None, "queued", &queued));
+                    sse::put_frame(&mut self.ready, None, "queued", &queued);
                 }
                 Ok(()) = self.pools.changed(), if waiting => {}
-                () = &mut silence => return Some(sse::KEEPALIVE),
+                () = self.silence.over() => return Some(sse::KEEPALIVE),
             }
         }
     }
 
     fn tell_waiting(&mut self) {
         if let Some(queued) = self.place.news() {
-            self.ready.push_back(sse::frame(None, "queued", &queued));
+            sse::put_frame(&mut self.ready, None, "queued", &queued);
         }
         self.pools.mark_unchanged();
         let steps = tasks::preparation(&self.state, self.task.pool());
         for step in tasks::moved(&self.told_steps, &steps) {
-            self.ready.push_back(sse::frame(None, "prep", &step));
+            sse::put_frame(&mut self.ready, None, "prep", &step);
         }
         self.told_steps = steps;
     }
 
     fn tell(&mut self, position: Position, entry: &Entry) {
-        let frame = match entry {
-            Entry::Started(started) => sse::frame(Some(&position), "started", started),
-            Entry::Chunk { index: None, .. } => return,
+        if let Entry::End(end) = entry {
+            self.tell_metrics(end);
+        }
+        // No more than it needs: a reader that takes nothing holds on to it.
+        self.ready.reserve(96);
+        let (out, id) = (&mut self.ready, Some(&position as &dyn std::fmt::Display));
+        match entry {
+            Entry::Started(started) => sse::put_frame(out, id, "started", started),
+            Entry::Chunk { index: None, .. } => {}
             Entry::Chunk { chunk, index: Some(i) } => {
-                let token = Token { t: chunk.text.clone(), i: *i };
-                sse::frame(Some(&position), "token", &token)
+                sse::put_frame(out, id, "token", &Token { t: &chunk.text, i: *i });
             }
-            Entry::Resumed(resumed) => sse::frame(Some(&position), "resumed", resumed),
-            Entry::End(end) => {
-                self.tell_metrics(end);
-                sse::frame(Some(&position), "end", &results::ended(&self.task, end))
-            }
-            Entry::Error(error) => sse::frame(Some(&position), "error", error),
-        };
-        self.ready.push_back(frame);
+            Entry::Resumed(resumed) => sse::put_frame(out, id, "resumed", resumed),
+            Entry::End(end) => sse::put_frame(out, id, "end", &results::ended(&self.task, end)),
+            Entry::Error(error) => sse::put_frame(out, id, "error", error),
+        }
     }
 
     fn tell_metrics(&mut self, end: &End) {
@@ -155,20 +163,7 @@ impl EventStream {
                 queue_depth: self.state.dispatch.queue_depth(self.task.pool()),
                 tokens_per_s: (end.tokens_out as f64 / seconds * 10.0).round() / 10.0,
             };
-            self.ready.push_back(sse::frame(None, "metrics", &metrics));
-        }
-    }
-
-    fn ready_bytes(&self) -> usize {
-        self.ready.iter().map(Bytes::len).sum()
-    }
-
-    fn join_ready(&mut self) {
-        if self.ready.len() > 1 {
-            // Not a byte more than it needs: a reader that takes nothing holds on to it.
-            let mut joined = Vec::with_capacity(self.ready_bytes());
-            self.ready.drain(..).for_each(|frame| joined.extend_from_slice(&frame));
-            self.ready.push_back(Bytes::from(joined));
+            sse::put_frame(&mut self.ready, None, "metrics", &metrics);
         }
     }
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -99,10 +101,12 @@ impl Server {
             };
             let Ok((stream, place)) = accepted else { continue };
             let connection = self.each.clone().serve(stream, stop.clone());
-            let kill = kill.clone();
+            let killed = rarely(kill.clone());
             connections.spawn(async move {
+                let mut killed = killed;
                 tokio::select! {
-                    () = kill.cancelled() => {}
+                    biased;
+                    Some(()) = killed.next() => {}
                     () = connection => {}
                 }
                 drop(place);
@@ -112,6 +116,12 @@ impl Server {
         connections.close();
         connections.wait().await;
     }
+}
+
+/// A token's cancellation, looked at only when it has come: a connection is polled for every event that it
+/// carries, and asking the token each time would take a lock that all connections share.
+fn rarely(token: CancellationToken) -> FuturesUnordered<impl Future<Output = ()> + Send> {
+    FuturesUnordered::from_iter([token.cancelled_owned()])
 }
 
 async fn accept(
@@ -158,18 +168,16 @@ impl Each {
             .max_buf_size(self.limits.header_bytes)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
         let mut connection = std::pin::pin!(connection);
-        let mut stopping = false;
+        let mut stopped = rarely(stop);
         loop {
             tokio::select! {
+                biased;
+                Some(()) = stopped.next() => connection.as_mut().graceful_shutdown(),
                 result = connection.as_mut() => {
                     if let Err(error) = result {
                         tracing::debug!(%error, "connection ended");
                     }
                     return;
-                }
-                () = stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
                 }
             }
         }

@@ -1,7 +1,11 @@
 //! Writing server-sent events: frames, comments, and a response that closes with its stream.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
+use std::future::Future as _;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
@@ -9,11 +13,14 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderName, HeaderValue, header};
 use serde::Serialize;
+use tokio::time::{Instant, Sleep};
 
 /// Sent when nothing else was for a while, so that proxies keep the connection.
 pub(super) const KEEPALIVE: Bytes = Bytes::from_static(b": keepalive\n\n");
 /// How long "a while" is.
-pub(super) const KEEPALIVE_EVERY: std::time::Duration = std::time::Duration::from_secs(15);
+pub(super) const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+/// Looked at twice in that time, so that no event has to read a clock.
+const LOOK_EVERY: Duration = Duration::from_millis(7_500);
 
 /// What is there already goes out in pieces of about this much: a reader that comes back to a long log
 /// must not have all of it rendered at once. hyper gathers sixteen pieces into one write and asks for no
@@ -22,19 +29,68 @@ pub(super) const WRITE_BYTES: usize = 1024;
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// One `/v2` frame. JSON holds no raw line break, so the data is always one line.
-pub(super) fn frame(id: Option<&dyn std::fmt::Display>, event: &str, data: &impl Serialize) -> Bytes {
-    let mut text = String::with_capacity(96);
-    if let Some(id) = id {
-        let _ = writeln!(text, "id: {id}");
+/// Tells when a stream has been silent for so long that a keepalive is due: never more than
+/// [`KEEPALIVE_EVERY`] after the last that was sent. Costs an event nothing but to say so.
+pub(super) struct Silence {
+    look: Pin<Box<Sleep>>,
+    sent: bool,
+}
+
+impl Silence {
+    pub(super) fn new() -> Self {
+        Self { look: Box::pin(tokio::time::sleep(LOOK_EVERY)), sent: true }
     }
-    text.push_str("event: ");
-    text.push_str(event);
-    text.push_str("\ndata: ");
+
+    /// Something was sent.
+    pub(super) fn sent(&mut self) {
+        self.sent = true;
+    }
+
+    /// Resolves when a keepalive is to be sent now. Cancel-safe.
+    pub(super) async fn over(&mut self) {
+        std::future::poll_fn(|cx| self.poll_over(cx)).await;
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.look.as_mut().poll(cx));
+            self.look.as_mut().reset(Instant::now() + LOOK_EVERY);
+            if !std::mem::replace(&mut self.sent, false) {
+                self.sent = true;
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+/// One `/v2` frame.
+pub(super) fn frame(id: Option<&dyn std::fmt::Display>, event: &str, data: &impl Serialize) -> Bytes {
+    let mut out = Vec::with_capacity(128);
+    put_frame(&mut out, id, event, data);
+    Bytes::from(out)
+}
+
+/// Appends one `/v2` frame. JSON holds no raw line break, so the data is always one line.
+pub(super) fn put_frame(
+    out: &mut Vec<u8>,
+    id: Option<&dyn std::fmt::Display>,
+    event: &str,
+    data: &impl Serialize,
+) {
+    // Writing to memory does not fail.
+    if let Some(id) = id {
+        let _ = writeln!(out, "id: {id}");
+    }
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    let start = out.len();
     // Our own types serialise; a failure would be a bug, and an empty object is honest about it.
-    text.push_str(&serde_json::to_string(data).unwrap_or_else(|_| "{}".to_owned()));
-    text.push_str("\n\n");
-    Bytes::from(text)
+    if serde_json::to_writer(&mut *out, data).is_err() {
+        out.truncate(start);
+        out.extend_from_slice(b"{}");
+    }
+    out.extend_from_slice(b"\n\n");
 }
 
 /// One `/v1` frame: data only, because OpenAI's SDKs stumble over ids and event names.
@@ -51,4 +107,27 @@ pub(super) fn response(stream: impl Stream<Item = Bytes> + Send + 'static) -> Re
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// STREAM-004
+    #[tokio::test(start_paused = true)]
+    async fn no_stream_is_silent_for_longer_than_a_keepalive_takes() {
+        let mut silence = Silence::new();
+        let mut last = Instant::now();
+        for ms in [0, 1, 7_499, 7_501, 14_999] {
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            silence.sent();
+            last = Instant::now();
+            silence.over().await;
+            let silent = last.elapsed();
+            assert!((LOOK_EVERY..=KEEPALIVE_EVERY).contains(&silent), "{ms}: {silent:?}");
+            last = Instant::now();
+        }
+        silence.over().await;
+        assert_eq!(last.elapsed(), KEEPALIVE_EVERY, "in silence they come at that distance");
+    }
 }
