@@ -120,6 +120,11 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         dispatch.tell_spans(spans.clone());
     }
     let journal = opened.map(|opened| take_back(&dispatch, opened));
+    if let Some(journal) = journal.clone() {
+        // Where tokens come and readers wait, so that a token does not wake a thread on its way.
+        let until = stop.background.clone();
+        tasks.background.spawn(async move { until.run_until_cancelled(journal.drive()).await });
+    }
     let usage_file = settings.config.paths.runtime.join("usage.json");
     let counting_since = usage::restore(&usage_file, &dispatch);
     let view = FeedView::default();

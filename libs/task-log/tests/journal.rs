@@ -71,6 +71,11 @@ fn whole(journal: &Journal, seq: u64, words: &[&str]) -> TaskLog {
     log
 }
 
+/// Behind so many entries.
+fn position(entries: usize) -> Option<task_log::Position> {
+    entries.checked_sub(1).map(|last| last.to_string().parse().unwrap())
+}
+
 fn shown(entries: &[Entry]) -> Vec<String> {
     entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect()
 }
@@ -180,6 +185,61 @@ fn an_event_is_in_the_file_before_a_reader_can_see_it() {
         ));
     }
     journal.close();
+}
+
+/// ORCHD-JOURNAL-011, ORCHD-JOURNAL-012. Driven, then not any more, then again, then closed: whoever writes, nothing is seen
+/// before it is written, and nothing is missing or out of its order.
+#[test]
+fn events_are_written_first_whoever_writes_them() {
+    let dir = scratch();
+    let Opened { journal, .. } = open(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (log, mut writer) = start(&journal, 1);
+    let mut said = Vec::new();
+    let mut say = |journal: &Journal, driven: bool| {
+        let words: Vec<String> = (0..100).map(|n| format!("word-{}-{n}", said.len())).collect();
+        let driving = runtime.block_on(async {
+            let driving = driven.then(|| {
+                let journal = journal.clone();
+                tokio::spawn(async move { journal.drive().await })
+            });
+            let mut follower = log.follow(position(said.len()));
+            for word in &words {
+                writer.chunk(chunk(word)).unwrap();
+                let (_, entry) = follower.next().await.unwrap();
+                let Entry::Chunk { chunk, .. } = &*entry else { panic!("{entry:?}") };
+                assert_eq!(&chunk.text, word);
+                assert!(holds_text(dir.path(), word), "{word} was seen before it was written");
+            }
+            driving
+        });
+        if let Some(driving) = driving {
+            driving.abort();
+            assert!(runtime.block_on(driving).unwrap_err().is_cancelled());
+        }
+        said.extend(words);
+    };
+    for driven in [true, false, true] {
+        say(&journal, driven);
+    }
+    let drives = journal.clone();
+    let _driving = runtime.spawn(async move { drives.drive().await });
+    runtime.block_on(tokio::task::yield_now());
+    // Handed to a driver that is not polled any more: the close writes it.
+    writer.chunk(chunk("last")).unwrap();
+    said.push("last".to_owned());
+    journal.close();
+    drop(journal);
+    let texts = read(&log)
+        .iter()
+        .map(|entry| match entry {
+            Entry::Chunk { chunk, .. } => chunk.text.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect::<Vec<_>>();
+    assert_eq!(texts, said);
+    let Opened { tasks, .. } = open(dir.path());
+    assert_eq!(shown(&tasks[0].entries), shown(&read(&log)));
 }
 
 /// ORCHD-JOURNAL-004

@@ -1,5 +1,9 @@
-//! The thread that writes events. A task's log hands an entry over; it is written, with whatever
-//! else came meanwhile, and only then may readers see it.
+//! Writing events. A task's log hands an entry over; it is written, with whatever else came meanwhile,
+//! and only then may readers see it.
+//!
+//! Whoever [drives](drive) the journal writes, on the thread where the entries come from and the readers
+//! wait, so that a token wakes no other one; a thread of its own writes while nobody drives, and for a
+//! while after a write that took long: a disk that stalls must not stall who drives a second time.
 //!
 //! Writing is into the page cache, which outlives this process; the committer syncs. When the disk
 //! refuses, readers still see everything, and what was not written is written anew once it can be.
@@ -10,7 +14,9 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use super::committer::RETRY_EVERY;
 use super::files::{name, new_file};
@@ -21,7 +27,7 @@ use super::segment::{self, HEAD_BYTES, put_entry, put_synced};
 use super::{EVENT_KIND, Options};
 use crate::log::Store;
 
-/// What the thread is told.
+/// What whoever writes is told.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A log that was read back; it can be written anew from memory.
@@ -36,20 +42,40 @@ pub(crate) enum Item {
     Synced { file: u64, length: u64 },
 }
 
-/// The way to the thread.
+/// A write that takes longer is not one into memory.
+const SLOW: Duration = Duration::from_millis(5);
+/// How long the thread writes after one.
+const AFTER_SLOW: Duration = Duration::from_secs(30);
+
+/// The way to whoever writes.
 #[derive(Debug, Default)]
 pub(crate) struct EventQueue {
     waiting: Mutex<Waiting>,
-    wake: Condvar,
+    thread: Condvar,
+    driver: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     items: Vec<Item>,
+    /// Somebody drives.
+    driven: bool,
+    /// Until when the thread writes all the same.
+    slow_until: Option<Instant>,
     closed: bool,
 }
 
-/// A log's way to the thread.
+/// What the thread is to do.
+enum Wait {
+    /// Write what there is; what failed before may be due, too.
+    Write,
+    /// Nothing: somebody drives.
+    Driven,
+    /// Nothing more.
+    Over,
+}
+
+/// A log's way to whoever writes.
 #[derive(Debug)]
 pub(crate) struct Appender {
     pub(crate) queue: Arc<EventQueue>,
@@ -73,29 +99,51 @@ impl EventQueue {
             }
             return;
         }
-        // The thread takes all there is under this lock: it sleeps only when nothing was there.
+        // All there is is taken under this lock: whoever writes sleeps only when nothing was there.
         let first = waiting.items.is_empty();
         waiting.items.push(item);
+        let driven = waiting.is_driven();
         drop(waiting);
-        if first {
-            self.wake.notify_one();
+        match (first, driven) {
+            (false, _) => {}
+            (true, true) => self.driver.notify_one(),
+            (true, false) => self.thread.notify_one(),
         }
     }
 
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.wake.notify_one();
+        self.thread.notify_one();
     }
 
-    /// What has come, into `into`; after a second at the latest. False when nothing comes any more.
-    fn take(&self, into: &mut Vec<Item>) -> bool {
+    /// Waits until there is something for the thread; a second at the latest.
+    fn wait(&self) -> Wait {
         let mut waiting = self.lock();
-        if waiting.items.is_empty() && !waiting.closed {
-            let waited = self.wake.wait_timeout(waiting, RETRY_EVERY);
+        if !waiting.closed && (waiting.items.is_empty() || waiting.is_driven()) {
+            let waited = self.thread.wait_timeout(waiting, RETRY_EVERY);
             waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        std::mem::swap(&mut waiting.items, into);
-        !(waiting.closed && into.is_empty())
+        if waiting.closed && waiting.items.is_empty() {
+            return Wait::Over;
+        }
+        if waiting.closed || !waiting.is_driven() { Wait::Write } else { Wait::Driven }
+    }
+
+    /// What has come, into `into`.
+    fn take(&self, into: &mut Vec<Item>) {
+        std::mem::swap(&mut self.lock().items, into);
+    }
+
+    /// Somebody begins to drive, or stops.
+    fn set_driven(&self, driven: bool) {
+        self.lock().driven = driven;
+        // What came before is not told to the other one.
+        self.driver.notify_one();
+        self.thread.notify_one();
+    }
+
+    fn was_slow(&self) {
+        self.lock().slow_until = Some(Instant::now() + AFTER_SLOW);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -103,7 +151,60 @@ impl EventQueue {
     }
 }
 
+impl Waiting {
+    fn is_driven(&mut self) -> bool {
+        if self.slow_until.is_some_and(|until| until <= Instant::now()) {
+            self.slow_until = None;
+        }
+        self.driven && self.slow_until.is_none()
+    }
+}
+
+/// Writes what comes, where this is polled, until it is dropped. To be polled by one at a time.
+pub(crate) async fn drive(queue: &EventQueue, writer: &Mutex<EventWriter>) {
+    struct Driving<'a>(&'a EventQueue);
+    impl Drop for Driving<'_> {
+        fn drop(&mut self) {
+            self.0.set_driven(false);
+        }
+    }
+    queue.set_driven(true);
+    let _driving = Driving(queue);
+    loop {
+        queue.driver.notified().await;
+        // Whoever was woken together with who wakes us appends first: one write for all of it.
+        tokio::task::yield_now().await;
+        let began = Instant::now();
+        let failing = {
+            // Taken and written under one lock, so that what two of them take is written as it came.
+            let mut writer = lock(writer);
+            writer.turn();
+            writer.failing.is_some()
+        };
+        if failing || began.elapsed() > SLOW {
+            queue.was_slow();
+        }
+    }
+}
+
+/// Writes what comes while nobody drives, until nothing comes any more.
+pub(crate) fn run(queue: &EventQueue, writer: &Mutex<EventWriter>) {
+    loop {
+        match queue.wait() {
+            Wait::Write => lock(writer).turn(),
+            Wait::Driven => {}
+            Wait::Over => return lock(writer).seal(),
+        }
+    }
+}
+
+fn lock(writer: &Mutex<EventWriter>) -> MutexGuard<'_, EventWriter> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(crate) struct EventWriter {
+    /// Taken and being written; kept for its room.
+    items: Vec<Item>,
     queue: Arc<EventQueue>,
     inbox: Arc<Inbox>,
     health: Arc<Health>,
@@ -114,6 +215,8 @@ pub(crate) struct EventWriter {
     logs: HashMap<u64, Weak<Store>>,
     /// Since when writing fails, and what is not written since.
     failing: Option<Failing>,
+    /// The journal is closed.
+    sealed: bool,
 }
 
 struct Current {
@@ -148,18 +251,26 @@ impl EventWriter {
     ) -> io::Result<Self> {
         let current = begin(&dir, number, &options)?;
         ledger.open(number, HEAD_BYTES as u64);
-        Ok(Self { queue, inbox, health, dir, options, ledger, current, logs: HashMap::new(), failing: None })
+        let (items, logs, failing) = (Vec::new(), HashMap::new(), None);
+        Ok(Self { items, queue, inbox, health, dir, options, ledger, current, logs, failing, sealed: false })
     }
 
-    pub(crate) fn run(mut self) {
-        let mut items = Vec::new();
-        while self.queue.take(&mut items) {
-            self.write_batch(&items);
-            publish(&items);
-            self.pass_on(items.drain(..));
-            self.try_again();
-            self.make_room();
+    fn turn(&mut self) {
+        if self.sealed {
+            return;
         }
+        let mut items = std::mem::take(&mut self.items);
+        self.queue.take(&mut items);
+        self.write_batch(&items);
+        publish(&items);
+        self.pass_on(items.drain(..));
+        self.items = items;
+        self.try_again();
+        self.make_room();
+    }
+
+    fn seal(&mut self) {
+        self.sealed = true;
         let (number, grown) = self.grown(true);
         self.inbox.after_sync(|work| drop(work.grown.insert(number, grown)));
     }
@@ -353,4 +464,23 @@ fn begin(dir: &std::path::Path, number: u64, options: &Options) -> io::Result<Cu
     }?;
     file.write_all_at(&segment::head(), 0)?;
     Ok(Current { number, file: Arc::new(file), length: HEAD_BYTES as u64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ORCHD-JOURNAL-012
+    #[test]
+    fn after_a_slow_write_the_thread_writes_for_a_while_and_then_the_driver_again() {
+        let queue = EventQueue::default();
+        queue.set_driven(true);
+        assert!(queue.lock().is_driven());
+        queue.was_slow();
+        assert!(!queue.lock().is_driven());
+        queue.push(Item::Forget { seq: 1 });
+        assert!(matches!(queue.wait(), Wait::Write), "what comes is the thread's");
+        queue.lock().slow_until = Some(Instant::now());
+        assert!(queue.lock().is_driven());
+    }
 }

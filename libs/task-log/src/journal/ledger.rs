@@ -17,16 +17,26 @@ struct File {
     parts: HashMap<u64, Part>,
 }
 
-/// The books.
+/// The books. What is asked after every batch of events is kept as a sum, so that many running tasks
+/// make no batch dearer.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     files: BTreeMap<u64, File>,
+    /// Bytes of all files.
+    all: u64,
+    /// The part of them that is some task's.
+    held: u64,
+    /// A file may hold nothing since they were looked through.
+    emptied: bool,
 }
 
 impl Ledger {
     /// A file of so many bytes that are no task's.
     pub(crate) fn open(&mut self, file: u64, bytes: u64) {
         self.files.entry(file).or_default().bytes += bytes;
+        self.all += bytes;
+        // Whichever was the current one before is one of the others now.
+        self.emptied = true;
     }
 
     /// A task's entry at place `at` was written to a file.
@@ -37,33 +47,37 @@ impl Ledger {
         part.first = part.first.min(at);
         part.last = part.last.max(at);
         part.bytes += bytes;
+        self.all += bytes;
+        self.held += bytes;
     }
 
     /// A task's entries are not needed any more.
     pub(crate) fn forget(&mut self, seq: u64) {
-        for file in self.files.values_mut() {
-            file.parts.remove(&seq);
-        }
+        let files: Vec<u64> = self.files.keys().copied().collect();
+        files.into_iter().for_each(|file| self.moved(file, seq));
     }
 
     /// Takes out the files but `current` that hold nothing of any task.
     pub(crate) fn take_idle(&mut self, current: u64) -> Vec<u64> {
+        if !std::mem::take(&mut self.emptied) {
+            return Vec::new();
+        }
         let idle =
             |(number, file): (&u64, &File)| (*number != current && file.parts.is_empty()).then_some(*number);
         let idle: Vec<u64> = self.files.iter().filter_map(idle).collect();
-        idle.iter().for_each(|number| drop(self.files.remove(number)));
+        for file in idle.iter().filter_map(|number| self.files.remove(number)) {
+            self.all -= file.bytes;
+        }
         idle
     }
 
     /// The parts of the file that costs most for what it holds, once all files together are more
     /// than twice what they hold and `slack` bytes.
     pub(crate) fn worth_moving(&self, current: u64, slack: u64) -> Option<(u64, Vec<(u64, Part)>)> {
-        let live = |file: &File| file.parts.values().map(|part| part.bytes).sum::<u64>();
-        let all: u64 = self.files.values().map(|file| file.bytes).sum();
-        let held: u64 = self.files.values().map(live).sum();
-        if all <= 2 * held + slack {
+        if self.all <= 2 * self.held + slack {
             return None;
         }
+        let live = |file: &File| file.parts.values().map(|part| part.bytes).sum::<u64>();
         let others = self.files.iter().filter(|(number, _)| **number != current);
         let (number, file) = others.min_by_key(|(_, file)| live(file))?;
         Some((*number, file.parts.iter().map(|(seq, part)| (*seq, *part)).collect()))
@@ -71,8 +85,10 @@ impl Ledger {
 
     /// A task's part of a file was written to another one.
     pub(crate) fn moved(&mut self, file: u64, seq: u64) {
-        if let Some(file) = self.files.get_mut(&file) {
-            file.parts.remove(&seq);
+        let Some(file) = self.files.get_mut(&file) else { return };
+        if let Some(part) = file.parts.remove(&seq) {
+            self.held -= part.bytes;
+            self.emptied |= file.parts.is_empty();
         }
     }
 }
@@ -91,6 +107,11 @@ mod tests {
         assert!(ledger.take_idle(2).is_empty());
         ledger.forget(11);
         assert_eq!(ledger.take_idle(2), [1], "the current file stays");
+        ledger.forget(11);
+        assert!(ledger.take_idle(2).is_empty());
+        ledger.open(3, 16);
+        assert_eq!(ledger.take_idle(3), [2], "until it is another one's turn");
+        assert_eq!((ledger.all, ledger.held), (16, 0), "and the sums are those of what is left");
     }
 
     /// ORCHD-JOURNAL-010

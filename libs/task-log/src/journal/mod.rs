@@ -10,7 +10,8 @@
 //! prompts/00000001.prompts  prompts of tasks that wait or run; see `prompts`
 //! ```
 //!
-//! Two threads own the files: one writes events, one syncs and commits. Knows nothing of what a
+//! Two threads own the files: one writes events, unless somebody [drives](Journal::drive) that, one syncs
+//! and commits. Knows nothing of what a
 //! task is: records, prompts and summaries are opaque. After the process was killed everything that
 //! a reader has seen is there; after a power cut the last 100 ms of events may be missing.
 
@@ -46,7 +47,7 @@ pub use repair::repair;
 pub use space::Space;
 
 use crate::{Entry, LogWriter, TaskLog};
-use events::{EventQueue, Item};
+use events::{EventQueue, EventWriter, Item};
 use health::Health;
 use inbox::{Ended, Inbox};
 
@@ -89,6 +90,7 @@ pub struct Opened {
 
 struct Inner {
     queue: Arc<EventQueue>,
+    writer: Arc<Mutex<EventWriter>>,
     inbox: Arc<Inbox>,
     health: Arc<Health>,
     threads: Mutex<Option<[JoinHandle<()>; 2]>>,
@@ -139,6 +141,13 @@ impl Journal {
     /// Lets go of a task: nothing of it is found by the next start.
     pub fn forget(&self, seq: u64) {
         self.inner.queue.push(Item::Forget { seq });
+    }
+
+    /// Writes events where this is polled for as long as it is, instead of waking a thread for each and
+    /// being woken by it: for the runtime that appends and reads. One at a time; never resolves. A write is
+    /// one into memory; after one that was not the thread writes again for a while.
+    pub async fn drive(&self) {
+        events::drive(&self.inner.queue, &self.inner.writer).await;
     }
 
     /// Writes and syncs everything and gives the directory up. What comes after it is not recorded.

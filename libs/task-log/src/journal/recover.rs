@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::committer::Committer;
 use super::error::JournalError;
-use super::events::{EventQueue, EventWriter};
+use super::events::{self, EventQueue, EventWriter};
 use super::files::{name, numbered, private_dir, sync_dir};
 use super::health::Health;
 use super::inbox::{Ended, Inbox};
@@ -302,8 +302,15 @@ fn start(
         options,
         doubtful: Vec::new(),
     };
-    let threads = [spawn("journal-events", || events.run())?, spawn("journal-commit", || committer.run())?];
-    Ok(Journal { inner: Arc::new(Inner { queue, inbox, health, threads: Mutex::new(Some(threads)) }) })
+    let writer = Arc::new(Mutex::new(events));
+    let (to_write, waiting) = (Arc::clone(&writer), Arc::clone(&queue));
+    let threads = [
+        spawn("journal-events", move || events::run(&waiting, &to_write))?,
+        spawn("journal-commit", || committer.run())?,
+    ];
+    Ok(Journal {
+        inner: Arc::new(Inner { queue, writer, inbox, health, threads: Mutex::new(Some(threads)) }),
+    })
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
