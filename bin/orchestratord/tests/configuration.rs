@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use test_harness_e2e_haiku::Client;
 
 struct Daemon {
     child: Child,
     base: String,
     dir: tempfile::TempDir,
-    http: reqwest::Client,
+    http: Client,
 }
 
 fn pool(id: &str, edit: Value) -> Value {
@@ -42,7 +43,7 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .unwrap();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = Client::orchestratord();
         let mut daemon = Self { child, base: String::new(), dir, http };
         let line = daemon.says("\"addr\"");
         let line: Value = serde_json::from_str(&line).unwrap();

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stub_llama::{RunningStub, Stub, StubConfig};
+use test_harness_e2e_haiku::Client;
 
 /// An orchestratord of its own process, bound to a stub.
 struct Daemon {
@@ -87,8 +88,8 @@ impl Drop for Daemon {
     }
 }
 
-fn http() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().unwrap()
+fn http() -> Client {
+    Client::orchestratord()
 }
 
 async fn until(mut holds: impl AsyncFnMut() -> bool) {

@@ -32,8 +32,8 @@ pub enum Body {
     Sse(&'static str),
     /// JSON of the first schema, or server-sent events when the request asks for a stream.
     JsonOrSse(&'static str),
-    /// Plain text.
-    Text,
+    /// `application/openmetrics-text`.
+    Metrics,
     /// `application/octet-stream`.
     Bytes,
     /// Plain text, or server-sent events whose data is the named schema when the request accepts or
@@ -78,7 +78,7 @@ pub fn of(daemon: Daemon) -> impl Iterator<Item = &'static Operation> {
 }
 
 use Access::{Control, Data, Open};
-use Body::{Bytes, Json, JsonOrSse, None as Empty, Sse, Text, TextOrSse};
+use Body::{Bytes, Json, JsonOrSse, Metrics, None as Empty, Sse, TextOrSse};
 
 const fn op(
     daemon: Daemon,
@@ -445,7 +445,7 @@ const OPERATIONS: &[Operation] = &[
         ),
         LOGS_QUERY,
     ),
-    op(ORCHD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Text), &[401]),
+    op(ORCHD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Metrics), &[401]),
     op(
         ORCHD,
         Control,
@@ -621,5 +621,5 @@ const OPERATIONS: &[Operation] = &[
         ),
         LOGS_QUERY,
     ),
-    op(POOLD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Text), &[401]),
+    op(POOLD, Control, "GET", "/metrics", "Metrics, OpenMetrics text", (200, Metrics), &[401]),
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use crate::Contract;
+use crate::{Client, Contract};
 
 /// No stream in these tests is silent for longer.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -14,7 +14,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Api {
     base: String,
-    http: reqwest::Client,
+    http: Client,
 }
 
 /// One server-sent event.
@@ -77,12 +77,13 @@ impl Api {
     /// A client of the daemon at `base`.
     pub fn new(base: &str) -> Result<Self> {
         let http = reqwest::Client::builder().no_proxy().read_timeout(SILENCE).build();
-        Ok(Self { base: base.to_owned(), http: http.context("building a client")? })
+        let http = Client::with(http.context("building a client")?, Contract::orchestratord()?);
+        Ok(Self { base: base.to_owned(), http })
     }
 
-    /// The underlying client.
+    /// The underlying client, which holds every answer against the contract.
     #[must_use]
-    pub fn http(&self) -> &reqwest::Client {
+    pub fn http(&self) -> &Client {
         &self.http
     }
 

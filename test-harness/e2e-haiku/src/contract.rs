@@ -12,6 +12,7 @@ const ORCHESTRATORD: &str = include_str!("../../../contracts/openapi/orchestrato
 const POOL_MANAGERD: &str = include_str!("../../../contracts/openapi/pool-managerd.json");
 
 /// A daemon's committed OpenAPI document.
+#[derive(Debug)]
 pub struct Contract {
     document: Value,
     /// Compiled schemas, by where they stand in the document.
@@ -55,10 +56,24 @@ impl Contract {
         Ok(())
     }
 
+    /// Checks that a status is documented with such a body, or without one where there is none.
+    pub fn check_media(&self, method: &str, path: &str, status: u16, media: &str) -> Result<()> {
+        self.check_status(method, path, status)?;
+        let Some(operation) = self.operation(method, path) else { return Ok(()) };
+        let content = operation["responses"][status.to_string()]["content"].as_object();
+        let essence = media.split(';').next().unwrap_or(media).trim();
+        let known = content.is_none_or(|content| content.is_empty() || content.contains_key(essence));
+        ensure!(
+            known,
+            "{method} {path} answered {status} with {media:?} and the contract does not know that"
+        );
+        Ok(())
+    }
+
     /// Checks a whole answer: its status is documented for the operation, and its body, or each frame
     /// of it, is what the document says. What is not in the document must be an error in the envelope.
     pub fn check(&self, method: &str, path: &str, status: u16, media: &str, body: &str) -> Result<()> {
-        self.check_status(method, path, status)?;
+        self.check_media(method, path, status, media)?;
         let Some(operation) = self.operation(method, path) else {
             if method == "OPTIONS" {
                 return Ok(());

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod client;
 mod contract;
 mod daemon;
 mod engine;
@@ -11,6 +12,7 @@ mod minute;
 mod stream;
 
 pub use api::{Api, Event, Followed, checked};
+pub use client::{Client, Request};
 pub use contract::Contract;
 pub use daemon::Daemon;
 pub use engine::{built_binary, provisioned};

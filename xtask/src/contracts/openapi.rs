@@ -71,7 +71,7 @@ pub(super) fn components() -> Map<String, Value> {
 pub(super) fn schema_name(body: Body) -> Option<&'static str> {
     match body {
         Body::Json(name) | Body::Sse(name) | Body::JsonOrSse(name) | Body::TextOrSse(name) => Some(name),
-        Body::None | Body::Text | Body::Bytes => None,
+        Body::None | Body::Metrics | Body::Bytes => None,
     }
 }
 
@@ -112,6 +112,8 @@ fn operation(op: &Operation) -> Value {
     for status in refusals {
         responses.insert(status.to_string(), response(reason(status), Body::Json(op.error)));
     }
+    // The listener's own, before anything is known of the request.
+    responses.insert("431".to_owned(), response("The headers are too many or too large", Body::None));
     let mut value = json!({
         "summary": op.summary,
         "operationId": operation_id(op),
@@ -162,7 +164,7 @@ fn content(body: Body) -> Option<Value> {
         Body::Bytes => {
             Some(json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}))
         }
-        Body::Text => Some(json!({"text/plain": {"schema": {"type": "string"}}})),
+        Body::Metrics => Some(json!({"application/openmetrics-text": {"schema": {"type": "string"}}})),
         Body::Json(name) => Some(json!({"application/json": schema(name)})),
         Body::Sse(name) => Some(json!({"text/event-stream": schema(name)})),
         Body::TextOrSse(name) => {

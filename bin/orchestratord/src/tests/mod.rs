@@ -27,6 +27,7 @@ use config_loader::Env;
 use handoff::HandoffDir;
 use serde_json::{Value, json};
 use stub_llama::{Faults, RunningStub, Stub, StubConfig};
+use test_harness_e2e_haiku::Client;
 use wire::config::{Config, PoolConfig};
 use wire::{Handoff, PoolId};
 
@@ -37,7 +38,7 @@ use crate::settings::Settings;
 struct Orchestrator {
     running: Running,
     handoffs: HandoffDir,
-    http: reqwest::Client,
+    http: Client,
     _dir: tempfile::TempDir,
 }
 
@@ -83,7 +84,7 @@ impl Orchestrator {
         limit(&mut settings.limits);
         let running = app::start(&settings, settings.config.api.listen).await.unwrap();
         let handoffs = HandoffDir::open(dir.path().join("engines")).unwrap();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = Client::orchestratord();
         Self { running, handoffs, http, _dir: dir }
     }
 

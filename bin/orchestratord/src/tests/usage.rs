@@ -20,7 +20,7 @@ async fn usage_is_counted_by_token_and_survives_a_restart() {
         let handoff = json!({"url": stub.url(), "pool_id": "p", "generation": round, "slots_total": 1});
         handoffs.publish(&serde_json::from_value(handoff).unwrap()).unwrap();
         let base = format!("http://{}", running.addr());
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = Client::orchestratord();
         let health = http.get(format!("{base}/v2/pools/p/health")).bearer_auth(&alice);
         until(async || {
             let health: Value = health.try_clone().unwrap().send().await.unwrap().json().await.unwrap();

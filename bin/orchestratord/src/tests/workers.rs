@@ -144,7 +144,7 @@ async fn a_registered_engine_is_used_again_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path(), |_| {});
     let engine = stub();
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = Client::orchestratord();
     for round in 0..2 {
         let running = app::start(&settings, settings.config.api.listen).await.unwrap();
         let base = format!("http://{}", running.addr());

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use handoff::HandoffDir;
 use serde_json::{Value, json};
 use stub_llama::{RunningStub, Stub, StubConfig};
+use test_harness_e2e_haiku::Client;
 
 /// A runtime directory with one pool, `p`, whose engine outlives every orchestratord.
 pub(crate) struct House {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) stub: RunningStub,
-    pub(crate) http: reqwest::Client,
+    pub(crate) http: Client,
 }
 
 /// One process.
@@ -41,7 +42,7 @@ impl House {
         });
         std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
         publish(dir.path(), &stub.url(), 1, slots);
-        Self { dir, stub, http: reqwest::Client::builder().no_proxy().build().unwrap() }
+        Self { dir, stub, http: Client::orchestratord() }
     }
 
     /// Another engine in the place of the one before.
@@ -98,6 +99,11 @@ impl House {
 
     pub(crate) async fn get(&self, daemon: &Daemon, path: &str) -> Value {
         self.http.get(format!("{}{path}", daemon.base)).send().await.unwrap().json().await.unwrap()
+    }
+
+    pub(crate) async fn get_bytes(&self, daemon: &Daemon, path: &str) -> Vec<u8> {
+        let answer = self.http.get(format!("{}{path}", daemon.base)).send().await.unwrap();
+        answer.error_for_status().unwrap().bytes().await.unwrap().into()
     }
 
     pub(crate) async fn post(&self, daemon: &Daemon, body: &Value) -> (u16, Value) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test helper fails by panicking")]
 
 mod house;
+mod released;
 mod survives;
 mod verify;
 

@@ -13,6 +13,7 @@ use pool_managerd::{
 };
 use provisioners_model_provisioner::Catalog;
 use sha2::{Digest as _, Sha256};
+use test_harness_e2e_haiku::{Client, Request};
 use wire::config::PoolConfig;
 use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::{PoolList, ReplicaError};
@@ -267,6 +268,7 @@ fn read_handoff(runtime: &Path) -> Option<Handoff> {
     Some(serde_json::from_slice(&text).unwrap())
 }
 
+/// A client of engines; what the manager answers is held against its contract.
 pub(crate) fn client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
@@ -278,8 +280,8 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
-        let client = client();
+    pub(crate) fn request(&self, method: &str, path: &str) -> Request {
+        let client = Client::pool_managerd();
         let url = format!("http://{}{path}", self.running.addr());
         client.request(method.parse().unwrap(), url).timeout(DEADLINE)
     }

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use test_harness_bdd::{Process, Rig};
-use test_harness_e2e_haiku::{Api, Reader};
+use test_harness_e2e_haiku::{Api, Client, Reader};
 
 use crate::run::{Run, reached};
 
@@ -24,7 +24,7 @@ pub(crate) struct Manager {
     pub(crate) process: Process,
     base: String,
     token: String,
-    http: reqwest::Client,
+    http: Client,
 }
 
 /// The configuration of one pool with the fake engine: its own keys, and its engine's switches.
@@ -91,7 +91,7 @@ impl House {
         if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
             body.extend(more);
         }
-        let request = self.api.http().post(self.api.url("/v2/tasks")).json(&body);
+        let request = self.api.http().unchecked().post(self.api.url("/v2/tasks")).json(&body);
         let answer = request.send().await.context("POST /v2/tasks")?;
         let status = answer.status().as_u16();
         Ok(Asked { status, text: answer.text().await.context("reading the answer")? })
@@ -156,12 +156,11 @@ impl Manager {
         .await
         .with_context(|| format!("pool-managerd said:\n{}", process.said()))?;
         let token = std::fs::read_to_string(rig.path("runtime/pool-managerd.token")).context("its token")?;
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build();
         Ok(Self {
             process,
             base: base.unwrap_or_default(),
             token: token.trim().to_owned(),
-            http: http.context("a client")?,
+            http: Client::pool_managerd(),
         })
     }
 
@@ -175,6 +174,7 @@ impl Manager {
 
     async fn ask(&self, method: reqwest::Method, path: &str) -> Result<Value> {
         let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let request = request.timeout(Duration::from_secs(30));
         let answer = request.send().await.with_context(|| format!("asking pool-managerd for {path}"))?;
         let status = answer.status();
         let text = answer.text().await.context("reading the answer")?;
