@@ -224,6 +224,26 @@ mod tests {
         assert_eq!(again.next_generation(&key()).unwrap(), 2);
     }
 
+    /// POOLD-LAUNCH-002: an engine that was kept over an upgrade is found by the record of before.
+    #[test]
+    fn a_record_of_every_released_version_is_read() {
+        let kept = [include_str!("../tests/fixtures/released/record-v1.pid")];
+        assert_eq!(kept.len(), usize::try_from(SCHEMA_VERSION).unwrap(), "keep one of each version");
+        for (text, version) in kept.into_iter().zip(1..) {
+            let dir = tempfile::tempdir().unwrap();
+            let run = RunDir::open(dir.path()).unwrap();
+            fs::write(dir.path().join("run/p.r0.pid"), text).unwrap();
+            let record = run.records().unwrap().remove(0);
+            assert_eq!((record.schema_version, record.key(), record.generation), (version, key(), 1));
+            let identity = record.identity.unwrap();
+            assert_eq!((identity.pid, identity.start_ticks), (29_212, 1_435_984));
+            assert_eq!(record.spawn_id.to_string(), "28a26ae82e414399be1beadcf3573780");
+            let handoff = record.handoff.unwrap();
+            assert_eq!((handoff.pid, handoff.generation, record.port), (Some(29_212), 1, 46_395));
+            assert_eq!(record.model.unwrap().digest, record.prepared.model_digest);
+        }
+    }
+
     #[test]
     fn a_torn_record_is_set_aside_and_stops_nothing() {
         let dir = tempfile::tempdir().unwrap();

@@ -112,4 +112,17 @@ mod tests {
         std::fs::write(file, "{").unwrap();
         assert_eq!(kept.read(&of(none), "d").await, None, "what cannot be read is tested again");
     }
+
+    /// DET-004: what an earlier version found is still known.
+    #[tokio::test]
+    async fn a_result_of_the_first_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (kept, engine) = (Kept::in_dir(dir.path()), prepared(serde_json::json!({})));
+        let text = include_str!("../../tests/fixtures/released/self-test-v1.json");
+        std::fs::write(kept.file(&engine, "d"), text).unwrap();
+        let result = kept.read(&engine, "d").await.unwrap();
+        assert_eq!((result.result, result.differs), (SelfTest::Passed, Vec::new()));
+        assert_eq!(result.tested_at.as_deref(), Some("2026-11-28T12:43:05Z"));
+        assert!(result.tokens_sha256.unwrap().starts_with("247348428d8f"));
+    }
 }

@@ -84,3 +84,26 @@ pub(crate) fn now_unix_ms() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// EPROV-012, EPROV-013: an engine outlives the version that built it. Each file is as that version wrote it.
+    #[test]
+    fn a_manifest_of_every_released_version_is_read() {
+        let kept = [
+            include_str!("../tests/fixtures/released/manifest-v1.json"),
+            include_str!("../tests/fixtures/released/manifest-v2.json"),
+        ];
+        assert_eq!(kept.len(), usize::try_from(SCHEMA).unwrap(), "keep one of each version");
+        for (text, version) in kept.into_iter().zip(1..) {
+            let manifest: Manifest = serde_json::from_str(text).unwrap();
+            assert_eq!(manifest.schema_version, version);
+            assert_eq!(manifest.version(), "llamacpp-0.3.36-1efd16540703");
+            assert_eq!(manifest.binary_bytes, 15_258_856);
+            assert!(manifest.build_flags().contains(&"-DGGML_NATIVE=ON".to_owned()));
+            assert_eq!(manifest.survey.is_some(), version >= 2, "the first version did not ask");
+        }
+    }
+}

@@ -210,3 +210,19 @@ fn the_catalog_describes_what_is_here_and_finds_what_was_damaged() {
         catalog.remove(&models.iter().find(|m| m.source == "builtin:haiku").unwrap().digest).unwrap_err();
     assert!(error.to_string().contains("ships with the program"), "{error}");
 }
+
+/// MPROV-013: a model that an earlier version fetched is in the catalog after an upgrade.
+#[test]
+fn a_manifest_of_the_first_version_is_read() {
+    let text = include_str!("../fixtures/released/manifest-v1.json");
+    let cache = tempfile::tempdir().unwrap();
+    let bytes = b"not much of a model";
+    let dir = cache.path().join("models").join(sha256(bytes));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("manifest.json"), text).unwrap();
+    std::fs::write(dir.join("pico.gguf"), bytes).unwrap();
+    let found = Catalog::new(cache.path()).list().remove(0);
+    assert_eq!((found.digest, found.size_bytes), (sha256(bytes), bytes.len() as u64));
+    assert_eq!(found.source.as_str(), "hf:org/repo:Q4_K_M");
+    assert_eq!(found.fetched_unix_ms, Some(1_795_864_244_000));
+}
