@@ -8,12 +8,12 @@ Feature: An answer outlives its engine
     And pool "p" is ready
     And task "whole" is submitted
       """
-      {"max_tokens": 60, "temperature": 0, "seed": 7}
+      {"max_tokens": 200, "temperature": 0, "seed": 7}
       """
     When a client follows task "whole"
     And a client submits task "cut"
       """
-      {"max_tokens": 60, "temperature": 0, "seed": 7}
+      {"max_tokens": 200, "temperature": 0, "seed": 7}
       """
     And a client reads 10 tokens of task "cut" and leaves
     And the engine of "p" is killed
@@ -34,14 +34,14 @@ Feature: An answer outlives its engine
     And GET /v2/pools/p/health soon shows "2" at "/slots_free"
     When a client submits task "cut"
       """
-      {"max_tokens": 100, "temperature": 0, "seed": 7, "placement": {"mode": "prefer", "pool_id": "p", "replica_id": "r0"}}
+      {"max_tokens": 250, "temperature": 0, "seed": 7, "placement": {"mode": "prefer", "pool_id": "p", "replica_id": "r0"}}
       """
     And a client reads 5 tokens of task "cut" and leaves
     And the engine of "p" is killed
     And the client of task "cut" comes back
     Then the stream of "cut" goes on behind one seam without a gap
     And the stream of "cut" has an event "resumed" whose "/replica_id" is "r1"
-    And the stream of "cut" has 100 tokens
+    And the stream of "cut" has 250 tokens
 
   @ORCHD-RESUME-007
   Scenario Outline: A task that must not go on is told that its engine was lost
@@ -68,7 +68,7 @@ Feature: An answer outlives its engine
   @ORCHD-GATE-002
   Scenario: An engine that is lost before its first token costs the client nothing
     Given one pool with the fake engine
-    And the next life of the fake engine has "prefill-ms=1500"
+    And the next life of the fake engine has "prefill-ms=20000"
     And orchestratord runs
     And pool "p" is ready
     And task "t" is submitted
@@ -105,12 +105,12 @@ Feature: An answer outlives its engine
     And pool "p" is ready
     And task "whole" is submitted
       """
-      {"max_tokens": 80, "temperature": 0, "seed": 7}
+      {"max_tokens": 200, "temperature": 0, "seed": 7}
       """
     When a client follows task "whole"
     And a client submits task "cut"
       """
-      {"max_tokens": 80, "temperature": 0, "seed": 7}
+      {"max_tokens": 200, "temperature": 0, "seed": 7}
       """
     And a client reads 10 tokens of task "cut" and leaves
     And orchestratord is killed

@@ -33,24 +33,27 @@ Feature: A counter equals what the client saw
       """
     Then task "running" becomes running
     And the metric orchd_slots_free is 0
-    When a client submits task "hasty"
-      """
-      {"deadline_ms": 300}
-      """
+    When a client submits task "waiting"
     Then the answer is 202
     And the metric orchd_queue_depth is 1
     When a client submits task "one too many"
     Then the answer is 429 with code "QUEUE_FULL"
     And the metric orchd_tasks_rejected_total is 1
     And the metric orchd_tasks_rejected_total{reason="queue_full"} is 1
-    When a client follows task "hasty"
+    When a client asks DELETE /v2/tasks/$waiting
+    Then task "waiting" becomes cancelled
+    When a client submits task "hasty"
+      """
+      {"deadline_ms": 300}
+      """
+    And a client follows task "hasty"
     Then the stream of "hasty" ends with error "DEADLINE_EXCEEDED"
     And the metric orchd_tasks_failed_total{code="DEADLINE_EXCEEDED"} is 1
     And the metric orchd_queue_depth is 0
     When a client asks DELETE /v2/tasks/$running
     Then task "running" becomes cancelled
-    And the metric orchd_tasks_canceled_total is 1
-    And the metric orchd_tasks_enqueued_total is 2
+    And the metric orchd_tasks_canceled_total is 2
+    And the metric orchd_tasks_enqueued_total is 3
     And the metric orchd_tasks_started_total is 1
     And the metric orchd_slots_free is 1
 

@@ -88,7 +88,7 @@ Feature: Draining loses nothing
     And pool "p" is ready
     And task "long" is submitted
       """
-      {"max_tokens": 100}
+      {"max_tokens": 200}
       """
     And task "long" is in state running
     When a client asks POST /v2/pools/p/drain
@@ -99,7 +99,7 @@ Feature: Draining loses nothing
     And pool "p" becomes ready
     And the noted operation becomes failed
     When a client follows task "long"
-    Then the stream of "long" has 100 tokens
+    Then the stream of "long" has 200 tokens
 
   @POOLD-OPS-002 @ORCHD-OPS-001
   Scenario: A second operation on a pool is refused with the one that runs
@@ -108,7 +108,7 @@ Feature: Draining loses nothing
     And pool "p" is ready
     And task "long" is submitted
       """
-      {"max_tokens": 100}
+      {"max_tokens": 2000}
       """
     And task "long" is in state running
     When a client asks POST /v2/pools/p/drain
@@ -126,7 +126,7 @@ Feature: Draining loses nothing
     And the engine of "p" is published
     And task "long" is submitted
       """
-      {"max_tokens": 100, "on_interrupt": "fail"}
+      {"max_tokens": 200, "on_interrupt": "fail"}
       """
     And task "long" is in state running
     When a client asks POST /v2/pools/p/reload
@@ -135,7 +135,7 @@ Feature: Draining loses nothing
     And the engine of "p" is replaced while the old one still runs
     When a client follows task "long"
     Then the stream of "long" is started, tokens without a gap, and one end
-    And the stream of "long" has 100 tokens
+    And the stream of "long" has 200 tokens
     When a client submits task "later"
     Then task "later" becomes done
 

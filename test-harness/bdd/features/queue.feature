@@ -67,13 +67,15 @@ Feature: An honest queue
     And pool "p" is ready
     And task "running" is submitted
       """
-      {"max_tokens": 50}
+      {"max_tokens": 100000}
       """
+    And task "running" is in state running
     And task "batch" is submitted
       """
       {"priority": "batch"}
       """
     And task "interactive" is submitted
+    When a client asks DELETE /v2/tasks/$running
     Then task "interactive" waited less than task "batch"
 
   @ORCHD-ADMIT-004
@@ -138,7 +140,7 @@ Feature: An honest queue
     And pool "p" is ready
     And task "running" is submitted
       """
-      {"max_tokens": 60}
+      {"max_tokens": 100000}
       """
     And task "running" is in state running
     And task "many 1" is submitted
@@ -157,6 +159,7 @@ Feature: An honest queue
       """
       {"session_id": "one"}
       """
+    When a client asks DELETE /v2/tasks/$running
     Then task "one" waited less than task "many 2"
     And task "many 2" waited less than task "many 3"
 
@@ -167,7 +170,7 @@ Feature: An honest queue
     And pool "p" is ready
     And task "running" is submitted
       """
-      {"max_tokens": 40}
+      {"max_tokens": 120}
       """
     And task "running" is in state running
     And task "first" is submitted

@@ -122,7 +122,7 @@ Feature: On the real engine
     And pool "p" is ready
     When a client submits task "cut"
       """
-      {"max_tokens": 600, "temperature": 0}
+      {"max_tokens": 1500, "temperature": 0}
       """
     And a client reads 10 tokens of task "cut" and leaves
     And the engine of "p" is killed

@@ -1,7 +1,7 @@
 //! The same seed, the same bytes: 64 seeds, 3 prompts, 2 replicas, on the real engine.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use determinism_suite::{Answer, CutWire, Engine, Lab, Question};
@@ -244,9 +244,10 @@ struct Random {
 
 impl Random {
     fn new() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seed = u64::try_from(since.as_nanos()).unwrap_or(1) | 1;
-        Self { seed, state: seed }
+        // What a soak run drew for this round, else always the same: a run that failed fails again.
+        let drawn = std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = drawn.unwrap_or(29_u64);
+        Self { seed, state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1 }
     }
 
     fn below(&mut self, n: usize) -> usize {

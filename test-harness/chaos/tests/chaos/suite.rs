@@ -38,7 +38,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 fn try_run(options: &Options) -> Result<bool> {
     // Built before any clock runs.
     test_harness_e2e_haiku::built_binary("orchestratord")?;
-    let seed = options.seed.unwrap_or_else(now);
+    let seed = options.seed.unwrap_or_else(drawn);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("a runtime")?;
     let asked = |bar: &Bar| options.ids.is_empty() || options.ids.iter().any(|id| id == bar.id);
     let chosen: Vec<Bar> = bars::all().into_iter().filter(asked).collect();
@@ -129,7 +129,7 @@ async fn one(bar: &Bar, full: bool, seed: u64) -> Attempt {
     Attempt { seed, measures, error, load, took: began.elapsed(), logs, before: None }
 }
 
-fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(1, |since| since.as_nanos() as u64)
+/// What a soak run drew for this round, else always the same: a run that failed fails again.
+fn drawn() -> u64 {
+    std::env::var("PROPTEST_RNG_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
 }
