@@ -90,6 +90,15 @@ pub(crate) fn members() -> Result<Vec<String>> {
     Ok(packages()?.iter().map(name_of).collect())
 }
 
+/// Where a package lies.
+pub(crate) fn directory(package: &str) -> Result<std::path::PathBuf> {
+    let packages = packages()?;
+    let found = packages.iter().find(|known| name_of(known) == package);
+    let manifest = found.and_then(|known| known["manifest_path"].as_str());
+    let dir = manifest.and_then(|manifest| std::path::Path::new(manifest).parent());
+    Ok(dir.with_context(|| format!("{package} is no package of this workspace"))?.to_owned())
+}
+
 fn edges() -> Result<Vec<Edge>> {
     let mut edges = Vec::new();
     for package in packages()? {

@@ -5,6 +5,7 @@ mod bench;
 mod contracts;
 mod cuda_compile;
 mod floors;
+mod proof;
 mod schemathesis;
 mod simulate;
 mod soak;
@@ -55,6 +56,12 @@ enum Command {
     Sbom,
     /// Build the release twice and compare the programs; takes two release builds
     Reproducible,
+    /// Run packages' unit and integration tests and keep what came of each in proof bundles
+    Proof {
+        /// As Cargo names them
+        #[arg(required = true)]
+        packages: Vec<String>,
+    },
     /// Run one suite until it fails, or for an hour
     SoakTests {
         /// unit, dispatch, task-log, pool-managerd, orchestratord, adapter, provisioners, bdd, determinism, e2e
@@ -84,6 +91,7 @@ fn main() -> Result<()> {
         Command::Deny => supply::deny::run(),
         Command::Sbom => supply::sbom::run(),
         Command::Reproducible => supply::reproducible::run(),
+        Command::Proof { packages } => proof::run(&packages),
         Command::SoakTests { suite, minutes } => {
             soak::run(&suite, std::time::Duration::from_secs(minutes.saturating_mul(60)))
         }

@@ -126,9 +126,14 @@ impl ProofBundle {
 
     /// Writes the report and says where the bundle lies.
     pub fn finish(self, report_markdown: &str) -> io::Result<PathBuf> {
+        self.report(report_markdown)
+    }
+
+    /// The same where others still hold the bundle.
+    pub fn report(&self, report_markdown: &str) -> io::Result<PathBuf> {
         fs::write(self.dir.join("report.md"), report_markdown)?;
         self.events.sync_all()?;
-        Ok(self.dir)
+        Ok(self.dir.clone())
     }
 
     fn write_metadata(&self) -> io::Result<()> {
@@ -220,5 +225,22 @@ mod tests {
         assert_eq!(commit(), "abc");
         fs::write(tmp.path().join(".git/refs/heads/main"), "def\n").unwrap();
         assert_eq!(commit(), "def");
+    }
+
+    /// PROOF-003: a worktree's `.git` is a file that names its own directory, which names the repository's.
+    #[test]
+    fn the_commit_of_a_worktree_is_its_own() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (git, tree) = (tmp.path().join("main/.git"), tmp.path().join("tree"));
+        fs::create_dir_all(git.join("worktrees/tree")).unwrap();
+        fs::create_dir_all(git.join("refs/heads")).unwrap();
+        fs::create_dir_all(tree.join("libs/x")).unwrap();
+        fs::write(tree.join(".git"), format!("gitdir: {}\n", git.join("worktrees/tree").display())).unwrap();
+        fs::write(git.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        fs::write(git.join("refs/heads/main"), "theirs\n").unwrap();
+        fs::write(git.join("refs/heads/mine"), "mine\n").unwrap();
+        fs::write(git.join("worktrees/tree/HEAD"), "ref: refs/heads/mine\n").unwrap();
+        fs::write(git.join("worktrees/tree/commondir"), "../..\n").unwrap();
+        assert_eq!(facts::metadata(&tree.join("libs/x"), Kind::Unit, "r")["git_commit"], "mine");
     }
 }

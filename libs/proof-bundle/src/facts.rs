@@ -1,7 +1,7 @@
 //! What is known about a run before it starts: where it ran and on what.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -33,18 +33,30 @@ pub(crate) fn metadata(crate_dir: &Path, kind: Kind, run_id: &str) -> Value {
 
 /// The checked-out commit, read from the repository's files: no process is started for it.
 fn commit(crate_dir: &Path) -> Option<String> {
-    let git = crate_dir.ancestors().map(|dir| dir.join(".git")).find(|git| git.is_dir())?;
+    let git = crate_dir.ancestors().find_map(repository)?;
     let head = fs::read_to_string(git.join("HEAD")).ok()?;
     let Some(name) = head.trim().strip_prefix("ref: ") else { return Some(head.trim().to_owned()) };
-    if let Ok(commit) = fs::read_to_string(git.join(name)) {
-        return Some(commit.trim().to_owned());
+    // A worktree has a HEAD of its own and shares the branches with its repository.
+    let shared = line(git.join("commondir")).map_or(git.clone(), |common| git.join(common));
+    if let Some(commit) = line(shared.join(name)) {
+        return Some(commit);
     }
-    let packed = fs::read_to_string(git.join("packed-refs")).ok()?;
+    let packed = fs::read_to_string(shared.join("packed-refs")).ok()?;
     let line = packed.lines().find(|line| line.split_whitespace().nth(1) == Some(name))?;
     line.split_whitespace().next().map(str::to_owned)
 }
 
-fn line(path: &str) -> Option<String> {
+/// The git directory of what is checked out here, if anything is: `.git`, or what a file of that name says.
+fn repository(dir: &Path) -> Option<PathBuf> {
+    let git = dir.join(".git");
+    if git.is_dir() {
+        return Some(git);
+    }
+    Some(dir.join(line(git)?.strip_prefix("gitdir: ")?))
+}
+
+/// A file of one line, without its end.
+fn line(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 

@@ -5,27 +5,39 @@
 
 mod control;
 mod engines;
+mod evidence;
 mod prepare;
 mod streams;
 mod tasks;
 mod world;
 
+use std::process::ExitCode;
+use std::sync::Arc;
+
 use cucumber::World as _;
+use cucumber::writer::Stats as _;
+use evidence::Evidence;
 use world::Lab;
 
 #[tokio::main]
-async fn main() {
+async fn main() -> ExitCode {
+    let evidence = Arc::new(Evidence::begin().unwrap());
+    let of_each = Arc::clone(&evidence);
     // Scenarios are processes that wait for one another; more than a few at once only wait for a core.
-    Lab::cucumber()
+    let writer = Lab::cucumber()
         .max_concurrent_scenarios(6)
         .fail_on_skipped()
-        .after(|_, _, _, _, lab| {
+        .after(move |feature, _, scenario, how, lab| {
+            let evidence = Arc::clone(&of_each);
             Box::pin(async move {
+                evidence.ended(feature, scenario, how).unwrap();
                 if let Some(lab) = lab {
                     lab.dismiss().await.unwrap();
                 }
             })
         })
-        .run_and_exit(concat!(env!("CARGO_MANIFEST_DIR"), "/features"))
+        .run(concat!(env!("CARGO_MANIFEST_DIR"), "/features"))
         .await;
+    println!("proof bundle: {}", evidence.finish().unwrap().display());
+    if writer.execution_has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
