@@ -50,7 +50,7 @@ impl Daemon {
         let log = self.log();
         let addr = log.split("\"addr\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
         let token = std::fs::read_to_string(dir.join("runtime/pool-managerd.token")).unwrap();
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = test_harness_e2e_haiku::Client::pool_managerd();
         let end = Instant::now() + DEADLINE;
         loop {
             let asked = http.get(format!("http://{addr}/v2/pools")).bearer_auth(token.trim());

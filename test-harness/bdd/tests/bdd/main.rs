@@ -2,6 +2,7 @@
 //! processes of its own; `stub-llama` plays the engine where something has to go wrong, the real
 //! `llama-server` where the claim is about the engine.
 #![allow(clippy::unwrap_used, reason = "a failed step of a scenario should panic")]
+#![allow(clippy::print_stdout, reason = "it says where its evidence is")]
 
 mod control;
 mod engines;
