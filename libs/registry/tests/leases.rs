@@ -143,6 +143,26 @@ fn a_draining_life_keeps_its_leases_when_a_new_one_takes_its_place() {
 
 /// ORCHD-DRAIN-002
 #[test]
+fn a_life_is_held_until_its_last_slot_is_free_and_no_other_life_is() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 2));
+    registry.apply(up(1, 1, 2));
+    assert!(!registry.is_held(&key(0), 1));
+    let (one, other) = (registry.try_lease(&key(0), 1).unwrap(), registry.try_lease(&key(0), 1).unwrap());
+    assert!(registry.is_held(&key(0), 1));
+    assert!(!registry.is_held(&key(0), 2) && !registry.is_held(&key(1), 1));
+    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(up(0, 2, 1));
+    assert!(registry.is_held(&key(0), 1));
+    assert!(!registry.is_held(&key(0), 2) && !registry.is_held(&key(1), 1));
+    drop(one);
+    assert!(registry.is_held(&key(0), 1), "one of two still runs");
+    drop(other);
+    assert!(!registry.is_held(&key(0), 1));
+}
+
+/// ORCHD-DRAIN-002
+#[test]
 fn a_draining_life_that_is_in_front_again_still_counts_what_runs_on_it() {
     let registry = Registry::default();
     registry.apply(up(0, 1, 2));
