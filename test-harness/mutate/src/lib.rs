@@ -112,13 +112,31 @@ pub fn mutated(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
     input
 }
 
+/// How long it goes on.
+enum Until {
+    Time(Duration),
+    Rounds(u64),
+}
+
 /// Gives `test` every input of the corpus as it is, and then changed ones until the time is over; says how
 /// many. `test` fails by panicking.
-pub fn campaign(name: &str, corpus: &[Vec<u8>], mut test: impl FnMut(&[u8], &mut Dice)) -> u64 {
-    let number = |variable: &str, default: u64| {
-        std::env::var(variable).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-    };
-    let (time, seed) = (Duration::from_secs(number("MUTATE_SECONDS", 2)), number("MUTATE_SEED", 0));
+pub fn campaign(name: &str, corpus: &[Vec<u8>], test: impl FnMut(&[u8], &mut Dice)) -> u64 {
+    run(name, corpus, Until::Time(Duration::from_secs(number("MUTATE_SECONDS").unwrap_or(2))), test)
+}
+
+/// As [`campaign`], with so many changed inputs, the same on every machine; `MUTATE_SECONDS` goes on for
+/// so long instead.
+pub fn rounds(name: &str, corpus: &[Vec<u8>], rounds: u64, test: impl FnMut(&[u8], &mut Dice)) -> u64 {
+    let time = number("MUTATE_SECONDS").map(|seconds| Until::Time(Duration::from_secs(seconds)));
+    run(name, corpus, time.unwrap_or(Until::Rounds(rounds)), test)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|value| value.parse().ok())
+}
+
+fn run(name: &str, corpus: &[Vec<u8>], until: Until, mut test: impl FnMut(&[u8], &mut Dice)) -> u64 {
+    let seed = number("MUTATE_SEED").unwrap_or(0);
     let mut one = |input: &[u8], dice: &mut Dice| {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(input, dice))) {
             tell(name, input);
@@ -127,8 +145,12 @@ pub fn campaign(name: &str, corpus: &[Vec<u8>], mut test: impl FnMut(&[u8], &mut
     };
     let mut dice = Dice::new(seed);
     corpus.iter().for_each(|input| one(input, &mut dice));
-    let (began, mut count) = (Instant::now(), corpus.len() as u64);
-    while began.elapsed() < time {
+    let (began, as_it_is) = (Instant::now(), corpus.len() as u64);
+    let mut count = as_it_is;
+    while match until {
+        Until::Time(time) => began.elapsed() < time,
+        Until::Rounds(rounds) => count - as_it_is < rounds,
+    } {
         let input = mutated(corpus, &mut dice);
         one(&input, &mut dice);
         count += 1;
@@ -174,6 +196,18 @@ mod tests {
         assert_eq!(inputs(7), inputs(7));
         assert_ne!(inputs(7), inputs(8));
         assert!(inputs(7).iter().filter(|input| !corpus.contains(input)).count() > 80);
+    }
+
+    #[test]
+    fn rounds_are_the_same_inputs_each_time() {
+        let inputs = || {
+            let mut seen = Vec::new();
+            let count = rounds("own-test", &[b"abcdef".to_vec()], 50, |input, _| seen.push(input.to_vec()));
+            (count, seen)
+        };
+        let (count, seen) = inputs();
+        // Whoever asks for a time gets another number.
+        assert!(number("MUTATE_SECONDS").is_some() || (count, seen) == inputs() && count == 51);
     }
 
     #[test]

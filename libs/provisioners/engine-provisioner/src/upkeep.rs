@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use provisioners_model_provisioner::{Cancel, DigestError, InUse, sha256_file};
+use provisioners_model_provisioner::{Cancel, DigestError, InUse, Unfinished, sha256_file};
 use serde::Serialize;
 
 use crate::error::EnsureError;
@@ -17,6 +17,7 @@ use crate::store::Store;
 pub struct EngineStore {
     store: Store,
     dir: PathBuf,
+    sources: PathBuf,
 }
 
 /// One engine.
@@ -78,7 +79,7 @@ impl EngineStore {
     /// The engines of `cache` (`paths.cache`).
     #[must_use]
     pub fn new(cache: &Path) -> Self {
-        Self { store: Store::new(cache), dir: cache.join("engines") }
+        Self { store: Store::new(cache), dir: cache.join("engines"), sources: cache.join("sources") }
     }
 
     /// All of them, the last used first.
@@ -177,6 +178,41 @@ impl EngineStore {
             .map(|(rank, entry)| self.judge(&entry, rank < keep))
             .collect();
         out.extend(self.abandoned());
+        out.extend(self.abandoned_sources());
+        out
+    }
+
+    /// Sources whose download broke off, the oldest first.
+    #[must_use]
+    pub fn unfinished_sources(&self) -> Vec<Unfinished> {
+        Unfinished::below(&self.sources)
+    }
+
+    fn abandoned_sources(&self) -> Vec<Removal> {
+        let reason = "a download that nobody continued for a week".to_owned();
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let gone = match Unfinished::collect(&self.sources, ABANDONED) {
+            Ok(gone) => gone,
+            Err((path, error)) => {
+                let reason = format!("it cannot be removed: {error}");
+                return vec![Removal { what: name(&path), removed: false, reason, bytes: 0 }];
+            }
+        };
+        let mut out: Vec<Removal> = gone
+            .into_iter()
+            .map(|one| Removal { what: one.url, removed: true, reason: reason.clone(), bytes: one.bytes })
+            .collect();
+        // What was being unpacked when its program was killed; a program that lives is done within minutes.
+        for entry in std::fs::read_dir(&self.sources).into_iter().flatten().flatten() {
+            let old = entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| age(at) > ABANDONED);
+            let what = name(&entry.path());
+            if old && what.starts_with(".new-") {
+                let bytes = size_below(&entry.path());
+                let removed = std::fs::remove_dir_all(entry.path()).is_ok();
+                let reason = "a source that was not unpacked to its end".to_owned();
+                out.push(Removal { what, removed, reason, bytes });
+            }
+        }
         out
     }
 

@@ -8,7 +8,7 @@ use wire::CatalogModel;
 
 use crate::digest::{DigestError, sha256_file};
 use crate::provenance::{self, Happened, unix_ms};
-use crate::remote::{Manifest, Piece, Store, Trust};
+use crate::remote::{Manifest, Piece, Store, Trust, Unfinished};
 use crate::{Cancel, InUse, builtin, gguf};
 
 /// The models of one cache.
@@ -242,6 +242,21 @@ impl Catalog {
         let from = Some(manifest.url.as_str());
         provenance::note(&self.models, event, (&held.digest, size), &manifest.reference, from, None);
         Ok(size)
+    }
+
+    /// Downloads that broke off, the oldest first.
+    #[must_use]
+    pub fn unfinished(&self) -> Vec<Unfinished> {
+        Unfinished::below(&self.models)
+    }
+
+    /// Removes downloads that nobody has continued for `age`; what went.
+    pub fn collect_unfinished(&self, age: Duration) -> Result<Vec<Unfinished>, CatalogError> {
+        Unfinished::collect(&self.models, age).map_err(|(path, source)| CatalogError::Io {
+            action: "remove",
+            path,
+            source,
+        })
     }
 
     /// Makes room for `needed` more bytes within `quota`, the least recently used first, never `keep`.

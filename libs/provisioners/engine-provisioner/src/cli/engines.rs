@@ -5,16 +5,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError};
 
+use super::models::show_unfinished;
 use super::{print, print_json};
 
 /// INTERFACES lists it: verification.
 const VERIFICATION: u8 = 7;
 
 pub(super) fn list(cache: &Path, json: bool) -> u8 {
-    let engines = EngineStore::new(cache).list();
+    let store = EngineStore::new(cache);
+    let (engines, unfinished) = (store.list(), store.unfinished_sources());
     if json {
         engines.iter().for_each(print_json);
+        unfinished.iter().for_each(|download| print_json(&serde_json::json!({ "unfinished": download })));
         return 0;
+    }
+    for download in &unfinished {
+        show_unfinished(download, "unfinished", json);
     }
     if engines.is_empty() {
         print(&format!("no engine in {}\n", cache.join("engines").display()));

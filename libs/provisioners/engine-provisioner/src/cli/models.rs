@@ -1,14 +1,15 @@
 //! `models …`: the catalog of what model-provisioner holds, as a table or as JSON lines.
 
 use std::path::Path;
+use std::time::Duration;
 
 use clap::Subcommand;
 use provisioners_engine_provisioner::Cancel;
-use provisioners_model_provisioner::{Catalog, CatalogError};
+use provisioners_model_provisioner::{Catalog, CatalogError, Unfinished};
 use wire::config::ModelsConfig;
 
 use super::engines::{ago, size};
-use super::{Failure, USAGE, print, print_json};
+use super::{Failure, print, print_json, say};
 
 /// INTERFACES lists them: model, verification.
 const MODEL: u8 = 6;
@@ -23,11 +24,15 @@ pub(super) enum ModelsVerb {
         /// The beginning of a digest; without one, all.
         digest: Option<String>,
     },
-    /// Make all models fit into the quota, the least recently used first; never one that is pinned or runs.
+    /// Remove downloads that nobody continued, and make all models fit into the quota, if there is one, the
+    /// least recently used first; never one that is pinned, runs or is being fetched.
     Gc {
         /// Instead of the configuration's `models.quota_gib`.
         #[arg(long)]
         quota_gib: Option<u64>,
+        /// For so many days.
+        #[arg(long, default_value_t = 7)]
+        unfinished_days: u64,
     },
     /// Never evict this model.
     Pin {
@@ -65,7 +70,10 @@ pub(super) fn run(
     match verb {
         ModelsVerb::List => list(&catalog, cache, json),
         ModelsVerb::Verify { digest } => return verify(&catalog, digest.as_deref(), json, cancel),
-        ModelsVerb::Gc { quota_gib } => gc(&catalog, quota_gib.or(config.quota_gib), json)?,
+        ModelsVerb::Gc { quota_gib, unfinished_days } => {
+            let days = Duration::from_secs(unfinished_days.saturating_mul(24 * 3600));
+            gc(&catalog, quota_gib.or(config.quota_gib), days, json)?;
+        }
         ModelsVerb::Pin { digest } => catalog.pin(digest, true)?,
         ModelsVerb::Unpin { digest } => catalog.pin(digest, false)?,
         ModelsVerb::Remove { digest } => {
@@ -77,8 +85,8 @@ pub(super) fn run(
 }
 
 fn list(catalog: &Catalog, cache: &Path, json: bool) {
-    let models = catalog.list();
-    if models.is_empty() && !json {
+    let (models, unfinished) = (catalog.list(), catalog.unfinished());
+    if models.is_empty() && unfinished.is_empty() && !json {
         print(&format!("no model in {}\n", cache.join("models").display()));
     }
     for model in models {
@@ -104,6 +112,24 @@ fn list(catalog: &Catalog, cache: &Path, json: bool) {
             notes.join(", ")
         ));
     }
+    for download in unfinished {
+        show_unfinished(&download, "unfinished", json);
+    }
+}
+
+/// One line of a download that is not finished.
+pub(super) fn show_unfinished(download: &Unfinished, what: &str, json: bool) {
+    if json {
+        return print_json(&serde_json::json!({ what: download }));
+    }
+    let total = download.bytes_total.map_or_else(|| "an unknown size".to_owned(), size);
+    let now = if download.in_use { ", being fetched" } else { "" };
+    print(&format!(
+        "{what}  {} of {total}{now}  from {}  last written {}\n",
+        size(download.bytes),
+        if download.url.is_empty() { "an unknown place" } else { &download.url },
+        ago(download.last_written_unix_ms)
+    ));
 }
 
 fn verify(catalog: &Catalog, digest: Option<&str>, json: bool, cancel: &Cancel) -> Result<u8, Failure> {
@@ -129,10 +155,13 @@ fn verify(catalog: &Catalog, digest: Option<&str>, json: bool, cancel: &Cancel) 
     Ok(code)
 }
 
-fn gc(catalog: &Catalog, quota_gib: Option<u64>, json: bool) -> Result<(), Failure> {
+fn gc(catalog: &Catalog, quota_gib: Option<u64>, days: Duration, json: bool) -> Result<(), Failure> {
+    for download in catalog.collect_unfinished(days)? {
+        show_unfinished(&download, "removed_unfinished", json);
+    }
     let Some(quota) = quota_gib else {
-        let message = "there is no quota: set `models.quota_gib` or say --quota-gib".to_owned();
-        return Err(Failure { message, code: USAGE });
+        say("there is no quota for models: set `models.quota_gib` or say --quota-gib");
+        return Ok(());
     };
     for digest in catalog.make_room(quota.saturating_mul(1 << 30), 0, None)? {
         match json {

@@ -199,3 +199,34 @@ fn the_owners_program_gets_the_model_file_and_decides() {
     ensure().unwrap();
     assert!(!machine.calls().iter().any(|call| call.starts_with("agree")), "its yes is remembered");
 }
+
+/// MPROV-024
+#[test]
+fn gc_removes_sources_that_nobody_fetched_or_unpacked_to_their_end() {
+    let machine = Machine::new();
+    let sources = machine.cache().join("sources");
+    std::fs::create_dir_all(sources.join(".partial")).unwrap();
+    let path = |name: &str| sources.join(name);
+    for name in [".partial/old.part", ".partial/young.part"] {
+        std::fs::write(path(name), "bytes").unwrap();
+    }
+    for name in [".new-old", ".new-young", "a-tree-that-is-old"] {
+        std::fs::create_dir(path(name)).unwrap();
+        std::fs::write(path(name).join("file"), "bytes").unwrap();
+    }
+    for name in [".partial/old.part", ".new-old", "a-tree-that-is-old"] {
+        let file = std::fs::File::open(path(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(8 * 24 * 3600)).unwrap();
+    }
+    let store = EngineStore::new(&machine.cache());
+    assert_eq!(store.unfinished_sources().len(), 2);
+    let removals = store.gc(9);
+    assert!(
+        removals.len() == 2 && removals.iter().all(|removal| removal.removed && removal.bytes > 0),
+        "{removals:?}"
+    );
+    assert!(!path(".partial/old.part").exists() && !path(".new-old").exists());
+    for kept in [".partial/young.part", ".new-young", "a-tree-that-is-old"] {
+        assert!(path(kept).exists(), "{kept}");
+    }
+}

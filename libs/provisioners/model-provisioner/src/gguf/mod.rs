@@ -20,6 +20,15 @@ use wire::SplitName;
 
 pub use header::GgufHeader;
 
+/// A name in a header may be as long as a page, and an error is for people.
+fn short(problem: &str) -> String {
+    const MOST: usize = 300;
+    match problem.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", problem.get(..at).unwrap_or_default()),
+        None => problem.to_owned(),
+    }
+}
+
 /// Why a file is not a usable model.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
@@ -45,7 +54,7 @@ pub enum GgufError {
         limit: u64,
     },
     /// A count, length or type that no real model has.
-    #[error("the header is malformed: {0}")]
+    #[error("the header is malformed: {}", short(.0))]
     Malformed(String),
     /// The tensors need more bytes than there are.
     #[error(

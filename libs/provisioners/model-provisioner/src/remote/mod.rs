@@ -18,6 +18,7 @@ mod patience;
 mod pinned;
 mod settings;
 mod store;
+mod unfinished;
 mod url;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use error::FetchError;
 pub use patience::Patience;
 pub use pinned::{Pinned, fetch_pinned};
 pub use settings::Network;
+pub use unfinished::Unfinished;
 
 use crate::catalog::Catalog;
 use crate::digest::{DigestCache, of_model};

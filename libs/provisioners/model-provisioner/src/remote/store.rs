@@ -332,6 +332,13 @@ impl Store {
         }
     }
 
+    /// The lock of `key` if nobody holds it.
+    pub(crate) fn try_lock(&self, key: &str) -> Option<Lock> {
+        let path = self.models.join(".partial").join(format!("{key}.lock"));
+        let file = File::options().create(true).truncate(false).write(true).open(path).ok()?;
+        file.try_lock().ok().map(|()| Lock(file))
+    }
+
     fn index(&self, reference: &str) -> PathBuf {
         self.models.join("index").join(format!("{}.json", key(reference)))
     }

@@ -226,3 +226,59 @@ fn a_manifest_of_the_first_version_is_read() {
     assert_eq!(found.source.as_str(), "hf:org/repo:Q4_K_M");
     assert_eq!(found.fetched_unix_ms, Some(1_795_864_244_000));
 }
+
+fn set_age(path: &Path, age: Duration) {
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::now() - age).unwrap();
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// MPROV-024
+#[test]
+fn a_download_that_nobody_continues_is_shown_and_then_removed_unless_somebody_fetches_it() {
+    let at = model().len() / 3;
+    let hub = hub(move |seen, nth| if nth == 0 { good(seen, nth).cut_after(at) } else { good(seen, nth) });
+    let mut machine = Machine::new(&hub);
+    machine.patience.tries = 1;
+    machine.stage(REF).unwrap_err();
+    let catalog = Catalog::new(machine.dir.path());
+    let shown = catalog.unfinished();
+    assert_eq!((shown.len(), shown[0].bytes as usize, shown[0].in_use), (1, at, false));
+    assert_eq!(shown[0].bytes_total, Some(model().len() as u64));
+    assert!(shown[0].url.starts_with(&hub.base), "{}", shown[0].url);
+    assert_eq!(catalog.collect_unfinished(DAY).unwrap(), [], "it is young");
+    set_age(&shown[0].path, 8 * DAY);
+    assert_eq!(catalog.collect_unfinished(9 * DAY).unwrap(), [], "whoever asks says how old");
+    let lock = std::fs::File::options().write(true).open(shown[0].path.with_extension("lock")).unwrap();
+    lock.try_lock().unwrap();
+    assert!(catalog.unfinished()[0].in_use);
+    assert_eq!(catalog.collect_unfinished(7 * DAY).unwrap(), [], "somebody fetches it");
+    drop(lock);
+    let gone = catalog.collect_unfinished(7 * DAY).unwrap();
+    assert_eq!((gone.len(), machine.partials().len(), catalog.unfinished().len()), (1, 0, 0));
+    machine.stage(REF).unwrap();
+    assert_eq!(hub.gets()[1].from(), 0, "it begins anew");
+}
+
+/// MPROV-024
+#[test]
+fn a_later_file_of_a_split_set_is_in_use_while_the_set_is_fetched() {
+    let dir = tempfile::tempdir().unwrap();
+    let partials = dir.path().join("models/.partial");
+    std::fs::create_dir_all(&partials).unwrap();
+    let key = |url: &str| sha256(url.as_bytes())[..32].to_owned();
+    let (first, second) = ("https://h/d/m-00001-of-00002.gguf", "https://h/d/m-00002-of-00002.gguf");
+    let part = partials.join(format!("{}.part", key(second)));
+    std::fs::write(&part, "some bytes").unwrap();
+    let whole = serde_json::json!({ "url": second, "etag": null, "total": 100 });
+    std::fs::write(part.with_extension("json"), whole.to_string()).unwrap();
+    set_age(&part, 30 * DAY);
+    let lock = std::fs::File::create(partials.join(format!("{}.lock", key(first)))).unwrap();
+    lock.try_lock().unwrap();
+    let catalog = Catalog::new(dir.path());
+    assert_eq!(catalog.collect_unfinished(DAY).unwrap(), []);
+    drop(lock);
+    assert_eq!(catalog.collect_unfinished(DAY).unwrap().len(), 1);
+    assert!(!part.exists() && !part.with_extension("json").exists());
+}
