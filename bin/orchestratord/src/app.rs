@@ -30,7 +30,7 @@ use crate::pool_manager::{Endpoint, Link};
 use crate::serve::reachable;
 use crate::settings::{Settings, with_causes};
 use crate::tokens::Tokens;
-use crate::{descriptors, reload, usage};
+use crate::{descriptors, measured, reload, usage};
 
 /// Running tasks may finish for this long after a stop was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -119,6 +119,9 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     if let Some(spans) = &traces.spans {
         dispatch.tell_spans(spans.clone());
     }
+    let measured_file = settings.config.paths.runtime.join("measured.json");
+    // Before the tasks of an earlier process: how large each will be is estimated when it is taken back.
+    measured::restore(&measured_file, &dispatch);
     let journal = opened.map(|opened| take_back(&dispatch, opened));
     if let Some(journal) = journal.clone() {
         // Where tokens come and readers wait, so that a token does not wake a thread on its way.
@@ -164,6 +167,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     }
     let keep_usage = usage::keep(usage_file, dispatch.clone(), counting_since, stop.background.clone());
     tasks.background.spawn(keep_usage);
+    tasks.background.spawn(measured::keep(measured_file, dispatch.clone(), stop.background.clone()));
     let guard = Guard { hosts: settings.config.api.hosts.clone().into(), listen: addr, tokens };
     let state = AppState {
         dispatch,
@@ -320,6 +324,7 @@ fn pool_spec(pool: &PoolConfig) -> PoolSpec {
         id: pool.id.clone(),
         aliases: pool.aliases.clone(),
         model_names: Vec::new(),
+        model_ref: pool.model.clone(),
         ctx: pool.ctx,
         queue: pool.queue.clone(),
         deterministic: pool.deterministic,
@@ -338,6 +343,7 @@ fn admit(dispatch: Dispatch) -> Admit {
             id: handoff.pool_id.clone(),
             aliases: Vec::new(),
             model_names: Vec::new(),
+            model_ref: String::new(),
             ctx: handoff.ctx.unwrap_or(0),
             queue: QueueConfig::default(),
             deterministic: false,

@@ -26,7 +26,8 @@ use crate::spans::Spans;
 use crate::store::Store;
 use crate::usage::Usage;
 use crate::{
-    AdmissionError, Limits, Metrics, Owner, PoolSpec, Task, TaskFilter, TaskPage, TaskSpec, UnknownModel,
+    AdmissionError, Limits, Metrics, Owner, PoolMeasured, PoolSpec, Task, TaskFilter, TaskPage, TaskSpec,
+    UnknownModel,
 };
 
 /// Dispatch. Cheap to clone; all clones are one.
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) moves: Moves,
     usage: Usage,
     pub(crate) pools: RwLock<BTreeMap<PoolId, Arc<Pool>>>,
+    /// What was measured of pools that are not there.
+    recalled: Mutex<BTreeMap<PoolId, PoolMeasured>>,
     /// The pools of the configuration.
     pub(crate) configured: Mutex<BTreeSet<PoolId>>,
     pub(crate) names: RwLock<Names>,
@@ -90,6 +93,7 @@ impl Dispatch {
             moves: Moves::default(),
             usage: Usage::default(),
             pools: RwLock::default(),
+            recalled: Mutex::default(),
             configured,
             names,
             store: Mutex::default(),
@@ -150,6 +154,39 @@ impl Dispatch {
     /// Adds what was counted before this process began.
     pub fn add_usage(&self, rows: Vec<UsageRow>) {
         self.shared.usage.add(rows);
+    }
+
+    /// What was measured of each pool, for the process after this one.
+    #[must_use]
+    pub fn measured(&self) -> Vec<PoolMeasured> {
+        let pools: Vec<_> = self
+            .shared
+            .pools
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .values()
+            .map(Arc::clone)
+            .collect();
+        let measured = pools.into_iter().filter_map(|pool| {
+            let measured = pool.lock_estimator().measured()?;
+            Some(PoolMeasured {
+                pool_id: pool.id.clone(),
+                model_ref: pool.spec().model_ref.clone(),
+                measured,
+            })
+        });
+        measured.collect()
+    }
+
+    /// What an earlier process has measured; of a pool that is not there yet, for when it comes.
+    pub fn recall(&self, measured: Vec<PoolMeasured>) {
+        let mut recalled = self.shared.recalled.lock().unwrap_or_else(PoisonError::into_inner);
+        for measured in measured {
+            match self.shared.pool(&measured.pool_id) {
+                Some(pool) => pool.recall(measured),
+                None => drop(recalled.insert(measured.pool_id.clone(), measured)),
+            }
+        }
     }
 
     /// Tasks that the filter's owner may know of, newest first.
@@ -270,6 +307,10 @@ impl Shared {
         let mut pools = self.pools.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = pools.get(&pool.id) {
             return Arc::clone(there);
+        }
+        if let Some(measured) = self.recalled.lock().unwrap_or_else(PoisonError::into_inner).remove(&pool.id)
+        {
+            pool.recall(measured);
         }
         let pool = Arc::new(pool);
         self.tracker.spawn(pool_loop(Arc::clone(self), Arc::clone(&pool)));

@@ -83,6 +83,7 @@ mod tests {
             id: PoolId::try_new(id).unwrap(),
             aliases: own(aliases),
             model_names: own(model_names),
+            model_ref: String::new(),
             ctx: 16,
             queue: QueueConfig::default(),
             deterministic: false,

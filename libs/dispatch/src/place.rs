@@ -376,9 +376,13 @@ mod tests {
         let (snapshot, auto) = (registry.snapshot(), wish(PlacementMode::Auto, None));
         let decide = || place(&snapshot, &auto, None, |_, _| true);
         assert_eq!(decide(), decide());
-        let began = std::time::Instant::now();
-        (0..200).for_each(|_| drop(std::hint::black_box(decide())));
-        let each = began.elapsed() / 200;
+        let decisions = |_| {
+            let began = std::time::Instant::now();
+            (0..10).for_each(|_| drop(std::hint::black_box(decide())));
+            began.elapsed() / 10
+        };
+        // Whatever else runs only adds: of many rounds the shortest is what a decision costs.
+        let each = (0..100).map(decisions).min().unwrap();
         println!("a decision among 1,000 replicas: {each:?}");
         let patience = if cfg!(debug_assertions) { 100 } else { 1 };
         assert!(each <= std::time::Duration::from_micros(20) * patience, "{each:?}");

@@ -20,7 +20,7 @@ use crate::place::{Decision, Wish, place};
 use crate::queue::{NoPlace, Queue, Waiting};
 use crate::sessions::Sessions;
 use crate::size::Size;
-use crate::{Limits, PoolSpec};
+use crate::{Limits, PoolMeasured, PoolSpec};
 
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -107,6 +107,13 @@ impl Pool {
         self.lock_queue().resize(spec.queue.capacity, spec.queue.full_policy);
         self.know(|known| *known = Known { spec: Arc::new(spec), said: true, gone: false });
         self.wake.notify_one();
+    }
+
+    /// What an earlier process has measured of it, if it is of the model that it has now.
+    pub(crate) fn recall(&self, measured: PoolMeasured) {
+        if measured.model_ref == self.spec().model_ref {
+            self.lock_estimator().recall(measured.measured);
+        }
     }
 
     /// No configuration names it any more.

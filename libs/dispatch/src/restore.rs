@@ -152,6 +152,7 @@ fn stranger(id: &PoolId) -> PoolSpec {
         id: id.clone(),
         aliases: Vec::new(),
         model_names: Vec::new(),
+        model_ref: String::new(),
         ctx: 0,
         queue: QueueConfig::default(),
         deterministic: false,

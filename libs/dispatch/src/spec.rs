@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_host::EngineRequest;
+use serde::{Deserialize, Serialize};
 use wire::config::QueueConfig;
 use wire::task::{OnInterrupt, Placement, Priority};
 use wire::{PoolId, SessionId, TaskId, TaskState, TaskView, TraceContext};
 
-use crate::CallerId;
+use crate::{CallerId, Measured};
 
 /// A pool as configured.
 #[derive(Debug, Clone)]
@@ -19,12 +20,26 @@ pub struct PoolSpec {
     pub aliases: Vec<String>,
     /// Names of its model, as far as they are known before it is staged.
     pub model_names: Vec<String>,
+    /// The model that it is configured with; empty where that is not known. What was measured of one says
+    /// nothing of another.
+    pub model_ref: String,
     /// Tokens of context per slot.
     pub ctx: u32,
     /// The admission queue.
     pub queue: QueueConfig,
     /// The same request gives the same bytes; the edge asks before it allows a prompt cache.
     pub deterministic: bool,
+}
+
+/// What was measured of a pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolMeasured {
+    /// The pool.
+    pub pool_id: PoolId,
+    /// With which model.
+    pub model_ref: String,
+    /// What.
+    pub measured: Measured,
 }
 
 /// A task to be admitted. The edge has checked every field of the request.

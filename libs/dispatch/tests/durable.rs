@@ -267,6 +267,7 @@ async fn a_pool_that_waiting_tasks_speak_of_is_what_its_handoff_says() {
         id: wire::PoolId::try_new("default").unwrap(),
         aliases: vec![],
         model_names: vec![],
+        model_ref: String::new(),
         ctx: 4096,
         queue: wire::config::QueueConfig::default(),
         deterministic: false,

@@ -11,6 +11,7 @@ mod edge;
 mod limits;
 mod load;
 mod logs;
+mod measured;
 mod observability;
 mod openai;
 mod otlp;

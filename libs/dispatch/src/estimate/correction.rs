@@ -38,6 +38,14 @@ impl Correction {
         }
     }
 
+    pub(super) fn classes(&self) -> [Ratio; 2] {
+        self.classes
+    }
+
+    pub(super) fn recall(&mut self, classes: [Ratio; 2]) {
+        self.classes = classes;
+    }
+
     /// What a foretold wait is multiplied by.
     pub(super) fn factor(&self, caller: &CallerId, priority: Priority) -> f64 {
         let all = damped(self.classes[class(priority)], 1.0);

@@ -1,5 +1,7 @@
 //! How long answers are: a histogram of what was seen, in which the old fades.
 
+use serde::{Deserialize, Serialize};
+
 /// Buckets per doubling; a length is known to about a fifth.
 const PER_DOUBLING: f64 = 2.0;
 /// Up to 2^20 tokens; longer ones count as that.
@@ -7,10 +9,10 @@ const BUCKETS: usize = 40;
 /// What is left of a sample when the next one comes: a hundred answers count as much as all before.
 const FADE: f64 = 0.99;
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Bucket {
-    weight: f64,
-    tokens: f64,
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Bucket {
+    pub(super) weight: f64,
+    pub(super) tokens: f64,
 }
 
 /// The lengths of answers, in tokens.
@@ -37,6 +39,16 @@ impl Lengths {
             bucket.weight += 1.0;
             bucket.tokens += tokens;
         }
+    }
+
+    /// For another process, up to the last that holds anything.
+    pub(super) fn kept(&self) -> Vec<Bucket> {
+        let used = self.buckets.iter().rposition(|bucket| bucket.weight > 0.0).map_or(0, |last| last + 1);
+        self.buckets.iter().take(used).copied().collect()
+    }
+
+    pub(super) fn recall(&mut self, kept: &[Bucket]) {
+        self.buckets.iter_mut().zip(kept).for_each(|(bucket, kept)| *bucket = *kept);
     }
 
     /// How many tokens are still to come of an answer that has `so_far` and may have `at_most`, on

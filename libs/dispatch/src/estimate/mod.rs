@@ -4,10 +4,12 @@
 
 mod correction;
 mod lengths;
+mod measured;
 mod schedule;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use wire::task::Priority;
 
@@ -15,6 +17,7 @@ use crate::CallerId;
 use crate::size::Size;
 use correction::{Correction, class};
 use lengths::Lengths;
+pub use measured::Measured;
 pub(crate) use schedule::start_after;
 
 /// What is left of a sum when the next sample comes: about the last thirty tasks count.
@@ -29,7 +32,7 @@ const ENOUGH: u32 = 4;
 const FRESH: Duration = Duration::from_secs(60);
 
 /// A ratio of two sums in which the old fades. Long tasks count more, as they should.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Ratio {
     above: f64,
     below: f64,

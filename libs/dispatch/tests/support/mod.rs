@@ -267,6 +267,7 @@ impl World {
             id: pool(),
             aliases: vec!["alias".to_owned()],
             model_names: vec![],
+            model_ref: String::new(),
             ctx: 2048,
             queue: QueueConfig { capacity, full_policy },
             deterministic: true,

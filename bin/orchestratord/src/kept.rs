@@ -1,0 +1,65 @@
+//! Small files over restarts, beside the journal: written every half minute that they changed, and at the
+//! end. What came since is lost with a crash; a file that cannot be read is set aside, never a reason not
+//! to start.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// What was kept; `None` where nothing was, or nothing that can be read.
+pub(crate) fn read<T: DeserializeOwned>(file: &Path, what: &str) -> Option<T> {
+    let text = match std::fs::read(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tracing::warn!(file = %file.display(), %error, "cannot read {what}; beginning anew");
+            return None;
+        }
+    };
+    serde_json::from_slice(&text)
+        .inspect_err(|error| {
+            let kept = std::fs::rename(file, file.with_extension("json.unreadable")).is_ok();
+            tracing::warn!(file = %file.display(), %error, kept, "cannot read {what}; beginning anew");
+        })
+        .ok()
+}
+
+/// Keeps the file current until `stop`, and once more then.
+pub(crate) async fn keep<T>(file: PathBuf, what: &str, now: impl Fn() -> T, stop: CancellationToken)
+where
+    T: Serialize + PartialEq,
+{
+    let mut written = now();
+    loop {
+        let stopping = stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none();
+        let current = now();
+        if current != written {
+            let (text, to) = (serde_json::to_vec(&current), file.clone());
+            match tokio::task::spawn_blocking(move || write(&to, &text?)).await {
+                Ok(Ok(())) => written = current,
+                Ok(Err(error)) => tracing::warn!(file = %file.display(), %error, "cannot write {what}"),
+                Err(_) => return, // the runtime is shutting down
+            }
+        }
+        if stopping {
+            return;
+        }
+    }
+}
+
+/// A new file in place of the old one.
+fn write(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let new = file.with_extension("json.new");
+    let mut out =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    out.write_all(text)?;
+    out.sync_all()?;
+    std::fs::rename(&new, file)
+}
