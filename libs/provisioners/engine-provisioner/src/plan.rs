@@ -83,7 +83,7 @@ impl EngineProvisioner {
         self.engine_lines(pool, &target, &mut plan, cancel)?;
         let argv = argv::plan(pool, Path::new("MODEL"), &target).map_err(config)?;
         let here = match reference {
-            ModelRef::File(path) => Some(path),
+            ModelRef::File(path) if path.is_file() => Some(path),
             _ => staged,
         };
         let estimate = here.and_then(|model| memory::of(pool, &model, &argv));
@@ -204,7 +204,10 @@ fn model_line(reference: &ModelRef, staged: Option<&Path>, bytes: Option<u64>) -
         (ModelRef::File(path), _) if path.is_file() => {
             format!("model {reference} ({size}): check its header and SHA-256")
         }
-        (ModelRef::File(_), _) => format!("model {reference}: it is not there; put it there first"),
+        (ModelRef::File(_), None) => format!("model {reference}: it is not there; put it there first"),
+        (ModelRef::File(_), Some(path)) => {
+            format!("model {reference} ({size}): it came in a bundle, use {}", path.display())
+        }
         (_, None) => format!("model {reference} ({size}): fetch it into the cache and check its SHA-256"),
         (_, Some(path)) => {
             format!("model {reference} ({size}): fetched before, use {}", path.display())

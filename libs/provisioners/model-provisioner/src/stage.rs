@@ -203,8 +203,8 @@ impl ModelProvisioner {
     pub fn known_bytes(&self, reference: &ModelRef) -> Option<u64> {
         let path = match reference {
             ModelRef::Builtin(name) => return find_builtin(name).ok().map(|model| model.bytes.len() as u64),
-            ModelRef::File(path) => path.clone(),
-            ModelRef::Https(_) | ModelRef::Hub { .. } => self.staged_before(reference)?,
+            ModelRef::File(path) if path.is_file() => path.clone(),
+            ModelRef::File(_) | ModelRef::Https(_) | ModelRef::Hub { .. } => self.staged_before(reference)?,
         };
         wire::split::files(&path).iter().map(|file| file.metadata().ok().map(|meta| meta.len())).sum()
     }
@@ -224,7 +224,11 @@ impl ModelProvisioner {
         trust::admit(&self.config, reference, expected_sha256).map_err(untrusted)?;
         let path = match reference {
             ModelRef::Builtin(name) => self.place_builtin(find_builtin(name)?, cancel)?,
-            ModelRef::File(path) => existing_file(path)?,
+            // One that came in a bundle stands for the file that it was on the other machine.
+            ModelRef::File(path) => match (existing_file(path), self.staged_before(reference)) {
+                (Err(StageError::Missing { .. }), Some(taken_in)) => taken_in,
+                (here, _) => here?,
+            },
             ModelRef::Https(_) | ModelRef::Hub { .. } => {
                 self.fetch(reference, expected_sha256, on_event, cancel)?
             }
@@ -234,6 +238,17 @@ impl ModelProvisioner {
             gguf::read_header(&path).map_err(|source| StageError::Gguf { path: path.clone(), source })?;
         let parts = self.part_digests(&header, on_event, cancel)?;
         let digest = of_model(parts.iter().map(|part| part.digest.as_str()));
+        // What came in a bundle has its digest for a name, and nothing else to be compared with.
+        let taken_in = |path: &Path| path.parent()?.file_name()?.to_str().map(str::to_owned);
+        let named = match reference {
+            ModelRef::File(asked) if std::path::absolute(asked).ok().as_ref() != Some(&path) => {
+                taken_in(&path)
+            }
+            _ => None,
+        };
+        if let Some(expected) = named.filter(|expected| *expected != digest) {
+            return Err(StageError::DigestMismatch { path, expected, actual: digest });
+        }
         if let Some(expected) = expected_sha256.filter(|expected| !expected.eq_ignore_ascii_case(&digest)) {
             return Err(StageError::DigestMismatch { path, expected: expected.to_owned(), actual: digest });
         }

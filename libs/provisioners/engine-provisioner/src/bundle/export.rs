@@ -41,7 +41,7 @@ impl EngineProvisioner {
         let unportable = |problem: &str| BundleError::Unportable { problem: problem.to_owned() };
         let manifest =
             store.manifest(&engine.digest).ok_or_else(|| unportable("its engine has no manifest"))?;
-        portable(&manifest, &pool.model).map_err(|problem| BundleError::Unportable { problem })?;
+        portable(&manifest).map_err(|problem| BundleError::Unportable { problem })?;
         let dir = store.engine_dir(&engine.digest);
         let mut content = Vec::new();
         for name in ["manifest.json", "sbom.cdx.json"] {
@@ -91,7 +91,7 @@ impl EngineProvisioner {
 }
 
 /// What cannot work on another machine is not packed.
-fn portable(manifest: &Manifest, model: &str) -> Result<(), String> {
+fn portable(manifest: &Manifest) -> Result<(), String> {
     if manifest.external.is_some() {
         return Err(
             "its engine is a binary of this machine (`path`); copy it, and name it there, too".to_owned()
@@ -102,12 +102,7 @@ fn portable(manifest: &Manifest, model: &str) -> Result<(), String> {
                     (`provisioning.toolkit: system`) on both machines it can be packed"
             .to_owned());
     }
-    match ModelRef::parse(model) {
-        Ok(ModelRef::File(_)) => {
-            Err("its model is a file of this machine; copy it, and name it there, too".to_owned())
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn measure(content: &Content, cancel: &Cancel) -> Result<(String, u64), BundleError> {

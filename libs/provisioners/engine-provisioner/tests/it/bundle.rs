@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use provisioners_engine_provisioner::{Bundled, Cancel, import_bundle};
 use wire::PreparedEngine;
-use wire::config::PoolConfig;
+use wire::config::{EngineSource, PathSource, PoolConfig};
 
 use crate::machine::{ENGINE, Log, Machine};
 
@@ -114,4 +114,46 @@ fn a_bundle_cannot_write_beside_the_cache() {
     let left = std::fs::read_dir(to.cache()).unwrap().map(|entry| entry.unwrap().file_name());
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with(".import-")).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// EPROV-025
+#[test]
+fn a_model_that_was_a_file_of_one_machine_comes_along_and_stands_for_that_file() {
+    let from = Machine::new();
+    let with_file = from.pool(vec![from.archive("a.tar.gz")]);
+    let file = from.path("pool.bundle");
+    let cancel = Cancel::new();
+    let bundled = from.provisioner().export_bundle(&with_file, &file, &Log::default(), &cancel).unwrap();
+    // On the other machine nothing is at that place.
+    std::fs::remove_file(from.path("model.gguf")).unwrap();
+    let to = elsewhere();
+    let ensure = || to.provisioner().offline(true).ensure_pool(&with_file, &Log::default(), &cancel);
+    assert_eq!(ensure().unwrap_err().exit_code(), 6);
+    import(&to, &file, Some(&bundled.sha256)).unwrap();
+    let engine = ensure().unwrap().remove(0);
+    assert_eq!(engine.model_digest, bundled.model_digest);
+    assert!(engine.model_path.starts_with(to.cache()), "{:?}", engine.model_path);
+    let plan = to.provisioner().plan(&with_file, &cancel).unwrap().to_string();
+    assert!(plan.contains("it came in a bundle"), "{plan}");
+    let mut bytes = std::fs::read(&engine.model_path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&engine.model_path, bytes).unwrap();
+    assert_eq!(ensure().unwrap_err().exit_code(), 7, "damaged, it is not used");
+    // A file that is there is the model, whatever a bundle brought.
+    let other = gguf_random::Shape { layers: 1, width: 32, heads: 2, ..Default::default() };
+    other.write(&from.path("model.gguf")).unwrap();
+    assert_eq!(ensure().unwrap()[0].model_path, from.path("model.gguf"));
+}
+
+/// EPROV-025
+#[test]
+fn an_engine_that_is_a_file_of_this_machine_is_not_packed_and_it_says_what_to_do() {
+    let machine = Machine::new();
+    machine.executable(&machine.path("own"), ENGINE);
+    let source = EngineSource::Path(PathSource { binary: machine.path("own") });
+    let pool = machine.pool(vec![source]);
+    let (file, cancel) = (machine.path("pool.bundle"), Cancel::new());
+    let refused = machine.provisioner().export_bundle(&pool, &file, &Log::default(), &cancel).unwrap_err();
+    assert!(refused.to_string().contains("copy it, and name it there, too"), "{refused}");
+    assert!(refused.exit_code() == 2 && !file.exists());
 }

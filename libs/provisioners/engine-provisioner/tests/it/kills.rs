@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use wire::config::EngineSource;
+
+use crate::machine::Machine;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const PIECE: usize = 16 * 1024;
@@ -178,4 +181,74 @@ fn a_large_download_takes_no_more_memory_than_a_small_one() {
     }
     assert_eq!(finals(&cache).len(), 1, "it is there");
     assert!(peak > 1024 && peak < 96 * 1024, "192 MiB were fetched with {peak} KiB of memory");
+}
+
+/// What builds in four steps, notes each, and waits in the third while it is told to.
+const FOUR_STEPS: &str = r#"
+case "$1" in
+--version) echo "cmake version 3.30.1" ;;
+--build)
+    for i in 1 2 3 4; do
+        [ -e "$2/object-$i" ] && continue
+        echo "$i" >> "$d/compiled"
+        while [ $i = 3 ] && [ -e "$d/hold" ]; do sleep 0.01; done
+        mkdir -p "$2"; touch "$2/object-$i"; echo "[$i/4] Building"
+    done
+    mkdir -p "$2/bin"; cp "$d/engine" "$2/bin/llama-server" ;;
+esac"#;
+
+/// EPROV-010
+#[test]
+fn a_build_whose_provisioner_was_killed_goes_on_and_compiles_nothing_twice() {
+    let machine = Machine::new();
+    machine.tool("cmake", FOUR_STEPS);
+    machine.flag("hold");
+    let EngineSource::Archive(source) = machine.archive("a.tar.gz") else { unreachable!() };
+    let config = machine.path("c.yaml");
+    let text = format!(
+        "pools:\n  - id: p\n    model: builtin:haiku\n    provisioning: {{ gpu: off, sources: [ archive: {{ url: \"{}\", \
+         sha256: {}, subdir: {} }} ] }}\n",
+        source.url,
+        source.sha256,
+        source.subdir.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let start = || {
+        Command::new(env!("CARGO_BIN_EXE_engine-provisioner"))
+            .arg("--config")
+            .arg(&config)
+            .env_clear()
+            .env("PATH", format!("{}:/usr/bin:/bin", machine.bin().display()))
+            .env("LLAMA_ORCH_CACHE", machine.cache())
+            .env("HOME", machine.dir.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let compiled = || std::fs::read_to_string(machine.bin().join("compiled")).unwrap_or_default();
+    let mut first = start();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !compiled().ends_with("3\n") {
+        assert!(
+            Instant::now() < until && first.try_wait().unwrap().is_none(),
+            "it does not come to the third step"
+        );
+        std::thread::yield_now();
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The builder of the killed one is still there, in its third step; the next one ends it.
+    let mut second = start();
+    let until = Instant::now() + Duration::from_secs(60);
+    while compiled() == "1\n2\n3\n" {
+        assert!(
+            Instant::now() < until && second.try_wait().unwrap().is_none(),
+            "the second one does not go on"
+        );
+        std::thread::yield_now();
+    }
+    std::fs::remove_file(machine.bin().join("hold")).unwrap();
+    assert!(second.wait().unwrap().success());
+    assert_eq!(compiled(), "1\n2\n3\n3\n4\n", "the step that was broken off again, the finished ones not");
 }

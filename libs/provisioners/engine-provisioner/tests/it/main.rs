@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step of a test should panic")]
 
 mod air_gap;
+mod bars;
 mod bundle;
 mod cuda;
 mod ensure;

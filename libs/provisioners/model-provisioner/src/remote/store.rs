@@ -100,7 +100,8 @@ struct Part {
 }
 
 impl Manifest {
-    /// For a model that goes to another machine. What the hub's cache holds has the hub's digest.
+    /// For a model that goes to another machine. What the hub's cache holds has the hub's digest; for a file
+    /// of that machine nobody vouches.
     pub(crate) fn packed(record: &ModelRecord, held: Option<&Self>, parts: &[ModelPart]) -> Self {
         let part = |part: &ModelPart| Part {
             file: local_name(&part.path.file_name().unwrap_or_default().to_string_lossy()),
@@ -119,7 +120,11 @@ impl Manifest {
             file,
             sha256: record.digest.clone(),
             size_bytes: record.size_bytes,
-            trust: held.map_or(Trust::Verified, |held| held.trust),
+            trust: match held {
+                Some(held) => held.trust,
+                None if record.model_ref.starts_with("file:") => Trust::UnverifiedBySource,
+                None => Trust::Verified,
+            },
             fetched_at_unix_s: held.map_or(0, |held| held.fetched_at_unix_s),
             parts,
         }
