@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use provisioners_engine_provisioner::{Bundled, Cancel, import_bundle};
 use wire::PreparedEngine;
-use wire::config::{EngineSource, PathSource, PoolConfig};
+use wire::config::PoolConfig;
 
 use crate::machine::{ENGINE, Log, Machine};
 
@@ -143,17 +143,4 @@ fn a_model_that_was_a_file_of_one_machine_comes_along_and_stands_for_that_file()
     let other = gguf_random::Shape { layers: 1, width: 32, heads: 2, ..Default::default() };
     other.write(&from.path("model.gguf")).unwrap();
     assert_eq!(ensure().unwrap()[0].model_path, from.path("model.gguf"));
-}
-
-/// EPROV-025
-#[test]
-fn an_engine_that_is_a_file_of_this_machine_is_not_packed_and_it_says_what_to_do() {
-    let machine = Machine::new();
-    machine.executable(&machine.path("own"), ENGINE);
-    let source = EngineSource::Path(PathSource { binary: machine.path("own") });
-    let pool = machine.pool(vec![source]);
-    let (file, cancel) = (machine.path("pool.bundle"), Cancel::new());
-    let refused = machine.provisioner().export_bundle(&pool, &file, &Log::default(), &cancel).unwrap_err();
-    assert!(refused.to_string().contains("copy it, and name it there, too"), "{refused}");
-    assert!(refused.exit_code() == 2 && !file.exists());
 }
