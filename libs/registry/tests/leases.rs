@@ -111,6 +111,23 @@ async fn every_lease_of_a_lost_life_hears_of_it_and_why() {
 }
 
 #[test]
+fn what_is_down_keeps_its_reason_until_a_later_life_is_lost() {
+    let registry = Registry::default();
+    let down = |generation, reason: &str| {
+        registry.apply(Event::Down { key: key(0), generation, reason: reason.to_owned() });
+        let replica = registry.snapshot().replicas[&key(0)].clone();
+        (replica.generation, replica.last_down_reason.unwrap().to_string())
+    };
+    registry.apply(up(0, 1, 1));
+    assert_eq!(down(1, "killed"), (1, "killed".to_owned()));
+    let mut changed = registry.changed();
+    changed.borrow_and_update();
+    assert_eq!(down(1, "withdrawn"), (1, "killed".to_owned()), "that life was lost already");
+    assert!(!changed.has_changed().unwrap(), "nothing changed");
+    assert_eq!(down(2, "never up"), (2, "never up".to_owned()));
+}
+
+#[test]
 fn a_draining_replica_keeps_its_leases_and_gives_no_new_ones() {
     let registry = Registry::default();
     registry.apply(up(0, 1, 2));

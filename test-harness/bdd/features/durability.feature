@@ -24,3 +24,42 @@ Feature: What was accepted survives
       {"model": "p", "prompt": "another", "max_tokens": 8, "task_id": "$waiting"}
       """
     Then the answer is 409 with code "CONFLICT"
+
+  @ORCHD-RESUME-010
+  Scenario: A task that must not go on is told that it was interrupted
+    Given one pool with the fake engine that has "STUB_TOKEN_MS: '20'"
+    And orchestratord runs
+    And pool "p" is ready
+    When a client submits task "cut"
+      """
+      {"max_tokens": 1000, "on_interrupt": "fail"}
+      """
+    And a client reads 5 tokens of task "cut" and leaves
+    And orchestratord is killed
+    And orchestratord starts
+    And the client of task "cut" comes back
+    Then the stream of "cut" ends with error "INTERRUPTED"
+    And the last event of "cut" counts the tokens that were sent
+    And task "cut" becomes interrupted
+
+  @ORCHD-ARTIFACT-002
+  Scenario: What was kept is its owner's, also after a kill
+    Given the configuration
+      """
+      api: { tokens_file: $DIR/tokens }
+      pools: [{ id: p, model: $MODEL, engine: $STUB_ENGINE }]
+      """
+    And the tokens "the-token-of-alice" and "the-token-of-bob" for data and "the-token-of-root" for control
+    And orchestratord runs
+    When a client asks POST /v2/artifacts with "Authorization: Bearer the-token-of-alice"
+      """
+      {"what": "a note"}
+      """
+    Then the answer is 201
+    When orchestratord is killed
+    And orchestratord starts
+    And a client asks GET /v2/artifacts/9807b70d016f317b150607cab60e56d2f29487d6cf976b3752cd519a9f829c45 with "Authorization: Bearer the-token-of-alice"
+    Then the answer is 200
+    And the answer mentions "a note"
+    When a client asks GET /v2/artifacts/9807b70d016f317b150607cab60e56d2f29487d6cf976b3752cd519a9f829c45 with "Authorization: Bearer the-token-of-bob"
+    Then the answer is 404 with code "NOT_FOUND"

@@ -58,3 +58,15 @@ Feature: Streams in order that can be resumed
     Then the stream of "s" is started, tokens without a gap, and one end
     And the stream of "s" ends because of "stop"
     And the text of "s" does not mention "frog"
+
+  @STREAM-002
+  Scenario: A position in the address does as well as the header
+    When a client asks GET /v2/tasks/$t/events?after=4
+    Then the answer is 200
+    And the answer's events are
+      """
+      token token token token end
+      """
+    When a client asks GET /v2/tasks/$t/events?after=never
+    Then the answer is 400 with code "INVALID_PARAMS"
+    And the answer's "/error/param" is "after"

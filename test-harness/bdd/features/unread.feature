@@ -27,3 +27,14 @@ Feature: Nobody has to read
     When a client follows task "t"
     Then the stream of "t" is started, tokens without a gap, and one end
     And the stream of "t" has 50 tokens
+
+  @STREAM-004
+  Scenario: A stream that has nothing to say says that it is still there
+    Given one pool with the fake engine that has "STUB_PREFILL_MS: '17000'"
+    And orchestratord runs
+    And pool "p" is ready
+    And task "quiet" is submitted
+    When a client asks GET /v2/tasks/$quiet/events
+    Then the answer is 200
+    And the answer mentions ": keepalive"
+    And the answer mentions "event: end"

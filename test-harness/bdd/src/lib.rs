@@ -8,4 +8,4 @@ mod wait;
 
 pub use process::Process;
 pub use rig::{Ended, Rig, listening, lives};
-pub use wait::until;
+pub use wait::{until, until_within};

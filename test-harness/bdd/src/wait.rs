@@ -12,7 +12,21 @@ const PERIOD: Duration = Duration::from_millis(20);
 
 /// Waits until `holds` says so, and says how long that took; an error that it returns is shown when it
 /// never does.
-pub async fn until<F, Fut>(what: &str, mut holds: F) -> Result<Duration>
+pub async fn until<F, Fut>(what: &str, holds: F) -> Result<Duration>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<bool>>,
+{
+    until_within(what, LIMIT, PERIOD, holds).await
+}
+
+/// The same with a limit and a period of one's own: what is measured is looked at more often.
+pub async fn until_within<F, Fut>(
+    what: &str,
+    limit: Duration,
+    period: Duration,
+    mut holds: F,
+) -> Result<Duration>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<bool>>,
@@ -24,9 +38,9 @@ where
             Ok(false) => "it does not hold".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        if began.elapsed() > LIMIT {
-            bail!("{what}: not within {LIMIT:?}; at last: {last}");
+        if began.elapsed() > limit {
+            bail!("{what}: not within {limit:?}; at last: {last}");
         }
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(period).await;
     }
 }

@@ -1,6 +1,7 @@
 //! The built binary killed and started again: what was accepted is there, once, as it was.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test helper fails by panicking")]
 
+mod consumer;
 mod house;
 mod released;
 mod survives;

@@ -10,6 +10,7 @@ mod api;
 mod catalog;
 mod causes;
 mod configure;
+mod consumer;
 mod daemon;
 mod determinism;
 mod devices;

@@ -201,7 +201,7 @@ mod tests {
         push(b"\n\n");
         assert!(matches!(&out[..], [Seen::Data(text)] if text.len() == 4_000_000));
         // A quadratic parser takes minutes.
-        assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+        assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
     }
 
     proptest! {

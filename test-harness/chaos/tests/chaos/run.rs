@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use test_harness_bdd::Rig;
+use anyhow::Result;
+use test_harness_bdd::{Rig, until_within};
 
 use crate::measure::{Found, Measure};
 use crate::processes;
@@ -15,6 +15,9 @@ const TAIL_LINES: usize = 40;
 
 /// Longer than anything that is waited for without a promise.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How often it is looked at: some of what is waited for is measured in tens of milliseconds.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What a bar is given.
 pub(crate) struct Run {
@@ -134,21 +137,11 @@ where
 }
 
 /// The same with patience of its own. An error counts as not yet, and is told at the end.
-pub(crate) async fn reached_within<F, Fut>(what: &str, patience: Duration, mut holds: F) -> Result<Instant>
+pub(crate) async fn reached_within<F, Fut>(what: &str, patience: Duration, holds: F) -> Result<Instant>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<bool>>,
 {
-    let began = Instant::now();
-    loop {
-        let last = match holds().await {
-            Ok(true) => return Ok(Instant::now()),
-            Ok(false) => "it is not so".to_owned(),
-            Err(error) => format!("{error:#}"),
-        };
-        if began.elapsed() > patience {
-            bail!("{what}: not within {patience:?}; at last: {last}");
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    until_within(what, patience, LOOK_EVERY, holds).await?;
+    Ok(Instant::now())
 }
