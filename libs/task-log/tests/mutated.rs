@@ -128,7 +128,7 @@ fn no_damage_to_a_journal_is_more_than_an_error_and_repair_always_leaves_one_tha
     short(sound.path());
     let names: Vec<PathBuf> =
         files(sound.path()).iter().map(|file| file.strip_prefix(sound.path()).unwrap().to_owned()).collect();
-    // The store is a library's, with checksums of its own: here it is our files that are damaged.
+    // The store is a library's; it has a test of its own.
     let ours: Vec<&PathBuf> =
         names.iter().filter(|name| name.extension().is_some_and(|kind| kind != "redb")).collect();
     let corpus: Vec<Vec<u8>> = ours.iter().map(|name| fs::read(sound.path().join(name)).unwrap()).collect();
@@ -161,4 +161,58 @@ fn no_damage_to_a_journal_is_more_than_an_error_and_repair_always_leaves_one_tha
         }
     });
     assert!(opened + repaired > 5, "{opened} opened and {repaired} were repaired");
+}
+
+/// ORCHD-JOURNAL-007. The store is redb's, which is asked for more than an error here and there.
+#[test]
+fn no_damage_to_the_store_of_tasks_is_more_than_an_error_that_names_it() {
+    let sound = scratch();
+    short(sound.path());
+    let store = sound.path().join("tasks.redb");
+    let bytes = fs::read(&store).unwrap();
+    let written: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+    let (mut opened, mut refused) = (0_u64, 0_u64);
+    mutate::campaign("store", &[b"store".to_vec()], |_, dice| {
+        let mut damaged = bytes.clone();
+        for _ in 0..=dice.below(4) {
+            let at = written[dice.below(written.len())];
+            let end = (at + 1 + dice.below(64)).min(bytes.len());
+            match dice.below(6) {
+                0 => damaged[at] ^= 1 << dice.below(8),
+                1 => damaged[at] = dice.number() as u8,
+                2 => damaged[at..end].fill(0),
+                3 => damaged[at..end].fill(0xff),
+                4 => (at..end).for_each(|at| damaged[at] = dice.number() as u8),
+                _ if dice.below(8) == 0 => damaged.truncate(at),
+                _ => damaged[at] = bytes[written[dice.below(written.len())]],
+            }
+            if damaged.len() < bytes.len() {
+                break;
+            }
+        }
+        let copy = scratch();
+        for file in files(sound.path()) {
+            let to = copy.path().join(file.strip_prefix(sound.path()).unwrap());
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(&file, &to).unwrap();
+        }
+        let store = copy.path().join("tasks.redb");
+        fs::write(&store, &damaged).unwrap();
+        let check = journal::check(copy.path()).unwrap();
+        let named = |text: &String| text.contains("tasks.redb") || text.contains("events");
+        assert!(check.problems.iter().all(named), "{check:?}");
+        match Journal::open(copy.path(), Options::default()) {
+            Ok(Opened { journal, tasks, .. }) => {
+                drop(tasks);
+                journal.close();
+                opened += 1;
+            }
+            Err(error) => {
+                assert!(!check.problems.is_empty(), "a check says so, too: {error}");
+                assert!(named(&error.to_string()), "{error}");
+                refused += 1;
+            }
+        }
+    });
+    assert!(opened > 0 && refused > 0, "{opened} opened and {refused} were refused");
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -68,12 +69,15 @@ impl Table {
     pub(crate) fn open(path: PathBuf, space: Space) -> Result<Self, JournalError> {
         let made = |source| JournalError::Io { action: "make", path: path.clone(), source };
         drop(private_file(&path).map_err(made)?);
-        let database = Database::create(&path).map_err(|error| unusable(&path, error))?;
+        let database = match caught(|| Ok(Database::create(&path))) {
+            Ok(created) => created.map_err(|error| unusable(&path, error))?,
+            Err(error) => return Err(failed(&path, error)),
+        };
         let mut table = Self { path, space, database: Some(database) };
-        let found = table.version().map_err(|error| table.damaged(error))?;
+        let found = caught(|| table.version()).map_err(|error| table.damaged(error))?;
         match found {
             Some(version) if !(1..=VERSION).contains(&version) => {
-                Err(JournalError::Version { path: table.path, found: version, known: VERSION })
+                Err(JournalError::Version { path: table.path.clone(), found: version, known: VERSION })
             }
             Some(_) => Ok(table),
             None => {
@@ -85,29 +89,38 @@ impl Table {
 
     /// Reads everything.
     pub(crate) fn rows(&mut self) -> Result<Rows, JournalError> {
-        self.read().map_err(|error| self.damaged(error))
+        caught(|| self.read()).map_err(|error| self.damaged(error))
     }
 
     /// Commits; durable when this returns. After an error nothing of it is certain, and the next
     /// call opens the store anew.
     pub(crate) fn commit(&mut self, changes: &Changes) -> Result<(), redb::Error> {
         self.space.check().map_err(redb::StorageError::Io)?;
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => Database::create(&self.path)?,
-        };
-        write(&database, changes)?;
-        self.database = Some(database);
+        let (before, path) = (self.database.take(), &self.path);
+        let committed = caught(|| {
+            let database = match before {
+                Some(database) => database,
+                None => Database::create(path)?,
+            };
+            write(&database, changes)?;
+            Ok(database)
+        });
+        self.database = Some(committed?);
         Ok(())
     }
 
     /// Asks redb whether every page is as it was written; repairs what it can.
     pub(crate) fn check(&mut self) -> Result<bool, JournalError> {
-        let checked = match &mut self.database {
-            Some(database) => database.check_integrity().map_err(redb::Error::from),
-            None => Err(redb::Error::DatabaseClosed),
+        let Some(mut database) = self.database.take() else {
+            return Err(self.damaged(redb::Error::DatabaseClosed));
         };
-        checked.map_err(|error| self.damaged(error))
+        let checked = caught(|| {
+            let sound = database.check_integrity()?;
+            Ok((sound, database))
+        });
+        let (sound, database) = checked.map_err(|error| self.damaged(error))?;
+        self.database = Some(database);
+        Ok(sound)
     }
 
     fn version(&self) -> Result<Option<u64>, redb::Error> {
@@ -137,6 +150,25 @@ impl Table {
 
     fn damaged(&self, source: redb::Error) -> JournalError {
         failed(&self.path, source)
+    }
+}
+
+/// redb panics over some of what a disk or somebody may have done to its file. That is damage like any
+/// other: it is told with the file's name, and must not take the journal's thread with it.
+fn caught<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    let panicked = |_| redb::Error::Corrupted("redb gave up on what it found in it".to_owned());
+    // What was worked on is not used again after a panic.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(panic)))
+}
+
+impl Drop for Table {
+    /// Closing writes, too.
+    fn drop(&mut self) {
+        let database = self.database.take();
+        let _ = caught(|| {
+            drop(database);
+            Ok(())
+        });
     }
 }
 
