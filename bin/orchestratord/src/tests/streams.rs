@@ -175,3 +175,69 @@ async fn keeps_alive(orchd: &Orchestrator, path: &str) {
     assert!(silent.elapsed() >= Duration::from_secs(15), "{path}: {:?}", silent.elapsed());
     tokio::time::resume();
 }
+
+/// STREAM-002, STREAM-009: whatever stands in the header or in `after`, over a real connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_nobody_meant_to_send_is_one_of_the_task_or_a_400() {
+    let orchestrator = Orchestrator::start().await;
+    let stub = stub();
+    orchestrator.publish(&stub, "p", 1);
+    orchestrator.until_ready("p", true).await;
+    let task = orchestrator.submit(json!({})).await;
+    let ids: Vec<u64> =
+        orchestrator.events(&task, None).await.iter().map(|(id, ..)| id.parse().unwrap()).collect();
+    let addr = orchestrator.running.addr();
+    let seeds =
+        ["0", "5", "9", "10", "+1", "-1", "007", "1e1", "\u{663}", "18446744073709551616", " 3", "3\t", ""];
+    let asked = tokio::task::spawn_blocking(move || {
+        let corpus: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+        mutate::campaign("last-event-id-http", &corpus, |input, _| {
+            let (status, seen) = asked_after(addr, &task, "", input);
+            // What ends a line is a header of its own, which says nothing of a position.
+            if !input.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+                assert_eq!((status, seen), expected(input.trim_ascii(), &ids), "{:?}", input.escape_ascii());
+            }
+            let encoded: String = input.iter().map(|byte| format!("%{byte:02X}")).collect();
+            let (status, seen) = asked_after(addr, &task, &format!("?after={encoded}"), b"");
+            if !input.is_empty() {
+                assert_eq!((status, seen), expected(input, &ids), "{:?}", input.escape_ascii());
+            }
+        })
+    })
+    .await
+    .unwrap();
+    assert!(asked > 20, "only {asked} inputs");
+    let (status, _) = orchestrator.get_raw("/health").await;
+    assert_eq!(status, 200);
+    orchestrator.stop().await;
+}
+
+/// The status and the ids of what comes behind a position, given as bytes.
+fn expected(position: &[u8], ids: &[u64]) -> (u16, Vec<u64>) {
+    let digits = !position.is_empty() && position.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(position).unwrap_or_default();
+    match text.parse::<u64>() {
+        Ok(number) if digits && ids.last().is_some_and(|last| number <= *last) => {
+            (200, ids.iter().copied().filter(|id| *id > number).collect())
+        }
+        _ if position.is_empty() => (200, ids.to_vec()),
+        _ => (400, Vec::new()),
+    }
+}
+
+/// Asks for a task's events with this header; the status and the ids of what came.
+fn asked_after(addr: std::net::SocketAddr, task: &str, query: &str, header: &[u8]) -> (u16, Vec<u64>) {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(addr).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let head = format!(
+        "GET /v2/tasks/{task}/events{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nLast-Event-ID: "
+    );
+    stream.write_all(&[head.as_bytes(), header, b"\r\n\r\n"].concat()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    let ids = answer.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+    (status, ids)
+}
