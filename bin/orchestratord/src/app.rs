@@ -22,7 +22,9 @@ use wire::{HandoffState, Health};
 use crate::compose::{PoolManager, connect, program_on};
 use crate::exit::{CONFIG, Fatal, TEMPORARY};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView, Workers};
-use crate::http::{AppState, BodyLimits, Configuration, Guard, Kinds, SERVICE, Server, Traces, router, tls};
+use crate::http::{
+    AppState, BodyLimits, Configuration, Guard, Kinds, Parts, SERVICE, Server, Traces, router, tls,
+};
 use crate::journal;
 use crate::metrics::EdgeMetrics;
 use crate::otlp::Exporter;
@@ -169,7 +171,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     tasks.background.spawn(keep_usage);
     tasks.background.spawn(measured::keep(measured_file, dispatch.clone(), stop.background.clone()));
     let guard = Guard { hosts: settings.config.api.hosts.clone().into(), listen: addr, tokens };
-    let state = AppState {
+    let state = AppState::from(Parts {
         dispatch,
         registry,
         host,
@@ -188,7 +190,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
         kinds: Kinds::of(&settings.config.pools),
         configuration: Configuration::default(),
         bodies: Arc::new(BodyLimits { routes: body_limits, timeout: settings.limits.body_timeout }),
-    };
+    });
     let mut limits = settings.limits.clone();
     limits.connections = descriptors::connections(limits.connections);
     let server = Server::new(listener, router(state.clone()), limits, tls, metrics.evictions);

@@ -41,5 +41,6 @@ pub(crate) use meta::SERVICE;
 pub use router::router;
 pub(crate) use server::{Limits as ServerLimits, Server};
 pub use state::AppState;
+pub(crate) use state::Parts;
 pub(crate) use state::{Configuration, Kinds, StartTime, unix_seconds};
 pub(crate) use trace::Traces;

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderName, HeaderValue, header};
+use http_body::{Body as HttpBody, Frame};
 use serde::Serialize;
 use tokio::time::{Instant, Sleep};
 
@@ -98,9 +99,24 @@ pub(super) fn data_frame(json: &str) -> Bytes {
     Bytes::from(format!("data: {json}\n\n"))
 }
 
+/// A stream as a body, with nothing in between: what is not there costs no event anything.
+struct Pieces<S>(Pin<Box<S>>);
+
+impl<S: Stream<Item = Bytes>> HttpBody for Pieces<S> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
 /// A streaming response.
 pub(super) fn response(stream: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let body = Body::from_stream(futures_util::StreamExt::map(stream, Ok::<Bytes, Infallible>));
+    let body = Body::new(Pieces(Box::pin(stream)));
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));

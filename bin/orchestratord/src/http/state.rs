@@ -1,6 +1,7 @@
 //! What every handler may use.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,9 +20,12 @@ use crate::feed::{FeedView, Workers};
 use crate::metrics::EdgeMetrics;
 use crate::pool_manager::{Link, PoolManagerClient, PoolViews};
 
-/// Shared by all handlers. Cheap to clone.
+/// Shared by all handlers. It is cloned several times for each request: one count, however much it holds.
 #[derive(Clone)]
-pub struct AppState {
+pub struct AppState(Arc<Parts>);
+
+/// What an [`AppState`] is made of.
+pub struct Parts {
     pub(crate) dispatch: Dispatch,
     pub(crate) registry: Registry,
     pub(crate) host: AdapterHost,
@@ -98,6 +102,20 @@ impl StartTime {
 /// Seconds since the epoch.
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+impl From<Parts> for AppState {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
 }
 
 impl AppState {
