@@ -9,7 +9,8 @@ use provisioners_engine_provisioner::{Cancel, EngineProvisioner, Observer, cance
 use wire::PreparationStep;
 use wire::config::PoolConfig;
 
-struct Lines;
+/// What is done, a line each.
+pub(crate) struct Lines;
 impl Observer for Lines {
     fn step(&self, step: &PreparationStep) {
         // A closed stderr is the reader's choice.

@@ -5,6 +5,7 @@ mod bench;
 mod contracts;
 mod cuda_compile;
 mod floors;
+mod gpu_check;
 mod proof;
 mod schemathesis;
 mod simulate;
@@ -46,6 +47,8 @@ enum Command {
         #[arg(long, allow_hyphen_values = true)]
         cmake_flag: Vec<String>,
     },
+    /// Run the real thing on an NVIDIA card, hold the estimates against it, and write a report
+    GpuCheck(gpu_check::Options),
     /// Serve simulated days on the real queue and print what they show
     Simulate,
     /// Try the whole API with cases that schemathesis makes from its document
@@ -86,6 +89,7 @@ fn main() -> Result<()> {
         }
         Command::TrainHaiku => train::haiku(),
         Command::CudaCompile { architecture, cmake_flag } => cuda_compile::run(&architecture, cmake_flag),
+        Command::GpuCheck(options) => gpu_check::run(&options),
         Command::Simulate => simulate::run(),
         Command::Schemathesis(options) => schemathesis::run(&options),
         Command::Deny => supply::deny::run(),
