@@ -68,6 +68,9 @@ pub struct Handoff {
     /// When the engine became ready, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<String>,
+    /// From the start of its process until it was proven, in milliseconds; absent when nobody measured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
     /// Whether it may claim that the same request gives the same bytes; absent when nobody has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub determinism: Option<Determinism>,

@@ -44,7 +44,7 @@ pub use ids::{CorrelationId, IdError, OperationId, PoolId, ReplicaId, ReplicaKey
 pub use meta::{ConfigView, Health, Readiness, Version};
 pub use model::{ModelPart, ModelRecord};
 pub use operation::{OperationKind, OperationState, OperationView};
-pub use pool::{Phase, PoolHealth, PoolView, ReplicaView, Wanted};
+pub use pool::{PerformanceHints, Phase, PoolHealth, PoolView, ReplicaView, Wanted};
 pub use prepared::{MemoryEstimate, PreparedEngine};
 pub use receipt::{EffectiveSampling, EngineFacts, Receipt, SlotMode};
 pub use seed::Seed;

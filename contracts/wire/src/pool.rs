@@ -46,6 +46,12 @@ pub struct ReplicaView {
     /// Base URL while it lives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// `CUDA_VISIBLE_DEVICES` of the engine while it lives; absent without cards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_mask: Option<String>,
+    /// How fast it was measured to be, once it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hints: Option<PerformanceHints>,
     /// Whether it may claim that the same request gives the same bytes, once it serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub determinism: Option<Determinism>,
@@ -67,6 +73,17 @@ pub struct ReplicaView {
     /// The last loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<ReplicaError>,
+}
+
+/// What was measured of a replica. Nothing is here that was not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PerformanceHints {
+    /// From the start of its process until it was proven, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
+    /// Tokens that one generation got per second, lately, after its first; orchestratord only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_per_s: Option<f64>,
 }
 
 /// One line of an engine's log, as `GET /v2/pools/{id}/logs` streams it.

@@ -174,10 +174,14 @@ impl TaskCore {
         *self.placed.lock().unwrap_or_else(PoisonError::into_inner) = Some((key.clone(), generation));
     }
 
+    /// The slot that it was given last.
+    pub(crate) fn placed(&self) -> Option<(ReplicaKey, u64)> {
+        self.placed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Where its prompt and its answer lie, if its engine keeps them.
     pub(crate) fn home(&self, used: Size) -> Option<Home> {
-        let placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (key, generation) = placed.filter(|_| self.asked.cached)?;
+        let (key, generation) = self.placed().filter(|_| self.asked.cached)?;
         Some(Home { key, generation, tokens: used.tokens_in.saturating_add(used.tokens_out) })
     }
 

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use wire::usage::UsageRow;
 use wire::{PoolId, SessionId, SessionView, TaskId};
 
-use crate::core::TaskCore;
+use crate::core::{Account, TaskCore};
 use crate::ending::{Ending, Failure};
 use crate::loops::{keeper, pool_loop};
 use crate::moves::Moves;
@@ -324,12 +324,28 @@ impl Shared {
         self.pool(&id).ok_or_else(unknown)
     }
 
+    /// What a task that went through on one engine got of it, for the registry to show. Its first token
+    /// came with the prompt.
+    fn tell_pace(&self, core: &TaskCore, account: &Account) {
+        let (Some((key, generation)), Some(to_first), Some(total)) =
+            (core.placed(), account.to_first, account.decode)
+        else {
+            return;
+        };
+        let tokens = account.used.tokens_out.saturating_sub(1);
+        let took = total.saturating_sub(to_first);
+        self.registry.apply(registry::Event::Generated { key, generation, tokens, took });
+    }
+
     /// Ends a task, if it has not ended: its log is terminal when this returns, it waits nowhere,
     /// and its run lets go by itself.
     pub(crate) fn end(&self, core: &TaskCore, ending: Ending) {
         let Some(account) = core.end(&ending) else { return };
         core.pool.leave(core);
         let real = core.pool.ended(core, &account, matches!(ending, Ending::Finished(_)));
+        if matches!(ending, Ending::Finished(_)) {
+            self.tell_pace(core, &account);
+        }
         self.quotas.settle(&core.caller, core.size, real);
         if let Some(id) = &core.session {
             let home = core.home(real).filter(|_| matches!(ending, Ending::Finished(_)));

@@ -265,16 +265,10 @@ mod tests {
 
     fn up(registry: &Registry, replica: &str, slots: u32, draining: bool) {
         registry.apply(Event::Up(Up {
-            key: key(replica),
-            generation: 1,
-            slots,
             engine_version: "v".to_owned(),
-            engine: std::sync::Arc::default(),
             model_id: "m".to_owned(),
-            model_digest: String::new(),
-            ctx: None,
-            determinism: None,
             draining,
+            ..Up::new(key(replica), 1, slots)
         }));
     }
 

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use wire::config::PoolConfig;
 use wire::pool::{PoolList, ReplicaError};
 use wire::{
-    ConfigView, Determinism, ModelRecord, Phase, PoolId, PoolView, PreparationStep, ReplicaId, ReplicaKey,
-    ReplicaView, StepKind, StepStatus, Wanted,
+    ConfigView, Determinism, ModelRecord, PerformanceHints, Phase, PoolId, PoolView, PreparationStep,
+    ReplicaId, ReplicaKey, ReplicaView, StepKind, StepStatus, Wanted,
 };
 
 /// All pools, in the order of the config.
@@ -49,6 +49,8 @@ pub(crate) struct ReplicaState {
     pub(crate) pid: Option<u32>,
     pub(crate) url: Option<String>,
     pub(crate) slots_total: u32,
+    pub(crate) device_mask: Option<String>,
+    pub(crate) load_ms: Option<u64>,
     pub(crate) determinism: Option<Determinism>,
     pub(crate) generation: u64,
     pub(crate) failures: u32,
@@ -78,6 +80,8 @@ impl ReplicaState {
             pid: None,
             url: None,
             slots_total: 0,
+            device_mask: None,
+            load_ms: None,
             determinism: None,
             generation: 0,
             failures: 0,
@@ -107,6 +111,8 @@ impl ReplicaState {
             self.pid = None;
             self.url = None;
             self.slots_total = 0;
+            self.device_mask = None;
+            self.load_ms = None;
             self.determinism = None;
         }
     }
@@ -120,6 +126,8 @@ impl ReplicaState {
             engine_version: self.engine_version.clone(),
             pid: self.pid,
             url: self.url.clone(),
+            device_mask: self.device_mask.clone(),
+            hints: self.load_ms.map(|ms| PerformanceHints { load_ms: Some(ms), tokens_per_s: None }),
             determinism: self.determinism.clone(),
             slots_total: self.slots_total,
             slots_free: None,

@@ -222,6 +222,7 @@ impl Serving {
             ctx: props.ctx.or(Some(prepared.ctx)),
             device_mask: life.record.device_mask.clone(),
             started_at: Some(rfc3339(std::time::SystemTime::now())),
+            load_ms: u64::try_from(self.begun.elapsed().as_millis()).ok(),
             determinism: Some(determinism),
         }
     }
@@ -255,8 +256,9 @@ impl Serving {
     fn shows(&self, life: &Life) {
         let (version, pid, url) =
             (life.record.prepared.engine_version.clone(), life.engine.pid(), life.url());
-        let generation = life.record.generation;
+        let (generation, device_mask) = (life.record.generation, life.record.device_mask.clone());
         self.seat.update(|r| {
+            r.device_mask = device_mask;
             r.phase(Phase::Starting);
             r.engine_version = Some(version);
             r.pid = Some(pid);
@@ -275,11 +277,13 @@ impl Serving {
         let handoff = life.record.handoff.as_ref();
         let slots = handoff.map_or(0, |h| h.slots_total);
         let determinism = handoff.and_then(|h| h.determinism.clone());
+        let load_ms = handoff.and_then(|h| h.load_ms);
         self.seat.set_model(life.record.model.clone());
         self.seat.update(|r| {
             r.phase(Phase::Ready);
             r.slots_total = slots;
             r.determinism = determinism;
+            r.load_ms = load_ms;
         });
         tracing::info!(
             replica = %self.key, pid = life.engine.pid(), url = life.url(), generation = life.record.generation,

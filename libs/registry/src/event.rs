@@ -1,6 +1,7 @@
 //! What can happen to a replica.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wire::{Determinism, EngineFacts, ReplicaKey};
 
@@ -27,6 +28,17 @@ pub enum Event {
         /// Why, in one sentence.
         reason: String,
     },
+    /// It has generated so many tokens for one task in that time. Means nothing for a life that is over.
+    Generated {
+        /// Which replica.
+        key: ReplicaKey,
+        /// Which life.
+        generation: u64,
+        /// After the first one, which comes with the prompt.
+        tokens: u64,
+        /// From the first one on.
+        took: Duration,
+    },
     /// As [`Event::Down`], and nobody expects it back: it is not shown any more.
     Gone {
         /// Which replica.
@@ -39,6 +51,8 @@ pub enum Event {
 }
 
 /// A replica that takes work.
+///
+/// [`Up::new`] knows nothing but its slots; [`Up::ready_from_handoff`] what a handoff says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Up {
     /// Which replica.
@@ -59,6 +73,10 @@ pub struct Up {
     pub ctx: Option<u32>,
     /// What it may claim about sameness; `None` when nobody said.
     pub determinism: Option<Arc<Determinism>>,
+    /// The cards it runs on, as `CUDA_VISIBLE_DEVICES` has them; `None` without cards or word of them.
+    pub device_mask: Option<String>,
+    /// How long it took to load, where that was measured.
+    pub load: Option<Duration>,
     /// It finishes what it has and takes nothing new.
     pub draining: bool,
 }

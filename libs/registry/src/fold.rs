@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use wire::ReplicaKey;
 
-use crate::{Event, Replica, Snapshot, Up};
+use crate::{Event, Hints, Replica, Snapshot, Up};
 
 /// How the life that a slot belongs to goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,30 @@ pub(crate) enum Standing {
         /// It was draining when it ended.
         drained: bool,
     },
+}
+
+/// What is left of a sum when the next one comes: about the last thirty generations count.
+const FADE: f64 = 0.97;
+
+/// What generations got of a life; long ones count more, as they should.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    tokens: f64,
+    seconds: f64,
+}
+
+impl Pace {
+    fn saw(&mut self, tokens: u64, took: Duration) {
+        #[expect(clippy::cast_precision_loss, reason = "a count of tokens")]
+        let tokens = tokens as f64;
+        self.tokens = self.tokens * FADE + tokens;
+        self.seconds = self.seconds * FADE + took.as_secs_f64();
+    }
+
+    fn per_token(self) -> Option<Duration> {
+        let seconds = (self.tokens > 0.0).then(|| self.seconds / self.tokens)?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
 }
 
 pub(crate) type StandingWatch = watch::Receiver<Standing>;
@@ -45,6 +70,7 @@ pub(crate) struct Fold {
 struct Life {
     id: u64,
     in_use: u32,
+    pace: Pace,
     standing: watch::Sender<Standing>,
 }
 
@@ -76,6 +102,9 @@ impl Fold {
         match event {
             Event::Up(up) => self.up(up),
             Event::Draining { key, generation } => self.draining(&key, generation),
+            Event::Generated { key, generation, tokens, took } => {
+                self.generated(&key, generation, tokens, took)
+            }
             Event::Down { key, generation, reason } => self.down(&key, generation, &reason),
             Event::Gone { key, generation, reason } => self.gone(&key, generation, &reason),
         }
@@ -132,7 +161,12 @@ impl Fold {
         let life = self.lives.entry(up.key.clone()).or_insert_with(|| {
             returned.unwrap_or_else(|| {
                 *next_life += 1;
-                Life { id: *next_life, in_use: 0, standing: watch::Sender::new(Standing::Serves) }
+                Life {
+                    id: *next_life,
+                    in_use: 0,
+                    pace: Pace::default(),
+                    standing: watch::Sender::new(Standing::Serves),
+                }
             })
         });
         life.standing.send_replace(if up.draining { Standing::Drains } else { Standing::Serves });
@@ -148,12 +182,25 @@ impl Fold {
             model_digest: up.model_digest.into(),
             ctx: up.ctx,
             determinism: up.determinism,
+            device_mask: up.device_mask.map(Into::into),
+            hints: Hints { load: up.load, per_token: life.pace.per_token() },
             last_down_reason,
         };
         if self.shown.replicas.get(&up.key) == Some(&replica) {
             return false;
         }
         Arc::make_mut(&mut self.shown).replicas.insert(up.key, replica);
+        true
+    }
+
+    fn generated(&mut self, key: &ReplicaKey, generation: u64, tokens: u64, took: Duration) -> bool {
+        if self.shown.replicas.get(key).is_none_or(|replica| replica.generation != generation) {
+            return false;
+        }
+        let Some(life) = self.lives.get_mut(key).filter(|_| tokens > 0) else { return false };
+        life.pace.saw(tokens, took);
+        let per_token = life.pace.per_token();
+        self.change(key, |replica| replica.hints.per_token = per_token);
         true
     }
 

@@ -10,6 +10,7 @@
 mod event;
 mod fold;
 mod lease;
+mod ready;
 mod snapshot;
 
 #[cfg(not(loom))]
@@ -26,7 +27,8 @@ use wire::ReplicaKey;
 
 pub use event::{Event, Up};
 pub use lease::SlotLease;
-pub use snapshot::{Replica, Snapshot};
+pub use ready::MAX_SLOTS;
+pub use snapshot::{Hints, Replica, Snapshot};
 
 use fold::Fold;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use wire::{Determinism, EngineFacts, PoolId, ReplicaKey};
 
@@ -37,8 +38,21 @@ pub struct Replica {
     pub ctx: Option<u32>,
     /// What it may claim about sameness; `None` when nobody said.
     pub determinism: Option<Arc<Determinism>>,
+    /// The cards it runs on, as `CUDA_VISIBLE_DEVICES` has them.
+    pub device_mask: Option<Arc<str>>,
+    /// How fast it was measured to be.
+    pub hints: Hints,
     /// Why it went down last; stays when it is up again.
     pub last_down_reason: Option<Arc<str>>,
+}
+
+/// What was measured of a replica; nothing is guessed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// How long it took to load.
+    pub load: Option<Duration>,
+    /// What a token takes lately that one generation waits for, after its first.
+    pub per_token: Option<Duration>,
 }
 
 impl Replica {

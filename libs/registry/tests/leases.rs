@@ -6,8 +6,11 @@
     reason = "a test helper fails by panicking"
 )]
 
+use std::time::Duration;
+
 use proptest::prelude::*;
-use registry::{Event, Registry, SlotLease, Up};
+use proptest::test_runner::RngSeed;
+use registry::{Event, MAX_SLOTS, Registry, SlotLease, Up};
 use wire::{PoolId, ReplicaId, ReplicaKey};
 
 fn key(n: u32) -> ReplicaKey {
@@ -16,16 +19,11 @@ fn key(n: u32) -> ReplicaKey {
 
 fn up(n: u32, generation: u64, slots: u32) -> Event {
     Event::Up(Up {
-        key: key(n),
-        generation,
-        slots,
         engine_version: "v".to_owned(),
-        engine: std::sync::Arc::default(),
         model_id: "m".to_owned(),
         model_digest: "d".to_owned(),
         ctx: Some(16),
-        determinism: None,
-        draining: false,
+        ..Up::new(key(n), generation, slots)
     })
 }
 
@@ -304,4 +302,79 @@ fn many_threads_never_hold_more_than_there_is() {
     });
     assert!(taken.load(Ordering::SeqCst) > 0);
     assert_eq!(free(&registry, 0), 3);
+}
+
+/// ORCHD-REG-001
+#[test]
+fn what_a_replica_generated_shows_how_fast_it_is_until_another_life_begins() {
+    let registry = Registry::default();
+    registry.apply(up(0, 1, 2));
+    let per_token = || registry.snapshot().replicas[&key(0)].hints.per_token;
+    let generated = |generation, tokens, ms| {
+        let took = Duration::from_millis(ms);
+        registry.apply(Event::Generated { key: key(0), generation, tokens, took });
+    };
+    assert_eq!(per_token(), None, "nothing was measured");
+    generated(1, 0, 50);
+    generated(2, 10, 50);
+    assert_eq!(per_token(), None, "nothing of this life was");
+    generated(1, 10, 200);
+    assert_eq!(per_token(), Some(Duration::from_millis(20)));
+    (0..300).for_each(|_| generated(1, 10, 100));
+    let now = per_token().unwrap();
+    assert!(now < Duration::from_micros(10_100), "the old fades: {now:?}");
+    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    assert_eq!(per_token(), Some(now));
+    registry.apply(up(0, 2, 2));
+    assert_eq!(per_token(), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 2_000,
+        rng_seed: RngSeed::Fixed(4),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// ORCHD-REG-002
+    #[test]
+    fn a_handoff_with_whatever_fields_becomes_a_replica_with_slots_that_can_be(
+        given in prop::collection::vec(any::<bool>(), 9),
+        slots in prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()],
+        probed in prop::option::of(any::<u32>()),
+        ctx in any::<u32>(),
+        number in any::<u64>(),
+        text in ".{0,8}",
+    ) {
+        let fields = [
+            ("slots_total", serde_json::json!(slots)),
+            ("ctx", serde_json::json!(ctx)),
+            ("load_ms", serde_json::json!(number)),
+            ("generation", serde_json::json!(number)),
+            ("engine_version", serde_json::json!(text)),
+            ("model", serde_json::json!({"id": text})),
+            ("device_mask", serde_json::json!(text)),
+            ("state", serde_json::json!("draining")),
+            ("pool_id", serde_json::json!("q")),
+        ];
+        let mut handoff = serde_json::json!({"url": "http://127.0.0.1:1"});
+        for ((name, value), _) in fields.into_iter().zip(&given).filter(|(_, given)| **given) {
+            handoff[name] = value;
+        }
+        let handoff = serde_json::from_value(handoff).unwrap();
+        let up = Up::ready_from_handoff(7, &handoff).offering(probed, Some(0));
+        let registry = Registry::default();
+        let key = up.key.clone();
+        registry.apply(Event::Up(up));
+        let snapshot = registry.snapshot();
+        let replica = &snapshot.replicas[&key];
+        prop_assert_eq!(key.pool.as_str(), if given[8] { "q" } else { "default" });
+        prop_assert!((1..=MAX_SLOTS).contains(&replica.slots_total));
+        prop_assert_eq!(replica.slots_free, replica.slots_total);
+        prop_assert_eq!(replica.draining, given[7]);
+        prop_assert_eq!(replica.hints.load, given[2].then(|| Duration::from_millis(number)));
+        prop_assert_eq!(replica.ctx, Some(ctx).filter(|ctx| given[1] && *ctx > 0));
+        prop_assert_eq!(replica.device_mask.as_deref(), Some(&*text).filter(|text| given[6] && !text.is_empty()));
+    }
 }

@@ -150,18 +150,10 @@ impl Life {
         self.parts.host.bind(self.key.clone(), binding);
         self.parts.view.up(&self.key, self.number, &handoff);
         tracing::info!(replica = %self.key, engine = handoff.engine_version, draining, "replica up");
-        self.parts.registry.apply(Event::Up(Up {
-            key: self.key.clone(),
-            generation: self.number,
-            slots: probed.slots_total.unwrap_or(handoff.slots_total).max(1),
-            engine: Arc::new(facts(&handoff, probed)),
-            engine_version: handoff.engine_version,
-            model_id: handoff.model.id,
-            model_digest: handoff.model.digest,
-            ctx: probed.ctx.or(handoff.ctx),
-            determinism: handoff.determinism.map(Arc::new),
-            draining,
-        }));
+        let up = Up::ready_from_handoff(self.number, &handoff).offering(probed.slots_total, probed.ctx);
+        let engine = Arc::new(facts(&handoff, probed, up.slots));
+        // Whose replica it is, the feed says: a claim may be pinned to another name.
+        self.parts.registry.apply(Event::Up(Up { key: self.key.clone(), engine, ..up }));
     }
 
     fn down(&self, reason: String) {
@@ -171,14 +163,14 @@ impl Life {
 
 /// What is known of an engine beyond its version. Of one that somebody started by hand the flags are
 /// known only where its handoff lists some.
-fn facts(handoff: &Handoff, probed: &Probed) -> EngineFacts {
+fn facts(handoff: &Handoff, probed: &Probed, slots: u32) -> EngineFacts {
     let batched = !handoff.flags.iter().any(|flag| matches!(flag.as_str(), "--no-cont-batching" | "-nocb"));
     EngineFacts {
         engine_digest: handoff.engine_digest.clone(),
         build_flags: handoff.build_flags.clone(),
         chat_template_sha256: probed.chat_template_sha256.clone().unwrap_or_default(),
         slot_mode: Some(SlotMode {
-            slots: probed.slots_total.unwrap_or(handoff.slots_total).max(1),
+            slots,
             continuous_batching: (!handoff.flags.is_empty()).then_some(batched),
         }),
     }

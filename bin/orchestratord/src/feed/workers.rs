@@ -253,6 +253,7 @@ impl Worker {
             ctx: None,
             device_mask: None,
             started_at: None,
+            load_ms: None,
             determinism: None,
         };
         Claim { file: "POST /v2/workers/register".to_owned(), handoff, url: self.url }

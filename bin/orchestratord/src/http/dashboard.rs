@@ -169,6 +169,9 @@ fn timeless(pool: &PoolView) -> PoolView {
     for replica in &mut pool.replicas {
         replica.phase_ms = 0;
         replica.next_attempt_ms = None;
+        if let Some(hints) = &mut replica.hints {
+            hints.tokens_per_s = None;
+        }
     }
     pool
 }

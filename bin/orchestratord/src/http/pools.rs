@@ -1,11 +1,16 @@
 //! Pools and their health.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use registry::Snapshot;
 use wire::pool::{PoolList, ReplicaError};
-use wire::{ErrorBody, ErrorCode, Phase, PoolHealth, PoolId, PoolView, ReplicaKey, ReplicaView, Wanted};
+use wire::{
+    ErrorBody, ErrorCode, PerformanceHints, Phase, PoolHealth, PoolId, PoolView, ReplicaKey, ReplicaView,
+    Wanted,
+};
 
 use super::AppState;
 use super::error::ApiError;
@@ -97,6 +102,20 @@ pub(super) fn unmanaged(id: &PoolId) -> PoolView {
     }
 }
 
+/// What was measured of a replica; `None`: nothing yet.
+pub(super) fn hints(replica: &registry::Replica) -> Option<PerformanceHints> {
+    let registry::Hints { load, per_token } = replica.hints;
+    let per_second = |per_token: Duration| {
+        let seconds = per_token.as_secs_f64();
+        (seconds > 0.0).then(|| (10.0 / seconds).round() / 10.0)
+    };
+    let hints = PerformanceHints {
+        load_ms: load.map(|load| load.as_millis() as u64),
+        tokens_per_s: per_token.and_then(per_second),
+    };
+    (hints != PerformanceHints::default()).then_some(hints)
+}
+
 /// Adds to a pool the engines that someone else runs for it: known by a handoff or registered, and up
 /// at least once.
 pub(super) fn add_others(view: &mut PoolView, feed: &FeedView, snapshot: &Snapshot) {
@@ -120,6 +139,8 @@ pub(super) fn add_others(view: &mut PoolView, feed: &FeedView, snapshot: &Snapsh
             engine_version: Some(handoff.engine_version).filter(|version| !version.is_empty()),
             pid: handoff.pid,
             url: Some(handoff.url),
+            device_mask: handoff.device_mask,
+            hints: None,
             determinism: handoff.determinism,
             slots_total: handoff.slots_total,
             slots_free: None,

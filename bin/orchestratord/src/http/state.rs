@@ -151,6 +151,7 @@ impl AppState {
                 if let Some(known) = snapshot.replicas.get(&key) {
                     replica.slots_total = known.slots_total;
                     replica.slots_free = Some(known.slots_free);
+                    replica.hints = super::pools::hints(known).or(replica.hints);
                 }
             }
         }

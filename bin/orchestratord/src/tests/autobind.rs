@@ -47,6 +47,27 @@ async fn what_a_replica_may_claim_is_shown_and_quoted_in_receipts() {
     orchestrator.stop().await;
 }
 
+/// ORCHD-REG-001
+#[tokio::test(flavor = "multi_thread")]
+async fn how_fast_a_replica_is_and_on_which_cards_is_shown_as_far_as_it_was_said_or_measured() {
+    let orchestrator = Orchestrator::start().await;
+    let stub = stub();
+    let handoff = json!({
+        "url": stub.url(), "pool_id": "x", "generation": 1, "load_ms": 1234, "device_mask": "GPU-0",
+    });
+    orchestrator.handoffs.publish(&serde_json::from_value(handoff).unwrap()).unwrap();
+    until(async || orchestrator.get("/v2/pools").await.to_string().contains("\"x\"")).await;
+    orchestrator.until_ready("x", true).await;
+    let replica = async || orchestrator.get("/v2/pools/x").await["replicas"][0].clone();
+    let before = replica().await;
+    assert_eq!((&before["hints"], &before["device_mask"]), (&json!({"load_ms": 1234}), &json!("GPU-0")));
+    let task = orchestrator.submit(json!({"model": "x"})).await;
+    assert_eq!(orchestrator.events(&task, None).await.last().unwrap().1, "end");
+    until(async || replica().await["hints"]["tokens_per_s"].as_f64().is_some_and(|rate| rate > 0.0)).await;
+    assert_eq!(replica().await["hints"]["load_ms"], 1234);
+    orchestrator.stop().await;
+}
+
 /// ORCHD-AUTOBIND-002, HANDOFF-005
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_turns_corrupt_keeps_the_binding_it_made() {

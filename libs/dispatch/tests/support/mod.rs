@@ -302,16 +302,11 @@ impl World {
         let adapter = Arc::new(Adapter(Arc::clone(engine)));
         self.host.bind(key(replica), Binding { generation, adapter });
         self.registry.apply(Event::Up(Up {
-            key: key(replica),
-            generation,
-            slots,
             engine_version: format!("engine-{replica}-{generation}"),
-            engine: std::sync::Arc::default(),
             model_id: "model".to_owned(),
             model_digest: digest.to_owned(),
             ctx: Some(2048),
-            determinism: None,
-            draining: false,
+            ..Up::new(key(replica), generation, slots)
         }));
     }
 

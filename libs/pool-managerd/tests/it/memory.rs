@@ -47,6 +47,9 @@ async fn two_pools_that_exceed_a_card_get_a_refusal_with_the_sum_and_the_second_
     let manager = setup.start().await;
     let first = manager.ready().await;
     assert_eq!(first.device_mask.as_deref(), Some("GPU-0"));
+    let shown = manager.replica().await;
+    assert_eq!(shown.device_mask, first.device_mask);
+    assert!(first.load_ms.is_some() && shown.hints.unwrap().load_ms == first.load_ms, "{shown:?}");
     // The card says what it uses now, and it is more than was thought.
     setup.cards.set(vec![card(0, 24, 6)]);
     let q = other(&setup);

@@ -12,16 +12,7 @@ fn key() -> ReplicaKey {
 }
 
 fn up(generation: u64, slots: u32) -> Event {
-    Event::Up(Up {
-        key: key(),
-        generation,
-        slots,
-        engine_version: String::new(),
-        model_id: String::new(),
-        model_digest: String::new(),
-        ctx: None,
-        draining: false,
-    })
+    Event::Up(Up::new(key(), generation, slots))
 }
 
 fn down(generation: u64) -> Event {
