@@ -45,7 +45,7 @@ pub enum Cause {
     PortTaken,
     /// It did not become ready in time.
     StartupTimeout,
-    /// It said it was ready but could not complete one token.
+    /// It said it was ready but could not do the first thing it was asked: a token, a vector or a score.
     CanaryFailed,
     /// It stopped answering.
     Hung,
@@ -135,7 +135,7 @@ impl Cause {
                 "see in the engine's log what it was doing; a slow disk needs a smaller model"
             }
             Self::CanaryFailed => {
-                "try the engine by hand with the flags shown; it loads but does not generate"
+                "try the engine by hand with the flags shown; it loads but does not do what the pool's `kind` asks"
             }
             Self::Hung => {
                 "it was killed and starts again; if it repeats, look at the card and the engine's log"

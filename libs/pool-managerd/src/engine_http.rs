@@ -137,6 +137,35 @@ impl EngineClient {
         Ok(())
     }
 
+    /// One real vector of a text. An engine that makes one of each token has none, and says so.
+    pub(crate) async fn embed_one_text(&self, limit: Duration) -> Result<(), String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            data: Vec<Vector>,
+        }
+        #[derive(Deserialize)]
+        struct Vector {
+            embedding: Vec<f64>,
+        }
+        let body = Bytes::from(serde_json::json!({"input": "a"}).to_string());
+        let answer: Answer = understood(self.ask(Method::POST, "/v1/embeddings", body, limit).await?)?;
+        match answer.data.first() {
+            Some(vector) if !vector.embedding.is_empty() => Ok(()),
+            _ => Err("its answer holds no vector".to_owned()),
+        }
+    }
+
+    /// One real score of a text.
+    pub(crate) async fn rank_one_text(&self, limit: Duration) -> Result<(), String> {
+        #[derive(Deserialize)]
+        struct Answer {
+            results: Vec<serde::de::IgnoredAny>,
+        }
+        let body = Bytes::from(serde_json::json!({"query": "a", "documents": ["b"]}).to_string());
+        let answer: Answer = understood(self.ask(Method::POST, "/v1/rerank", body, limit).await?)?;
+        if answer.results.is_empty() { Err("its answer holds no score".to_owned()) } else { Ok(()) }
+    }
+
     /// A whole completion, with its tokens and their probabilities as far as the engine says them.
     pub(crate) async fn complete(
         &self,

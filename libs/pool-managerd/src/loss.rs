@@ -79,7 +79,7 @@ impl Loss {
                 format!("the engine was not ready after {} s ({last}) and was stopped", budget.as_secs())
             }
             Fault::ForeignSocket { port } => format!("another process listens on port {port}"),
-            Fault::Canary(why) => format!("the engine could not complete one token: {why}"),
+            Fault::Canary(why) => format!("the engine could not do the first thing it was asked: {why}"),
             Fault::Hung { probes, last, stopped } => {
                 let state = if *stopped { "was stopped by a signal and " } else { "" };
                 format!("the engine {state}missed {probes} liveness probes in a row ({last}) and was killed")

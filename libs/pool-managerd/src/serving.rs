@@ -133,7 +133,7 @@ impl Serving {
         }
     }
 
-    /// From a started process to one real token.
+    /// From a started process to one real token, vector or score.
     async fn startup(&self, life: &Life, client: &EngineClient) -> Result<Props, Fault> {
         self.loaded(life, client).await?;
         let timings = &self.shared.timings;
@@ -144,7 +144,8 @@ impl Serving {
         let token = async {
             match self.pool.kind {
                 PoolKind::Chat => client.complete_one_token(timings.canary_timeout).await,
-                PoolKind::Embedding | PoolKind::Rerank => Ok(()),
+                PoolKind::Embedding => client.embed_one_text(timings.canary_timeout).await,
+                PoolKind::Rerank => client.rank_one_text(timings.canary_timeout).await,
             }
             .map_err(Fault::Canary)
         };

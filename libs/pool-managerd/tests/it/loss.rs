@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pool_managerd::PrepareError;
 use rustix::process::Signal;
+use wire::config::PoolKind;
 use wire::{Phase, StepStatus};
 
 use crate::harness::{DEADLINE, engines_of, error, setup, signal, within};
@@ -148,9 +149,27 @@ async fn an_engine_that_cannot_complete_one_token_is_never_published() {
     let manager = setup.start().await;
     let replica = manager.until(|r| r.failures >= 1).await;
     assert_eq!(error(&replica).cause, "canary_failed");
-    assert!(error(&replica).message.contains("one token: no answer in time"), "{replica:?}");
+    assert!(
+        error(&replica).message.contains("the first thing it was asked: no answer in time"),
+        "{replica:?}"
+    );
     assert!(!manager.metrics().await.contains("handoffs_published_total{"));
     manager.running.shutdown().await;
+}
+
+/// POOLD-READY-001
+#[tokio::test]
+async fn an_engine_that_makes_no_vector_or_score_is_never_published_by_a_pool_for_them() {
+    for kind in [PoolKind::Embedding, PoolKind::Rerank] {
+        let mut setup = setup().with_faults(&[("PREFILL_MS", "600000")]);
+        setup.pool.kind = kind;
+        setup.timings.canary_timeout = Duration::from_secs(1);
+        let manager = setup.start().await;
+        let replica = manager.until(|r| r.failures >= 1).await;
+        assert_eq!(error(&replica).cause, "canary_failed", "{kind:?}: {replica:?}");
+        assert!(!manager.metrics().await.contains("handoffs_published_total{"), "{kind:?}");
+        manager.running.shutdown().await;
+    }
 }
 
 #[tokio::test]

@@ -11,8 +11,14 @@ use wire::config::{PoolConfig, PoolKind};
 use crate::flags;
 use crate::gpu::Target;
 
+/// `pooled`: the model says how it makes one vector of a text; `None` where its header was not read.
 /// `Err` names the key and what to write instead.
-pub(crate) fn plan(pool: &PoolConfig, model: &Path, target: &Target) -> Result<Vec<String>, String> {
+pub(crate) fn plan(
+    pool: &PoolConfig,
+    model: &Path,
+    pooled: Option<bool>,
+    target: &Target,
+) -> Result<Vec<String>, String> {
     let mut own = flags::canonical(pool)?;
     let names: Vec<String> = own.iter().filter(|item| item.starts_with("--")).cloned().collect();
     let given = |name: &str| names.iter().any(|flag| flag == name);
@@ -29,6 +35,10 @@ pub(crate) fn plan(pool: &PoolConfig, model: &Path, target: &Target) -> Result<V
         PoolKind::Embedding if !given("--embeddings") => argv.push("--embeddings".to_owned()),
         PoolKind::Rerank if !given("--reranking") => argv.push("--reranking".to_owned()),
         _ => {}
+    }
+    if pool.kind == PoolKind::Embedding && pooled == Some(false) && !given("--pooling") {
+        // Without one the engine has a vector for each token, and refuses whoever asks for one of a text.
+        argv.extend(["--pooling", "mean"].map(str::to_owned));
     }
     match target {
         // More than any model has: all layers, in a spelling that every version understands.
@@ -73,7 +83,7 @@ mod tests {
     }
 
     fn line(pool: &PoolConfig, target: &Target) -> String {
-        plan(pool, Path::new("/m.gguf"), target).unwrap().join(" ")
+        plan(pool, Path::new("/m.gguf"), Some(true), target).unwrap().join(" ")
     }
 
     #[test]
@@ -107,6 +117,23 @@ mod tests {
             line(&pool, &cuda()),
             @"--model /m.gguf --ctx-size 32768 --parallel 4 --no-webui --metrics --offline --fit off --embeddings --n-gpu-layers 20 --flash-attn on"
         );
+    }
+
+    /// EPROV-029
+    #[test]
+    fn a_model_that_does_not_say_how_makes_one_vector_of_a_text_by_their_mean() {
+        let line = |kind, pooled, flags: &[&str]| {
+            let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+            let pool = PoolConfig { kind, flags, ..PoolConfig::haiku() };
+            plan(&pool, Path::new("/m.gguf"), pooled, &Target::Cpu).unwrap().join(" ")
+        };
+        assert!(line(PoolKind::Embedding, Some(false), &[]).contains(" --embeddings --pooling mean "));
+        assert!(!line(PoolKind::Embedding, Some(true), &[]).contains("--pooling"));
+        assert!(!line(PoolKind::Embedding, None, &[]).contains("--pooling"), "nobody has looked");
+        assert!(!line(PoolKind::Rerank, Some(false), &[]).contains("--pooling"), "--reranking is one");
+        assert!(!line(PoolKind::Chat, Some(false), &[]).contains("--pooling"));
+        let told = line(PoolKind::Embedding, Some(false), &["--pooling last"]);
+        assert!(told.contains("--pooling last") && !told.contains("mean"), "{told}");
     }
 
     /// EPROV-024

@@ -1,4 +1,4 @@
-//! What an engine will need in memory, from its model's header and its command line.
+//! What a model's header says that an engine needs: memory, with its command line, and a way to pool.
 
 use std::path::Path;
 
@@ -11,6 +11,11 @@ use wire::config::PoolConfig;
 pub(crate) fn of(pool: &PoolConfig, model: &Path, argv: &[String]) -> Option<MemoryEstimate> {
     let header = read_header(model).ok()?;
     estimate(&header, &load(pool, argv))
+}
+
+/// Whether a model says how it makes one vector of a text; `None` when its header cannot be read.
+pub(crate) fn pooled(model: &Path) -> Option<bool> {
+    read_header(model).ok().map(|header| header.pooled)
 }
 
 /// Later flags win, as the engine reads them; `argv` has long spellings only.

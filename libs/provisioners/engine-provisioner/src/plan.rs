@@ -81,11 +81,12 @@ impl EngineProvisioner {
         let staged = self.models.staged_before(&reference);
         plan.steps.push(model_line(&reference, staged.as_deref(), self.models.known_bytes(&reference)));
         self.engine_lines(pool, &target, &mut plan, cancel)?;
-        let argv = argv::plan(pool, Path::new("MODEL"), &target).map_err(config)?;
         let here = match reference {
             ModelRef::File(path) if path.is_file() => Some(path),
             _ => staged,
         };
+        let pooled = here.as_deref().and_then(memory::pooled);
+        let argv = argv::plan(pool, Path::new("MODEL"), pooled, &target).map_err(config)?;
         let estimate = here.and_then(|model| memory::of(pool, &model, &argv));
         let memory = estimate.map_or_else(
             || "its memory is estimated once the model is here".to_owned(),

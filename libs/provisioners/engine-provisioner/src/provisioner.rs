@@ -108,7 +108,8 @@ impl EngineProvisioner {
         }
         let model = self.stage(pool, observer, cancel)?;
         let engine = self.engine(pool, &decision.target, observer, cancel)?;
-        let argv = argv::plan(pool, &model.path, &decision.target).map_err(config)?;
+        let argv =
+            argv::plan(pool, &model.path, memory::pooled(&model.path), &decision.target).map_err(config)?;
         if let Some((flag, nearest)) = engine.survey.unknown(&argv) {
             let nearest = nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
             let problem = format!(

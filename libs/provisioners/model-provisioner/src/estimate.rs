@@ -100,6 +100,7 @@ mod tests {
             quantisation: "F16".to_owned(),
             parameters: 1,
             chat_template: true,
+            pooled: false,
             file_size: 1,
             tensor_bytes: 1000,
             dimensions,

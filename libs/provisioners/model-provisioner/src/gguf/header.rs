@@ -27,6 +27,8 @@ pub struct GgufHeader {
     pub parameters: u64,
     /// Whether `tokenizer.chat_template` is there and not empty.
     pub chat_template: bool,
+    /// Whether it makes one vector of a text: `<architecture>.pooling_type` is there and not 0 (none).
+    pub pooled: bool,
     /// Size of the whole file, or of all files of a split set.
     pub file_size: u64,
     /// Sum of the tensors' sizes.
@@ -70,6 +72,8 @@ struct Kept {
     tokens: Option<u64>,
     /// Every `….context_length`; the architecture may come after it.
     context_lengths: Vec<(String, u64)>,
+    /// Every `….pooling_type`.
+    pooling_types: Vec<(String, u64)>,
     numbers: Numbers,
 }
 
@@ -156,16 +160,22 @@ impl Kept {
                 self.tokens = Some(skip_value(reader, kind)?);
             }
             _ if self.numbers.wants(&key) => self.numbers.take(reader, key, kind)?,
-            other => match other.strip_suffix(".context_length").map(str::to_owned) {
-                Some(owner) if self.context_lengths.len() < 16 => {
-                    if let Some(length) = integer(reader, &key, kind)? {
-                        self.context_lengths.push((owner, length));
-                    }
+            other => {
+                let of = |name: &str| other.strip_suffix(name).map(str::to_owned);
+                let (owner, list) = match (of(".context_length"), of(".pooling_type")) {
+                    (Some(owner), _) => (owner, &mut self.context_lengths),
+                    (None, Some(owner)) => (owner, &mut self.pooling_types),
+                    (None, None) => return skip_value(reader, kind).map(|_elements| ()),
+                };
+                // Written by hand it may be -1, which is no number for a length and no way to pool.
+                let odd = kind == types::I32 && other.ends_with(".pooling_type");
+                if odd || list.len() >= 16 {
+                    return skip_value(reader, kind).map(|_elements| ());
                 }
-                _ => {
-                    skip_value(reader, kind)?;
+                if let Some(number) = integer(reader, &key, kind)? {
+                    list.push((owner, number));
                 }
-            },
+            }
         }
         Ok(())
     }
@@ -181,6 +191,7 @@ impl Kept {
         })?;
         let own = self.context_lengths.into_iter().find(|(owner, _)| *owner == architecture);
         let ctx_max = own.and_then(|(_, length)| u32::try_from(length).ok());
+        let pooled = self.pooling_types.iter().any(|(owner, kind)| *owner == architecture && *kind > 0);
         let name = self.name.filter(|name| !name.trim().is_empty());
         let quantisation = self.file_type.map_or_else(|| "unknown".to_owned(), types::file_type_name);
         let chat_template = self.chat_template;
@@ -193,6 +204,7 @@ impl Kept {
             quantisation,
             parameters,
             chat_template,
+            pooled,
             file_size,
             tensor_bytes,
             dimensions,

@@ -205,3 +205,16 @@ fn the_vocabulary_is_counted_where_no_number_is_written() {
     let tokens = forge.text("tokenizer.ggml.tokens").u32(9).u32(8).u64(3).text("a").text("b").text("c");
     assert_eq!(tokens.parse().unwrap().dimensions.unwrap().vocabulary, Some(3));
 }
+
+/// EPROV-029
+#[test]
+fn a_model_that_makes_one_vector_of_a_text_says_so_under_its_own_architecture() {
+    let pooled = |owner: &str, kind: u32| {
+        let forge = Forge::new(3, 0, 2).arch().text(&format!("{owner}.pooling_type")).u32(4).u32(kind);
+        forge.parse().unwrap().pooled
+    };
+    assert!(pooled("llama", 1));
+    assert!(!pooled("llama", 0), "none");
+    assert!(!pooled("clip", 1), "of another part of the file");
+    assert!(!Forge::new(3, 0, 1).arch().parse().unwrap().pooled);
+}
