@@ -111,6 +111,38 @@ Feature: On the real engine
     And the engine of "haiku" comes back as a new generation
     And pool "haiku" becomes ready
 
+  @POOLD-CONFIG-002 @POOLD-RELOAD-004 @POOLD-CAUSE-001
+  Scenario: A configuration with which the real engine does not start is rolled back
+    Given the real engine and the configuration
+      """
+      pools: [{ id: p, model: $MODEL }]
+      """
+    And orchestratord runs
+    And pool "p" is ready
+    And the engine of "p" is published
+    When the file "config.yaml" says
+      """
+      pools: [{ id: p, model: $MODEL, flags: ["--cache-type-k", "q9_9"] }]
+      """
+    Then GET /v2/operations soon shows "rolled_back" at "/operations/0/state"
+    And GET /v2/operations soon shows "bad_flag" at "/operations/0/outcome/error/cause"
+    And the engine of "p" is still the same process
+    When a client submits task "t"
+    And a client follows task "t"
+    Then the stream of "t" is started, tokens without a gap, and one end
+
+  @POOLD-SANDBOX-001
+  Scenario: A confined real engine serves
+    Given the real engine and the configuration
+      """
+      pools: [{ id: p, model: $MODEL, sandbox: true }]
+      """
+    And orchestratord runs
+    And pool "p" is ready
+    When a client submits task "t"
+    And a client follows task "t"
+    Then the stream of "t" is started, tokens without a gap, and one end
+
   @ORCHD-RESUME-001 @ORCHD-RESUME-002 @STREAM-002 @ORCHD-CANCEL-001
   Scenario: An answer goes on behind the kill of its engine, and is cancelled when that is asked
     Given a model that is slow enough to be interrupted
@@ -170,11 +202,11 @@ Feature: On the real engine
     Then it ends with code 0
     And it prints an answer
 
-  @ORCHD-ONCE-001
-  Scenario: Vectors come from the real engine
+  @ORCHD-ONCE-001 @EPROV-029
+  Scenario: Vectors come from the real engine, also of a model that does not say how to pool
     Given the real engine and the configuration
       """
-      pools: [{ id: vectors, model: $MODEL, kind: embedding, flags: ["--pooling", "mean"] }]
+      pools: [{ id: vectors, model: $MODEL, kind: embedding }]
       """
     And orchestratord runs
     And pool "vectors" is ready

@@ -16,6 +16,7 @@ const MIB: u64 = 1024 * 1024;
 const PARTLY: &[&str] =
     &["--n-cpu-moe", "--cpu-moe", "--override-tensor", "--no-kv-offload", "--split-mode", "--device"];
 const ALL_LAYERS: &str = "999";
+const NO_LAYERS: &str = "0";
 
 /// A place for bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +76,7 @@ pub(crate) fn plan(
     oversubscribe: bool,
 ) -> Result<Placement, NoRoom> {
     let as_prepared = Placement { device_mask: prepared.device_mask.clone(), ..Placement::default() };
-    let Some(estimate) = prepared.memory.filter(|_| is_whole(&prepared.flags)) else {
+    let Some(estimate) = prepared.memory.filter(|_| is_whole(prepared)) else {
         return Ok(as_prepared);
     };
     let Some(mask) = &prepared.device_mask else {
@@ -124,10 +125,11 @@ impl Need {
 }
 
 /// Whether all of the model is on the cards, or all of it on the host.
-fn is_whole(flags: &[String]) -> bool {
+fn is_whole(prepared: &PreparedEngine) -> bool {
+    let flags = &prepared.flags;
     let layers = flags.iter().rposition(|flag| flag == "--n-gpu-layers").and_then(|at| flags.get(at + 1));
-    layers.is_none_or(|layers| layers == ALL_LAYERS)
-        && !flags.iter().any(|flag| PARTLY.contains(&flag.as_str()))
+    let whole = if prepared.device_mask.is_some() { ALL_LAYERS } else { NO_LAYERS };
+    layers.is_none_or(|layers| layers == whole) && !flags.iter().any(|flag| PARTLY.contains(&flag.as_str()))
 }
 
 /// All cards, the one with the most room first.
@@ -389,10 +391,29 @@ mod tests {
         assert!(plan(&one, &engine, &full, false).is_err());
         engine.flags = ["--n-gpu-layers", "20"].map(str::to_owned).into();
         assert_eq!(plan(&one, &engine, &full, false).unwrap().bytes, []);
+        engine.flags = ["--n-gpu-layers", "0"].map(str::to_owned).into();
+        assert_eq!(plan(&one, &engine, &full, false).unwrap().bytes, [], "it is all on the host");
         assert!(plan(&one, &prepared(Some("GPU-7"), GIB), &full, false).is_ok(), "a card that is not seen");
         engine = prepared(Some("GPU-0"), GIB);
         engine.memory = None;
         assert!(plan(&one, &engine, &full, false).is_ok());
+    }
+
+    /// POOLD-MEMORY-001
+    #[test]
+    fn a_pool_on_the_cpu_is_held_against_the_host_as_engine_provisioner_hands_it_over() {
+        let host = |free| Room {
+            place: Place::Host,
+            name: "this machine".to_owned(),
+            total: 24 * GIB,
+            free,
+            users: Vec::new(),
+        };
+        let mut engine = prepared(None, 14 * GIB);
+        engine.flags = ["--n-gpu-layers", "0"].map(str::to_owned).into();
+        let refused = plan(&pool(|_| {}), &engine, &[host(9 * GIB)], false).unwrap_err().to_string();
+        assert!(refused.contains("15.5 GiB of it on this machine, which has 24.0 GiB"), "{refused}");
+        assert!(plan(&pool(|_| {}), &engine, &[host(16 * GIB)], false).is_ok());
     }
 
     /// POOLD-MEMORY-005

@@ -176,7 +176,7 @@ pub(crate) fn all() -> Vec<Bar> {
             "R18",
             Waiting,
             r18,
-            "reload to an engine that exits, never becomes healthy or fails its checksum",
+            "reload to an engine that exits, never becomes healthy or fails its checksum; without memory for both",
             "rolled back, reason kept, old model serving again ≤ 2 s + load"
         ),
         bar!(
