@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// `GET /health`, `/livez`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -10,6 +11,20 @@ pub struct Health {
     pub status: String,
     /// `orchestratord` or `pool-managerd`, so that a caller knows whom it reached.
     pub service: String,
+}
+
+/// `GET /v2/openapi.json`: an OpenAPI 3.1 document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OpenApiDocument {
+    /// The version of OpenAPI.
+    pub openapi: String,
+    /// What is described.
+    pub info: Map<String, Value>,
+    /// What is served.
+    pub paths: Map<String, Value>,
+    /// Everything else that OpenAPI knows.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// `GET /ready`, `/readyz`.

@@ -353,6 +353,15 @@ const OPERATIONS: &[Operation] = &[
         &[401, 403],
     ),
     op(ORCHD, Data, "GET", "/v2/meta/version", "Version of this daemon", (200, Json("Version")), &[401]),
+    op(
+        ORCHD,
+        Data,
+        "GET",
+        "/v2/openapi.json",
+        "This document: what is served, as OpenAPI 3.1",
+        (200, Json("OpenApiDocument")),
+        &[401],
+    ),
     op(ORCHD, Data, "GET", "/v1/models", "Models, as OpenAI lists them", (200, Json("ModelList")), &[401]),
     takes(
         op(

@@ -24,6 +24,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::Health>();
     generator.subschema_for::<wire::Readiness>();
     generator.subschema_for::<wire::Version>();
+    generator.subschema_for::<wire::meta::OpenApiDocument>();
     generator.subschema_for::<wire::PoolHealth>();
     generator.subschema_for::<wire::DeviceList>();
     generator.subschema_for::<wire::meta::Capabilities>();

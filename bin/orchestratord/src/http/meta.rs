@@ -31,6 +31,12 @@ pub(super) async fn version() -> Json<Version> {
     Json(Version { service: SERVICE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
+/// The document as it was generated with this source.
+pub(super) async fn openapi() -> Response {
+    const DOCUMENT: &str = include_str!("../../../../contracts/openapi/orchestratord.json");
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT).into_response()
+}
+
 pub(super) async fn usage(State(state): State<AppState>) -> Json<UsageReport> {
     Json(UsageReport { since: state.counting_since, usage: state.dispatch.usage() })
 }

@@ -34,6 +34,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/pools/{id}/health", get(pools::health))
         .route("/v1/pools/{id}/health", get(pools::health))
         .route("/v2/meta/version", get(meta::version))
+        .route("/v2/openapi.json", get(meta::openapi))
         .route("/v2/meta/capabilities", get(capabilities::capabilities))
         .route("/v1/models", get(openai::models))
         .route("/v1/chat/completions", post(openai::chat))
@@ -78,7 +79,7 @@ pub fn router(state: AppState) -> Router {
 
 async fn not_found(uri: Uri) -> ApiError {
     ErrorBody::new(ErrorCode::NotFound, format!("nothing is served at {}", uri.path()))
-        .hint("the API is described in contracts/openapi/orchestratord.json")
+        .hint("what is served is described at /v2/openapi.json")
         .into()
 }
 

@@ -213,3 +213,20 @@ async fn a_body_or_header_block_that_is_too_large_is_refused() {
     assert_eq!(answer.status(), 400);
     orchestrator.stop().await;
 }
+
+/// ORCHD-META-002
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_that_is_served_names_every_operation_and_no_other() {
+    let orchestrator = Orchestrator::start().await;
+    let answer = orchestrator.http.get(orchestrator.url("/v2/openapi.json")).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "application/json");
+    let document: wire::meta::OpenApiDocument = answer.json().await.unwrap();
+    assert_eq!(document.openapi, "3.1.0");
+    let described = document.paths.iter().flat_map(|(path, item)| {
+        item.as_object().unwrap().keys().map(move |method| (method.to_uppercase(), path.clone()))
+    });
+    let served = operations::of(Daemon::Orchestratord).map(|op| (op.method.to_owned(), op.path.to_owned()));
+    let described: std::collections::BTreeSet<_> = described.collect();
+    assert_eq!(described, served.collect());
+    orchestrator.stop().await;
+}
