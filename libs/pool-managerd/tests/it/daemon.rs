@@ -122,7 +122,7 @@ async fn an_engine_survives_the_kill_of_its_manager_and_is_adopted_by_the_next()
 
     signal(second.process.id(), Signal::TERM);
     assert_eq!(second.ended().await.code(), Some(0), "{}", second.log());
-    within(Duration::from_secs(1), "nothing is left", || engines_of(&dir.join("runtime")).is_empty()).await;
+    within(DEADLINE, "nothing is left", || engines_of(&dir.join("runtime")).is_empty()).await;
     assert_eq!(handoff(dir), None);
 }
 
