@@ -6,6 +6,7 @@ mod contracts;
 mod cuda_compile;
 mod floors;
 mod gpu_check;
+mod mutants;
 mod proof;
 mod schemathesis;
 mod simulate;
@@ -59,6 +60,11 @@ enum Command {
     Sbom,
     /// Build the release twice and compare the programs; takes two release builds
     Reproducible,
+    /// Break the pure cores in every known way and see that a test notices, with cargo-mutants
+    Mutants {
+        /// registry, admission, placement, breaker, handoff-diff, flags, sse; all of them when absent
+        core: Option<String>,
+    },
     /// Run packages' unit and integration tests and keep what came of each in proof bundles
     Proof {
         /// As Cargo names them
@@ -95,6 +101,7 @@ fn main() -> Result<()> {
         Command::Deny => supply::deny::run(),
         Command::Sbom => supply::sbom::run(),
         Command::Reproducible => supply::reproducible::run(),
+        Command::Mutants { core } => mutants::run(core.as_deref()),
         Command::Proof { packages } => proof::run(&packages),
         Command::SoakTests { suite, minutes } => {
             soak::run(&suite, std::time::Duration::from_secs(minutes.saturating_mul(60)))

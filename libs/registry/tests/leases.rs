@@ -174,6 +174,9 @@ fn a_life_is_held_until_its_last_slot_is_free_and_no_other_life_is() {
     assert!(registry.is_held(&key(0), 1), "one of two still runs");
     drop(other);
     assert!(!registry.is_held(&key(0), 1));
+    registry.apply(Event::Draining { key: key(0), generation: 2 });
+    registry.apply(up(0, 3, 1));
+    assert!(!registry.is_held(&key(0), 2), "nothing ran on it when it was replaced");
 }
 
 /// ORCHD-DRAIN-002
@@ -208,6 +211,19 @@ fn a_replica_that_is_gone_is_not_shown_and_may_come_again() {
     registry.apply(down(0, 2));
     registry.apply(gone(2));
     assert!(registry.snapshot().replicas.is_empty(), "also one that was down before");
+}
+
+#[test]
+fn the_replicas_of_a_pool_are_its_own_in_order() {
+    let registry = Registry::default();
+    let other = ReplicaKey { pool: PoolId::try_new("q").unwrap(), replica: ReplicaId::nth(0) };
+    registry.apply(up(1, 1, 1));
+    registry.apply(Event::Up(Up::new(other.clone(), 1, 1)));
+    registry.apply(up(0, 1, 1));
+    let snapshot = registry.snapshot();
+    let of = |pool: &PoolId| snapshot.pool(pool).map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    assert_eq!(of(&key(0).pool), [key(0), key(1)]);
+    assert_eq!(of(&other.pool), [other]);
 }
 
 #[test]

@@ -1,0 +1,208 @@
+//! `cargo xtask mutants [CORE]`: breaks the pure cores in every way that cargo-mutants knows, one at a time,
+//! and asks their tests. A change that no test notices must stand in docs/mutation-report.md with the
+//! reason why none has to; one that does not fails this command.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+const REPORT: &str = "docs/mutation-report.md";
+
+/// A core, its files, and the tests that speak for it.
+struct Core {
+    name: &'static str,
+    package: &'static str,
+    files: &'static [&'static str],
+    tests: &'static [&'static str],
+}
+
+const CORES: &[Core] = &[
+    Core {
+        name: "registry",
+        package: "registry",
+        files: &["libs/registry/src/fold.rs", "libs/registry/src/snapshot.rs"],
+        tests: &["--lib", "--test", "leases"],
+    },
+    Core {
+        name: "admission",
+        package: "dispatch",
+        files: &["libs/dispatch/src/queue/*.rs"],
+        tests: &["--lib", "queue::"],
+    },
+    Core {
+        name: "placement",
+        package: "dispatch",
+        files: &["libs/dispatch/src/place.rs"],
+        tests: &["--lib", "place::"],
+    },
+    Core {
+        name: "breaker",
+        package: "pool-managerd",
+        files: &["libs/pool-managerd/src/schedule.rs"],
+        tests: &["--lib", "schedule::"],
+    },
+    Core {
+        name: "handoff-diff",
+        package: "handoff",
+        files: &["libs/handoff/src/claims.rs", "libs/handoff/src/scan.rs"],
+        tests: &["--lib", "--test", "directory"],
+    },
+    Core {
+        name: "flags",
+        package: "provisioners-engine-provisioner",
+        files: &["libs/provisioners/engine-provisioner/src/flags.rs"],
+        tests: &["--lib", "flags::"],
+    },
+    Core {
+        name: "sse",
+        package: "worker-adapters-llamacpp-http",
+        files: &["libs/worker-adapters/llamacpp-http/src/sse.rs"],
+        tests: &["--lib"],
+    },
+];
+
+/// What came of one core.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    caught: usize,
+    /// The tests no longer end: noticed, too.
+    timeout: usize,
+    /// They do not compile.
+    unviable: usize,
+    missed: Vec<String>,
+}
+
+pub(crate) fn run(core: Option<&str>) -> Result<()> {
+    let chosen: Vec<&Core> =
+        CORES.iter().filter(|known| core.is_none_or(|core| core == known.name)).collect();
+    if chosen.is_empty() {
+        let known: Vec<&str> = CORES.iter().map(|core| core.name).collect();
+        bail!("no core is called {:?}; there are {}", core.unwrap_or_default(), known.join(", "));
+    }
+    let report = std::fs::read_to_string(crate::root().join(REPORT)).unwrap_or_default();
+    let mut unexplained = Vec::new();
+    say("| core | mutants | caught | do not end | do not compile | survive |\n|---|--:|--:|--:|--:|--:|")?;
+    for core in chosen {
+        let outcome = mutate(core)?;
+        say(&row(core.name, &outcome))?;
+        unexplained.extend(outcome.missed.into_iter().filter(|mutant| !explained(&report, mutant)));
+    }
+    ensure!(
+        unexplained.is_empty(),
+        "no test notices these, and {REPORT} does not say why none has to:\n  {}",
+        unexplained.join("\n  ")
+    );
+    Ok(())
+}
+
+fn mutate(core: &Core) -> Result<Outcome> {
+    let out = crate::root().join("target/mutants").join(core.name);
+    std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["mutants", "--package", core.package, "--jobs", "1", "--no-shuffle", "--colors", "never"]);
+    // A machine that is busy is no mutant that was noticed.
+    command.args(["--minimum-test-timeout", "60", "--output"]).arg(&out);
+    command.args(core.files.iter().flat_map(|file| ["--file", file]));
+    command.arg("--").args(core.tests).current_dir(crate::root());
+    let status =
+        command.status().context("running cargo mutants; `cargo install cargo-mutants` brings it")?;
+    // 2: some survive, 3: some do not end. What they are is in the files.
+    ensure!(
+        matches!(status.code(), Some(0 | 2 | 3)),
+        "cargo mutants failed for {} ({status}); see {}",
+        core.name,
+        out.display()
+    );
+    let dir = out.join("mutants.out");
+    Ok(Outcome {
+        caught: lines(&dir, "caught")?.len(),
+        timeout: lines(&dir, "timeout")?.len(),
+        unviable: lines(&dir, "unviable")?.len(),
+        missed: lines(&dir, "missed")?.iter().map(|line| without_place(line)).collect(),
+    })
+}
+
+fn lines(dir: &Path, name: &str) -> Result<Vec<String>> {
+    let path: PathBuf = dir.join(format!("{name}.txt"));
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// `libs/a.rs:12:5: replace x with y` without the line and column, which move with every edit.
+fn without_place(mutant: &str) -> String {
+    let Some((place, change)) = mutant.split_once(": ") else { return mutant.to_owned() };
+    format!("{}: {change}", place.split(':').next().unwrap_or(place))
+}
+
+fn explained(report: &str, mutant: &str) -> bool {
+    survivors(report).iter().any(|(known, _)| known == mutant)
+}
+
+/// The survivors that a report names, and why each may live: "- `mutant`: reason".
+fn survivors(report: &str) -> Vec<(String, String)> {
+    let of = |line: &str| {
+        let (mutant, reason) = line.strip_prefix("- `")?.split_once("`: ")?;
+        Some((mutant.to_owned(), reason.trim().to_owned()))
+    };
+    report.lines().filter_map(of).collect()
+}
+
+fn row(name: &str, outcome: &Outcome) -> String {
+    let Outcome { caught, timeout, unviable, missed } = outcome;
+    let all = caught + timeout + unviable + missed.len();
+    format!("| {name} | {all} | {caught} | {timeout} | {unviable} | {} |", missed.len())
+}
+
+fn say(words: &str) -> Result<()> {
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{words}").context("writing to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_survivor_is_known_by_what_was_changed_and_not_by_where_it_stood() {
+        let found = without_place("libs/a.rs:12:5: replace > with >= in a::b");
+        assert_eq!(found, "libs/a.rs: replace > with >= in a::b");
+        let report = "# Report\n- `libs/a.rs: replace > with >= in a::b`: both give the same.\n";
+        assert!(explained(report, &found));
+        assert!(!explained(report, "libs/a.rs: replace > with == in a::b"));
+        assert!(!explained("- `libs/a.rs: replace > with >= in a::b`\n", &found), "a reason is part of it");
+    }
+
+    /// PROOF-008
+    #[test]
+    fn the_kept_report_has_its_date_its_command_every_core_and_a_reason_for_each_survivor() {
+        let report = std::fs::read_to_string(crate::root().join(REPORT)).unwrap();
+        assert!(report.contains("cargo xtask mutants") && report.contains("\nDate: 20"), "{report}");
+        let mut survive = 0;
+        for core in CORES {
+            let row = report.lines().find(|line| line.starts_with(&format!("| {} |", core.name)));
+            let row = row.unwrap_or_else(|| panic!("{} is not in the report", core.name));
+            // Not tried yet is not the same as tried without a survivor.
+            if row.ends_with("| not run |") {
+                continue;
+            }
+            let numbers: Vec<usize> = row.split('|').filter_map(|cell| cell.trim().parse().ok()).collect();
+            assert_eq!(numbers.len(), 5, "{row}");
+            assert_eq!(numbers[0], numbers[1..].iter().sum::<usize>(), "{row}");
+            survive += numbers[4];
+            for pattern in core.files {
+                let dir = pattern.rsplit_once('/').unwrap().0;
+                assert!(crate::root().join(dir).is_dir(), "{pattern}");
+            }
+        }
+        let named = survivors(&report);
+        assert!(named.len() <= survive && (named.is_empty() == (survive == 0)), "{survive}: {named:#?}");
+        assert!(named.iter().all(|(_, reason)| reason.split_whitespace().count() >= 4), "{named:#?}");
+    }
+
+    #[test]
+    fn every_core_is_of_a_package_that_there_is() {
+        let members = crate::floors::members().unwrap();
+        assert!(CORES.iter().all(|core| members.iter().any(|member| member == core.package)));
+    }
+}
