@@ -363,6 +363,15 @@ const OPERATIONS: &[Operation] = &[
         &[401],
     ),
     op(ORCHD, Data, "GET", "/v1/models", "Models, as OpenAI lists them", (200, Json("ModelList")), &[401]),
+    op(
+        ORCHD,
+        Data,
+        "GET",
+        "/v1/models/{id}",
+        "One model, as OpenAI shows it",
+        (200, Json("ModelCard")),
+        &[401, 404],
+    ),
     takes(
         op(
             ORCHD,

@@ -37,6 +37,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v2/openapi.json", get(meta::openapi))
         .route("/v2/meta/capabilities", get(capabilities::capabilities))
         .route("/v1/models", get(openai::models))
+        .route("/v1/models/{id}", get(openai::model))
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
         .route("/v1/responses", post(responses::create))

@@ -76,3 +76,20 @@ async fn the_engine_sees_neither_the_clients_headers_nor_its_unknown_fields() {
     assert_eq!(orchestrator.post("/v1/chat/completions", remote).await.0, 400);
     orchestrator.stop().await;
 }
+
+/// ORCHD-OPENAI-003
+#[tokio::test(flavor = "multi_thread")]
+async fn each_model_that_is_listed_is_shown_and_no_other() {
+    let orchestrator =
+        Orchestrator::start_with(|config| config.pools[0].aliases = vec!["gpt-4o-mini".to_owned()]).await;
+    let list = orchestrator.get("/v1/models").await;
+    let ids: Vec<&str> = list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["gpt-4o-mini", "p"]);
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(orchestrator.get(&format!("/v1/models/{id}")).await, list["data"][n]);
+    }
+    let (status, answer) = orchestrator.get_raw("/v1/models/gpt-4o-mimi").await;
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("MODEL_NOT_FOUND")), "{answer}");
+    assert!(answer["error"]["hint"].as_str().unwrap().contains("gpt-4o-mini"), "{answer}");
+    orchestrator.stop().await;
+}

@@ -11,5 +11,5 @@ mod render;
 pub(super) use chat::{chat, check};
 pub(super) use collect::Joined;
 pub(super) use completions::completions;
-pub(super) use models::models;
+pub(super) use models::{model, models};
 pub(super) use once::{embeddings, rerank};
