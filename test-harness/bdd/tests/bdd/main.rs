@@ -10,6 +10,7 @@ mod evidence;
 mod prepare;
 mod streams;
 mod tasks;
+mod watching;
 mod world;
 
 use std::process::ExitCode;

@@ -48,6 +48,8 @@ pub(crate) struct Lab {
     pub(crate) noted: BTreeMap<String, f64>,
     /// An answer that a client still reads.
     pub(crate) open: Option<reqwest::Response>,
+    /// What that client has read so far, where a step reads it.
+    pub(crate) told: String,
     /// Texts that a later step compares with or names as `$name`.
     pub(crate) noted_texts: BTreeMap<String, String>,
 }
@@ -73,6 +75,7 @@ impl Lab {
             streams: BTreeMap::new(),
             noted: BTreeMap::new(),
             open: None,
+            told: String::new(),
             noted_texts: BTreeMap::new(),
         })
     }
