@@ -147,7 +147,19 @@ impl Each {
         let _ = socket.set_send_buffer_size(self.limits.send_buffer);
         let _ = socket.set_tcp_user_timeout(Some(self.limits.unacknowledged));
         let stream = Patient::new(stream, self.limits.unread, self.evictions.clone());
-        let Some(tls) = &self.tls else { return self.speak(stream, stop).await };
+        match self.tls.clone() {
+            None => self.speak(stream, stop).await,
+            // On the heap: a TLS session is large, and a connection without one must not have its room.
+            Some(tls) => Box::pin(self.shake_hands(tls, stream, stop)).await,
+        }
+    }
+
+    async fn shake_hands(
+        self,
+        tls: Current<ServerConfig>,
+        stream: Patient<TcpStream>,
+        stop: CancellationToken,
+    ) {
         let handshake = TlsAcceptor::from(tls.get()).accept(stream);
         let handshake = tokio::time::timeout(self.limits.header_timeout, handshake);
         match stop.run_until_cancelled(handshake).await {
