@@ -125,7 +125,8 @@ pub(super) fn show_unfinished(download: &Unfinished, what: &str, json: bool) {
     let total = download.bytes_total.map_or_else(|| "an unknown size".to_owned(), size);
     let now = if download.in_use { ", being fetched" } else { "" };
     print(&format!(
-        "{what}  {} of {total}{now}  from {}  last written {}\n",
+        "{}  {} of {total}{now}  from {}  last written {}\n",
+        what.replace('_', " "),
         size(download.bytes),
         if download.url.is_empty() { "an unknown place" } else { &download.url },
         ago(download.last_written_unix_ms)
