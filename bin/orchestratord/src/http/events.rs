@@ -23,6 +23,9 @@ use super::{AppState, results, sse, tasks};
 use crate::metrics::OpenStream;
 use crate::tokens::Caller;
 
+/// What one token's frame takes.
+const FRAME_BYTES: usize = 96;
+
 pub(super) async fn follow(
     State(state): State<AppState>,
     Extension(caller): Extension<Caller>,
@@ -95,7 +98,12 @@ impl EventStream {
         loop {
             if !self.ready.is_empty() {
                 self.silence.sent();
-                return Some(Bytes::from(std::mem::take(&mut self.ready)));
+                let mut ready = std::mem::take(&mut self.ready);
+                // A reader that takes nothing holds sixteen of these.
+                if ready.capacity() - ready.len() > FRAME_BYTES {
+                    ready.shrink_to_fit();
+                }
+                return Some(Bytes::from(ready));
             }
             let waiting = self.verbose && self.task.view().state == TaskState::Queued;
             if waiting {
@@ -141,8 +149,7 @@ impl EventStream {
         if let Entry::End(end) = entry {
             self.tell_metrics(end);
         }
-        // No more than it needs: a reader that takes nothing holds on to it.
-        self.ready.reserve(96);
+        self.ready.reserve(FRAME_BYTES);
         let (out, id) = (&mut self.ready, Some(&position as &dyn std::fmt::Display));
         match entry {
             Entry::Started(started) => sse::put_frame(out, id, "started", started),

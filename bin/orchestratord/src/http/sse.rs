@@ -25,8 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(7_500);
 
 /// What is there already goes out in pieces of about this much: a reader that comes back to a long log
 /// must not have all of it rendered at once. hyper gathers sixteen pieces into one write and asks for no
-/// more, so this also bounds what is held for a reader that takes nothing, to 16 KiB.
-pub(super) const WRITE_BYTES: usize = 1024;
+/// more, so this also bounds what is held for a reader that takes nothing, to 8 KiB.
+pub(super) const WRITE_BYTES: usize = 512;
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
