@@ -123,6 +123,15 @@ impl Child {
         self.reap()
     }
 
+    /// Kills the process and its group and reaps it. Blocks until it is gone, which is a moment later.
+    ///
+    /// # Errors
+    /// The exit cannot be observed.
+    pub fn kill(&self) -> Result<Exit, WaitError> {
+        self.signal_group(Signal::KILL);
+        self.reap()
+    }
+
     fn reap(&self) -> Result<Exit, WaitError> {
         let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(exit) = *reaped {

@@ -153,6 +153,7 @@ pub(crate) fn launch(
     record.identity = Some(child.identity().clone());
     if let Err(source) = write(&record) {
         // The intent is on disk, so the process would be found again; but never half a record.
+        let _gone_or_not_to_be_seen = child.kill();
         child::sweep(&record.spawn_id);
         return Err(LaunchError::Durable { what: "the identity record", source });
     }
