@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// What a provisioner plans or a test's pool may ask for; like the real one's, in `--help`.
-const FLAGS: [&str; 27] = [
+const FLAGS: [&str; 28] = [
     "-m,    --model FNAME",
     "-c,    --ctx-size N",
     "-np,   --parallel N",
@@ -37,6 +37,7 @@ const FLAGS: [&str; 27] = [
     "-n,    --predict, --n-predict N",
     "--embedding, --embeddings",
     "--rerank, --reranking",
+    "--pooling {none,mean,cls,last,rank}",
     "--mlock",
     "-sm,   --split-mode {none,layer,row}",
     "-ts,   --tensor-split N0,N1",
