@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::Unrecorded;
-use super::events::{EventQueue, Item};
+use super::event_queue::{EventQueue, Item};
 use super::files::{name, sync_dir};
 use super::health::{Health, Part};
 use super::inbox::{Admission, AfterSync, Done, Ended, Inbox, Round};

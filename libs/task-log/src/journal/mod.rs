@@ -18,6 +18,7 @@
 mod check;
 mod committer;
 mod error;
+mod event_queue;
 mod events;
 pub(crate) mod files;
 mod health;
@@ -40,14 +41,15 @@ use serde_json::value::RawValue;
 
 pub use check::{Check, check};
 pub use error::{JournalError, Unrecorded};
-pub(crate) use events::Appender;
+pub(crate) use event_queue::Appender;
 pub use inbox::{Admission, Done};
 pub use recover::{Recovered, RecoveredEnd};
 pub use repair::repair;
 pub use space::Space;
 
 use crate::{Entry, LogWriter, TaskLog};
-use events::{EventQueue, EventWriter, Item};
+use event_queue::{EventQueue, Item};
+use events::EventWriter;
 use health::Health;
 use inbox::{Ended, Inbox};
 
@@ -147,7 +149,7 @@ impl Journal {
     /// being woken by it: for the runtime that appends and reads. One at a time; never resolves. A write is
     /// one into memory; after one that was not the thread writes again for a while.
     pub async fn drive(&self) {
-        events::drive(&self.inner.queue, &self.inner.writer).await;
+        event_queue::drive(&self.inner.queue, &self.inner.writer).await;
     }
 
     /// Writes and syncs everything and gives the directory up. What comes after it is not recorded.

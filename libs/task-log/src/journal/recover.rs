@@ -13,7 +13,8 @@ use serde_json::value::RawValue;
 
 use super::committer::Committer;
 use super::error::JournalError;
-use super::events::{self, EventQueue, EventWriter};
+use super::event_queue::{self, EventQueue};
+use super::events::EventWriter;
 use super::files::{name, numbered, private_dir, sync_dir};
 use super::health::Health;
 use super::inbox::{Ended, Inbox};
@@ -305,7 +306,7 @@ fn start(
     let writer = Arc::new(Mutex::new(events));
     let (to_write, waiting) = (Arc::clone(&writer), Arc::clone(&queue));
     let threads = [
-        spawn("journal-events", move || events::run(&waiting, &to_write))?,
+        spawn("journal-events", move || event_queue::run(&waiting, &to_write))?,
         spawn("journal-commit", || committer.run())?,
     ];
     Ok(Journal {

@@ -1,0 +1,237 @@
+//! The way from a task's log to whoever writes, and whose turn it is.
+//!
+//! Whoever [drives](drive) the journal writes, on the thread where the entries come from and the readers
+//! wait, so that a token wakes no other one; a thread of its own writes while nobody drives, for a while
+//! after a write that took long, and as long as the disk refuses: a disk that stalls must not stall who
+//! drives a second time.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::committer::RETRY_EVERY;
+use super::events::EventWriter;
+use super::inbox::Ended;
+use crate::log::Store;
+
+/// What whoever writes is told.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A log that was read back; it can be written anew from memory.
+    Restored { seq: u64, log: Weak<Store> },
+    /// A log has an entry more.
+    Entry { seq: u64, log: Arc<Store>, at: u64 },
+    /// A task has ended; its terminal entry came before.
+    Ended(Ended),
+    /// A task is not kept any more.
+    Forget { seq: u64 },
+    /// A file is on disk up to here.
+    Synced { file: u64, length: u64 },
+}
+
+/// A write that takes longer is not one into memory.
+const SLOW: Duration = Duration::from_millis(5);
+/// How long the thread writes after one.
+const AFTER_SLOW: Duration = Duration::from_secs(30);
+
+/// The way to whoever writes.
+#[derive(Debug, Default)]
+pub(crate) struct EventQueue {
+    waiting: Mutex<Waiting>,
+    thread: Condvar,
+    driver: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    items: Vec<Item>,
+    /// Somebody drives.
+    driven: bool,
+    /// Until when the thread writes all the same.
+    slow_until: Option<Instant>,
+    /// What was not written is to be tried again, also when nothing else comes.
+    failing: bool,
+    closed: bool,
+}
+
+/// What the thread is to do.
+enum Wait {
+    /// Write what there is; what failed before may be due, too.
+    Write,
+    /// Nothing: somebody drives.
+    Driven,
+    /// Nothing more.
+    Over,
+}
+
+/// A log's way to whoever writes.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    pub(crate) queue: Arc<EventQueue>,
+    pub(crate) seq: u64,
+}
+
+impl Appender {
+    pub(crate) fn appended(&self, log: &Arc<Store>, at: u64) {
+        self.queue.push(Item::Entry { seq: self.seq, log: Arc::clone(log), at });
+    }
+}
+
+impl EventQueue {
+    /// Hands over; never waits for the disk. What comes after the close is not written.
+    pub(crate) fn push(&self, item: Item) {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            drop(waiting);
+            if let Item::Entry { log, at, .. } = item {
+                log.publish(at + 1);
+            }
+            return;
+        }
+        // All there is is taken under this lock: whoever writes sleeps only when nothing was there.
+        let first = waiting.items.is_empty();
+        waiting.items.push(item);
+        let driven = waiting.is_driven();
+        drop(waiting);
+        match (first, driven) {
+            (false, _) => {}
+            (true, true) => self.driver.notify_one(),
+            (true, false) => self.thread.notify_one(),
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.thread.notify_one();
+    }
+
+    /// Waits until there is something for the thread; a second at the latest.
+    fn wait(&self) -> Wait {
+        let mut waiting = self.lock();
+        if waiting.is_driven() && !waiting.items.is_empty() {
+            // It came while it was for us, and whoever pushes behind it tells nobody.
+            self.driver.notify_one();
+        }
+        if !waiting.closed && (waiting.items.is_empty() || waiting.is_driven()) {
+            let waited = self.thread.wait_timeout(waiting, RETRY_EVERY);
+            waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if waiting.closed && waiting.items.is_empty() {
+            return Wait::Over;
+        }
+        if waiting.closed || !waiting.is_driven() { Wait::Write } else { Wait::Driven }
+    }
+
+    /// What has come, into `into`.
+    pub(crate) fn take(&self, into: &mut Vec<Item>) {
+        std::mem::swap(&mut self.lock().items, into);
+    }
+
+    /// Somebody begins to drive, or stops.
+    fn set_driven(&self, driven: bool) {
+        self.lock().driven = driven;
+        // What came before is not told to the other one.
+        self.driver.notify_one();
+        self.thread.notify_one();
+    }
+
+    /// One turn of writing took so long, and may have left something unwritten.
+    fn wrote(&self, took: Duration, failing: bool) {
+        let mut waiting = self.lock();
+        waiting.failing = failing;
+        if failing || took > SLOW {
+            waiting.slow_until = Some(Instant::now() + AFTER_SLOW);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn is_driven(&mut self) -> bool {
+        if self.slow_until.is_some_and(|until| until <= Instant::now()) {
+            self.slow_until = None;
+        }
+        self.driven && !self.failing && self.slow_until.is_none()
+    }
+}
+
+/// Writes what comes, where this is polled, until it is dropped. To be polled by one at a time.
+pub(crate) async fn drive(queue: &EventQueue, writer: &Mutex<EventWriter>) {
+    struct Driving<'a>(&'a EventQueue);
+    impl Drop for Driving<'_> {
+        fn drop(&mut self) {
+            self.0.set_driven(false);
+        }
+    }
+    queue.set_driven(true);
+    let _driving = Driving(queue);
+    loop {
+        queue.driver.notified().await;
+        // Whoever was woken together with who wakes us appends first: one write for all of it.
+        tokio::task::yield_now().await;
+        turn(queue, writer);
+    }
+}
+
+/// Writes what comes while nobody drives, until nothing comes any more.
+pub(crate) fn run(queue: &EventQueue, writer: &Mutex<EventWriter>) {
+    loop {
+        match queue.wait() {
+            Wait::Write => turn(queue, writer),
+            Wait::Driven => {}
+            Wait::Over => return lock(writer).seal(),
+        }
+    }
+}
+
+/// Takes and writes under one lock, so that what two of them take is written as it came.
+fn turn(queue: &EventQueue, writer: &Mutex<EventWriter>) {
+    let mut writer = lock(writer);
+    let began = Instant::now();
+    let failing = writer.turn();
+    queue.wrote(began.elapsed(), failing);
+}
+
+fn lock(writer: &Mutex<EventWriter>) -> MutexGuard<'_, EventWriter> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ORCHD-JOURNAL-012
+    #[tokio::test]
+    async fn after_a_slow_write_the_thread_writes_for_a_while_and_then_the_driver_again() {
+        let queue = EventQueue::default();
+        queue.set_driven(true);
+        queue.driver.notified().await;
+        assert!(queue.lock().is_driven());
+        queue.wrote(SLOW * 2, false);
+        assert!(!queue.lock().is_driven());
+        queue.push(Item::Forget { seq: 1 });
+        assert!(matches!(queue.wait(), Wait::Write), "what comes is the thread's");
+        // The time ends before the thread takes it: the driver must hear of it.
+        queue.lock().slow_until = Some(Instant::now());
+        assert!(matches!(queue.wait(), Wait::Driven));
+        let told = tokio::time::timeout(Duration::from_secs(30), queue.driver.notified()).await;
+        assert!(told.is_ok() && queue.lock().is_driven());
+    }
+
+    /// ORCHD-JOURNAL-012
+    #[test]
+    fn what_was_not_written_is_the_threads_until_it_is() {
+        let queue = EventQueue::default();
+        queue.set_driven(true);
+        queue.wrote(Duration::ZERO, true);
+        queue.lock().slow_until = Some(Instant::now());
+        assert!(matches!(queue.wait(), Wait::Write), "it tries again, although nothing comes");
+        queue.wrote(Duration::ZERO, false);
+        queue.lock().slow_until = None;
+        assert!(queue.lock().is_driven());
+    }
+}
