@@ -13,23 +13,19 @@ use registry::Registry;
 use task_log::artifacts::ArtifactLimits;
 use task_log::journal::{Opened, Space};
 use task_log::{Artifacts, Journal};
-use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use wire::HandoffState;
 use wire::config::{Config, OtlpConfig, PoolConfig, QueueConfig};
-use wire::{HandoffState, Health};
 
-use crate::compose::{PoolManager, connect, program_on};
-use crate::exit::{CONFIG, Fatal, TEMPORARY};
+use crate::compose::{PoolManager, connect};
 use crate::feed::{Admit, Feed, FeedParts, FeedTimings, FeedView, Workers};
-use crate::http::{
-    AppState, BodyLimits, Configuration, Guard, Kinds, Parts, SERVICE, Server, Traces, router, tls,
-};
+use crate::http::{AppState, BodyLimits, Configuration, Guard, Kinds, Parts, Server, Traces, router, tls};
 use crate::journal;
+use crate::listen::bind;
 use crate::metrics::EdgeMetrics;
 use crate::otlp::Exporter;
 use crate::pool_manager::{Endpoint, Link};
-use crate::serve::reachable;
 use crate::settings::{Settings, with_causes};
 use crate::tokens::Tokens;
 use crate::{descriptors, measured, reload, usage};
@@ -42,11 +38,6 @@ const LINGER: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// And engines this long to be gone.
 const AT_ONCE: Duration = Duration::from_millis(500);
-/// Connections that the kernel holds for us while we accept: a burst of thousands must not be met
-/// with silence.
-const BACKLOG: u32 = 4_096;
-/// Whether it is one of us that has our port is known within this time.
-const PROBE: Duration = Duration::from_secs(1);
 
 /// A started orchestratord.
 pub(crate) struct Running {
@@ -253,52 +244,6 @@ fn take_back(dispatch: &Dispatch, opened: Opened) -> Journal {
         tracing::info!(waiting, interrupted, ended, "tasks of an earlier run were taken back");
     }
     journal
-}
-
-async fn bind(listen: SocketAddr) -> Result<TcpListener> {
-    match listener(listen) {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(in_use(listen).await.into()),
-        Err(error) => {
-            let message = format!(
-                "cannot listen on {listen}: {error}; choose an address of this machine and a free port \
-                 with ORCHD_ADDR or api.listen"
-            );
-            Err(Fatal::new(CONFIG, message).into())
-        }
-    }
-}
-
-fn listener(listen: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if listen.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As tokio's own `bind` does: a port whose connections linger is free.
-    socket.set_reuseaddr(true)?;
-    socket.bind(listen)?;
-    socket.listen(BACKLOG)
-}
-
-async fn in_use(listen: SocketAddr) -> Fatal {
-    let at = reachable(listen);
-    let elsewhere = "or choose another address with ORCHD_ADDR or api.listen";
-    if is_orchestratord(at).await {
-        let message = format!(
-            "an orchestratord already runs at http://{at}; `orchestratord run …` uses it; stop it, {elsewhere}"
-        );
-        return Fatal::new(TEMPORARY, message);
-    }
-    let holder = match program_on(listen.port()).await {
-        Some(program) => format!("{listen} is in use by {program}"),
-        None => format!("{listen} is in use by another user's program"),
-    };
-    Fatal::new(TEMPORARY, format!("{holder}; stop it, {elsewhere}"))
-}
-
-/// Whether one of us answers there.
-pub(crate) async fn is_orchestratord(addr: SocketAddr) -> bool {
-    // Proxy variables must not send loopback traffic elsewhere.
-    let Ok(http) = reqwest::Client::builder().no_proxy().timeout(PROBE).build() else { return false };
-    let Ok(answer) = http.get(format!("http://{addr}/health")).send().await else { return false };
-    answer.json::<Health>().await.is_ok_and(|health| health.service == SERVICE)
 }
 
 /// Engines that others registered with the process before this one.

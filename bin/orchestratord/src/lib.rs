@@ -16,6 +16,7 @@ mod follow_config;
 mod http;
 pub mod journal;
 mod kept;
+mod listen;
 pub mod logging;
 mod measured;
 mod metrics;

@@ -18,6 +18,7 @@ use crate::app;
 use crate::cli::RunArgs;
 use crate::credentials::Access;
 use crate::exit::{Fatal, Held, RUN, UNAVAILABLE};
+use crate::listen;
 use crate::logging::{self, Reader};
 use crate::serve::{reachable, signals};
 use crate::settings::Settings;
@@ -38,7 +39,7 @@ pub async fn run(config: Option<&Path>, args: &RunArgs) -> Result<()> {
     let mut signals = signals()?;
     let access = settings.access()?;
     let there = reachable(settings.config.api.listen);
-    if app::is_orchestratord(there).await {
+    if listen::is_orchestratord(there).await {
         return ask(&Client::new(there, access)?, args, &mut signals, false).await;
     }
     run_or_join(settings, &access, args, &mut signals).await
@@ -74,7 +75,7 @@ async fn run_or_join(
             return Err(Fatal::new(UNAVAILABLE, message).into());
         }
         match held.addr() {
-            Some(other) if app::is_orchestratord(other).await => {
+            Some(other) if listen::is_orchestratord(other).await => {
                 let who = held.who.as_deref().unwrap_or_default();
                 let _ = writeln!(std::io::stderr(), "using the {who} (PID {})", held.pid);
                 match ask(&Client::new(other, access.clone())?, args, signals, false).await {

@@ -13,9 +13,9 @@ use wire::{ErrorCode, TaskId};
 
 use self::compare::{Outcome, compare};
 use self::subject::Subject;
-use crate::app;
 use crate::cli::VerifyArgs;
 use crate::exit::{Fatal, UNAVAILABLE};
+use crate::listen;
 use crate::logging::{self, Reader};
 use crate::run::client::Client;
 use crate::serve::{reachable, signals};
@@ -32,7 +32,7 @@ pub async fn run(config: Option<&Path>, args: &VerifyArgs) -> Result<()> {
     logging::init(&settings.config.log, Reader::Asker);
     let mut signals = signals()?;
     let there = reachable(settings.config.api.listen);
-    if !app::is_orchestratord(there).await {
+    if !listen::is_orchestratord(there).await {
         let message = format!("no orchestratord listens on {there}; start one, or name it with ORCHD_ADDR");
         return Err(Fatal::new(UNAVAILABLE, message).into());
     }
