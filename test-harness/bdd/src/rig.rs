@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use test_harness_e2e_haiku::{Api, built_binary};
@@ -197,6 +199,23 @@ impl Rig {
     pub fn handoff(&self, pool: &str, replica: &str) -> Option<Value> {
         let text = std::fs::read(self.handoffs().join(format!("{pool}.{replica}.json"))).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// Living processes that carry the mark of this machine's engines, grandchildren included.
+    #[must_use]
+    pub fn engines(&self) -> Vec<i32> {
+        let dir = self.path("runtime/run");
+        let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
+        let marked = child::processes_with("LLORCH_RUN_DIR", &dir.display().to_string());
+        marked.iter().filter_map(|process| i32::try_from(process.pid()).ok()).collect()
+    }
+
+    /// Kills them.
+    pub fn kill_engines(&self) {
+        for pid in self.engines() {
+            // Gone meanwhile is as good.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 
     /// Publishes a handoff by hand, whole at once, as the page on handoffs asks of anyone.

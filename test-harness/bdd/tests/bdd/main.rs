@@ -35,6 +35,9 @@ async fn main() -> ExitCode {
                 evidence.ended(feature, scenario, how).unwrap();
                 if let Some(lab) = lab {
                     lab.dismiss().await.unwrap();
+                    let left = lab.rig.engines();
+                    lab.rig.kill_engines();
+                    assert!(left.is_empty(), "{}: it left engines behind: {left:?}", scenario.name);
                 }
             })
         })

@@ -2,35 +2,11 @@
 
 use std::path::Path;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use test_harness_bdd::Rig;
-
-/// Living processes that carry the mark of this machine's engines, grandchildren included.
-pub(crate) fn engines(rig: &Rig) -> Vec<i32> {
-    let dir = rig.path("runtime/run");
-    let dir = std::fs::canonicalize(&dir).unwrap_or(dir);
-    let mark = format!("LLORCH_RUN_DIR={}", dir.display());
-    let marked = |pid: &i32| {
-        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environ.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    };
-    all().into_iter().filter(marked).filter(|pid| state(*pid).is_some_and(|state| state != 'Z')).collect()
-}
-
 /// A variable of a process's environment.
 pub(crate) fn variable(pid: i32, name: &str) -> Option<String> {
     let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
     let mut variables = environ.split(|byte| *byte == 0).filter_map(|text| std::str::from_utf8(text).ok());
     variables.find_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
-}
-
-/// Kills them.
-pub(crate) fn kill_engines(rig: &Rig) {
-    for pid in engines(rig) {
-        // Gone meanwhile is as good.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
 }
 
 /// Children of a process that nobody has asked for their end.

@@ -8,7 +8,6 @@ use anyhow::Result;
 use test_harness_bdd::{Rig, until_within};
 
 use crate::measure::{Found, Measure};
-use crate::processes;
 
 /// The last lines of a log that a failure shows.
 const TAIL_LINES: usize = 40;
@@ -109,7 +108,7 @@ impl Run {
     /// Ends what engines are left on its machines.
     pub(crate) fn clean_up(&self) {
         for rig in locked(&self.machines).iter() {
-            processes::kill_engines(rig);
+            rig.kill_engines();
         }
     }
 }

@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::house::House;
-use crate::processes;
 use crate::run::{Run, reached_within};
 
 /// The first-token limit is a minute; three lives and their pauses fit in this.
@@ -32,7 +31,7 @@ pub(super) async fn run(run: Arc<Run>) -> Result<()> {
     run.time("first-token limit trips", first_loss - began, FIRST_TOKEN);
     let rig = &house.rig;
     let opened = reached_within("the breaker opens", THREE_LIVES, || {
-        most = most.max(processes::engines(rig).len());
+        most = most.max(rig.engines().len());
         async { Ok(house.replica().await?["phase"] == "breaker_open") }
     });
     tokio::select! {
@@ -53,14 +52,14 @@ pub(super) async fn run(run: Arc<Run>) -> Result<()> {
             format!("{} {}", refused.0, refused.1["error"]["code"]),
         );
         reached_within("a trial", Duration::from_secs(100), || {
-            most = most.max(processes::engines(rig).len());
+            most = most.max(rig.engines().len());
             async { Ok(house.replica().await?["generation"].as_u64() == Some(lives + 1)) }
         })
         .await?;
         house.is_ready().await?;
         house.submit(question()).await?;
         reached_within("the breaker opens again", FIRST_TOKEN * 2, || {
-            most = most.max(processes::engines(rig).len());
+            most = most.max(rig.engines().len());
             async { Ok(house.replica().await?["phase"] == "breaker_open") }
         })
         .await?;

@@ -27,13 +27,13 @@ async fn stops(run: &Run) -> Result<()> {
     rig.configure(&config("STUB_IGNORE_TERM: '1', STUB_GRANDCHILD: '1'"))?;
     let manager = Manager::start(&rig).await?;
     let engine = until_published(&rig).await?;
-    run.count("processes of an engine with a grandchild", processes::engines(&rig).len(), 2..=2);
+    run.count("processes of an engine with a grandchild", rig.engines().len(), 2..=2);
     let asked = Instant::now();
     manager.post("/v2/pools/p/stop").await?;
     let gone = reached("the engine is gone", || async { Ok(!lives(engine)) }).await?;
     run.time("gone though it ignores TERM", gone - asked, GRACE + Duration::from_millis(500));
     reached("the pool is stopped", || async { Ok(manager.replica().await?["phase"] == "stopped") }).await?;
-    run.count("descendants", processes::engines(&rig).len(), 0..=0);
+    run.count("descendants", rig.engines().len(), 0..=0);
     Ok(())
 }
 
@@ -59,7 +59,7 @@ async fn crashes(run: &Run) -> Result<()> {
     }
     let engine = until_published(&rig).await?;
     run.count(format!("zombies after {crashes} crashes"), processes::zombies_of(pid), 0..=0);
-    run.count("processes of engines", processes::engines(&rig).len(), 2..=2);
+    run.count("processes of engines", rig.engines().len(), 2..=2);
     let (before, after) = (before.unwrap_or(0), processes::descriptors(pid));
     run.count("descriptors", after, before.saturating_sub(10)..=before + 10);
     run.fact("the last life serves", lives(engine), "");

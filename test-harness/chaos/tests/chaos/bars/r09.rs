@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::house::{Manager, one_pool, until_published};
-use crate::processes;
 use crate::run::Run;
 
 pub(super) async fn run(run: Arc<Run>) -> Result<()> {
@@ -28,6 +27,6 @@ pub(super) async fn run(run: Arc<Run>) -> Result<()> {
         let line = said.lines().last().unwrap_or_default().to_owned();
         run.fact(format!("{program} names the first"), said.contains(&holder), line);
     }
-    run.fact("the first one's engine serves on", processes::engines(&rig) == [engine], "");
+    run.fact("the first one's engine serves on", rig.engines() == [engine], "");
     Ok(())
 }

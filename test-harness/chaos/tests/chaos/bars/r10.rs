@@ -10,7 +10,6 @@ use serde_json::json;
 use test_harness_bdd::Rig;
 
 use crate::house::{House, Manager, one_pool, published, recorded, until_published};
-use crate::processes;
 use crate::run::{Run, reached};
 
 pub(super) async fn run(run: Arc<Run>) -> Result<()> {
@@ -71,7 +70,7 @@ async fn killed_in_a_stream(run: &Run) -> Result<()> {
     run.fact("the stream ended with", last.name == "end", last.name.clone());
     run.count("tokens", seen as usize, tokens as usize..=tokens as usize);
     run.fact("same engine process", published(&rig) == Some(engine), "");
-    run.count("engines", processes::engines(&rig).len(), 1..=1);
+    run.count("engines", rig.engines().len(), 1..=1);
     Ok(())
 }
 
@@ -105,10 +104,10 @@ async fn damaged_record(run: &Run) -> Result<()> {
 /// Until the replica is ready; counts the engines that serve meanwhile.
 async fn until_settled(manager: &Manager, rig: &Rig, most: &mut usize) -> Result<i32> {
     reached("the replica is ready", || {
-        *most = (*most).max(processes::engines(rig).len());
+        *most = (*most).max(rig.engines().len());
         async { Ok(manager.replica().await?["phase"] == "ready" && recorded(rig) == published(rig)) }
     })
     .await?;
-    *most = (*most).max(processes::engines(rig).len());
+    *most = (*most).max(rig.engines().len());
     published(rig).context("no engine is published")
 }

@@ -149,7 +149,7 @@ async fn full(run: &Run, disk: &str) -> Result<()> {
             while Instant::now() < until {
                 // The lost engine's own files may have made room, which is taken again.
                 machine.fill(disk)?;
-                for engine in processes::engines(&house.rig) {
+                for engine in house.rig.engines() {
                     let spawn = processes::variable(engine, "LLORCH_SPAWN_ID");
                     let recorded = machine.recorded_spawn()?;
                     let lives = processes::lives(engine);

@@ -13,7 +13,6 @@ use test_harness_bdd::Rig;
 use test_harness_e2e_haiku::built_binary;
 
 use crate::house::House;
-use crate::processes;
 use crate::run::{Run, reached};
 
 /// Longer than anything here takes on a machine that is busy.
@@ -70,7 +69,7 @@ async fn without_room(run: &Run) -> Result<()> {
     let (mut side_by_side, mut longest, mut published) = (0, Duration::ZERO, Instant::now());
     let began = Instant::now();
     let operation = loop {
-        side_by_side = side_by_side.max(processes::engines(&rig).len());
+        side_by_side = side_by_side.max(rig.engines().len());
         match house.engine() {
             Ok(_) => published = Instant::now(),
             Err(_) => longest = longest.max(published.elapsed()),

@@ -8,7 +8,6 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::house::House;
-use crate::processes;
 use crate::run::{Run, reached};
 
 /// How long running tasks may finish after a stop was asked for.
@@ -50,6 +49,6 @@ async fn stop(run: &Run, impatient: bool) -> Result<()> {
         format!("{} {}", event.name, event.data["code"].as_str().unwrap_or_default())
     });
     run.fact(format!("{what}: the stream's last event"), said == "error INTERRUPTED", said);
-    run.count(format!("{what}: engines left"), processes::engines(&house.rig).len(), 0..=0);
+    run.count(format!("{what}: engines left"), house.rig.engines().len(), 0..=0);
     Ok(())
 }
