@@ -97,13 +97,15 @@ impl Fold {
         Arc::clone(&self.shown)
     }
 
-    /// Returns whether anything changed.
+    /// Returns whether anything changed that somebody may wait for.
     pub(crate) fn apply(&mut self, event: Event) -> bool {
         match event {
             Event::Up(up) => self.up(up),
             Event::Draining { key, generation } => self.draining(&key, generation),
             Event::Generated { key, generation, tokens, took } => {
-                self.generated(&key, generation, tokens, took)
+                self.generated(&key, generation, tokens, took);
+                // Shown to whoever looks. It comes with the end of every task, whose slot wakes already.
+                false
             }
             Event::Down { key, generation, reason } => self.down(&key, generation, &reason),
             Event::Gone { key, generation, reason } => self.gone(&key, generation, &reason),
@@ -193,15 +195,14 @@ impl Fold {
         true
     }
 
-    fn generated(&mut self, key: &ReplicaKey, generation: u64, tokens: u64, took: Duration) -> bool {
+    fn generated(&mut self, key: &ReplicaKey, generation: u64, tokens: u64, took: Duration) {
         if self.shown.replicas.get(key).is_none_or(|replica| replica.generation != generation) {
-            return false;
+            return;
         }
-        let Some(life) = self.lives.get_mut(key).filter(|_| tokens > 0) else { return false };
+        let Some(life) = self.lives.get_mut(key).filter(|_| tokens > 0) else { return };
         life.pace.saw(tokens, took);
         let per_token = life.pace.per_token();
         self.change(key, |replica| replica.hints.per_token = per_token);
-        true
     }
 
     fn draining(&mut self, key: &ReplicaKey, generation: u64) -> bool {

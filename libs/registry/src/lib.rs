@@ -81,7 +81,8 @@ impl Registry {
         self.inner.lock().is_held(key, generation)
     }
 
-    /// Wakes on every change, a freed slot included. The number only grows; it means nothing else.
+    /// Wakes on every change, a freed slot included, but not for what is only measured. The number only
+    /// grows; it means nothing else.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.inner.changed.subscribe()
