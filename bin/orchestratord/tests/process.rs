@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use stub_llama::{RunningStub, Stub, StubConfig};
 use test_harness_e2e_haiku::Client;
@@ -21,7 +22,11 @@ struct Daemon {
 }
 
 fn command(dir: &Path, config: &Value) -> Command {
-    let file = dir.join("config.json");
+    command_with(dir.join("config.json"), config)
+}
+
+fn command_with(file: PathBuf, config: &Value) -> Command {
+    let dir = file.parent().unwrap().to_owned();
     std::fs::write(&file, config.to_string()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_orchestratord"));
     command.arg("--config").arg(file);
@@ -83,7 +88,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // A killed one would leave its engines for adoption, if it had any.
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        let _ = kill_process(pid, Signal::TERM);
         let _ = self.child.wait();
     }
 }
@@ -146,8 +153,9 @@ async fn every_request_is_one_line_of_json_without_what_was_said() {
     assert!(!format!("{log:?}").contains("secret"), "{log:#?}");
 }
 
+/// With a file of its own: the daemon would follow what is written into its.
 fn token(dir: &Path, config: &Value, arguments: &[&str]) -> Output {
-    command(dir, config).args(["token", "new"]).args(arguments).output().unwrap()
+    command_with(dir.join("token.json"), config).args(["token", "new"]).args(arguments).output().unwrap()
 }
 
 /// SEC-009, SEC-010
