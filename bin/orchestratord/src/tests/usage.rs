@@ -16,9 +16,10 @@ async fn usage_is_counted_by_token_and_survives_a_restart() {
     let stub = stub();
     let mut seen = Vec::new();
     for round in 1..=2 {
-        let running = app::start(&settings, settings.config.api.listen).await.unwrap();
+        // Before the start: the one of the round before would be bound first and replaced in between.
         let handoff = json!({"url": stub.url(), "pool_id": "p", "generation": round, "slots_total": 1});
         handoffs.publish(&serde_json::from_value(handoff).unwrap()).unwrap();
+        let running = app::start(&settings, settings.config.api.listen).await.unwrap();
         let base = format!("http://{}", running.addr());
         let http = Client::orchestratord();
         let health = http.get(format!("{base}/v2/pools/p/health")).bearer_auth(&alice);
@@ -30,7 +31,9 @@ async fn usage_is_counted_by_token_and_survives_a_restart() {
         for (token, max_tokens) in [(&alice, 5), (&bob, 7)] {
             let body = json!({"model": "p", "prompt": "x", "max_tokens": max_tokens});
             let request = http.post(format!("{base}/v1/completions")).bearer_auth(token);
-            assert_eq!(request.json(&body).send().await.unwrap().status(), 200);
+            let answer = request.json(&body).send().await.unwrap();
+            let (status, text) = (answer.status(), answer.text().await.unwrap());
+            assert_eq!(status, 200, "{round}: {text}");
         }
         let usage = http.get(format!("{base}/v2/usage"));
         let refused = usage.try_clone().unwrap().bearer_auth(&alice).send().await.unwrap();
