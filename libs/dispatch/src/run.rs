@@ -9,9 +9,9 @@ use std::time::Duration;
 use adapter_host::{EngineItem, EngineRequest, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
-use registry::SlotLease;
+use registry::{Drain, SlotLease};
 use tokio::time::Instant;
-use wire::{ErrorCode, TraceContext};
+use wire::{ErrorCode, ReplicaKey, TraceContext};
 
 use crate::core::{AfterLoss, DRAINED, Refused, Run, TaskCore};
 use crate::dispatcher::Shared;
@@ -44,7 +44,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     let generation = lease.generation();
     count_placement(&core, decision.outcome);
     let verdict = attempt(&shared, &core, &lease, decision.words).await;
-    let drains = lease.drains();
+    let drain = lease.drain();
     drop(lease);
     let distrust = || core.pool.suspect(&key, generation, Instant::now() + shared.limits.suspect_for);
     match verdict {
@@ -65,22 +65,17 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
             tracing::warn!(task = %core.id, replica = %key, "the engine reported an error");
             after_fault(&shared, &core, failure);
         }
-        Verdict::Lost { reason, .. } if drains => {
-            tracing::info!(task = %core.id, replica = %key, %reason, "the drain of its replica cut a task off");
-            let failure = Failure::draining(&key);
-            let another = shared.registry.snapshot().pool(&core.pool.id).any(|(_, r)| r.ready && !r.draining);
-            if another || !core.has_spoken() {
-                after_loss(&shared, &core, DRAINED, failure).await;
-            } else {
-                // The replica comes back when somebody says so: an answer does not wait for that.
-                shared.end(&core, Ending::Failed(failure));
+        Verdict::Lost { reason, failure } => match drain {
+            None => {
+                distrust();
+                tracing::warn!(task = %core.id, replica = %key, %reason, "the engine of a task was lost");
+                after_loss(&shared, &core, &reason, failure).await;
             }
-        }
-        Verdict::Lost { reason, failure } => {
-            distrust();
-            tracing::warn!(task = %core.id, replica = %key, %reason, "the engine of a task was lost");
-            after_loss(&shared, &core, &reason, failure).await;
-        }
+            Some(drain) => {
+                tracing::info!(task = %core.id, replica = %key, %reason, "the drain of its replica cut a task off");
+                after_drain(&shared, &core, drain, &key).await;
+            }
+        },
     }
     std::mem::forget(guard);
 }
@@ -96,6 +91,18 @@ async fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure
         AfterLoss::GiveUp(Some(why)) => shared.end(core, Ending::Failed(failure.because(why))),
         AfterLoss::Spent => shared.finish(core, Ending::Spent).await,
         AfterLoss::Again => shared.queue_again(core),
+    }
+}
+
+/// A replica that was drained comes back when somebody says so: an answer does not wait for that. One
+/// whose next life is on its way does, as after a crash.
+async fn after_drain(shared: &Shared, core: &Arc<TaskCore>, drain: Drain, key: &ReplicaKey) {
+    let failure = Failure::draining(key);
+    let another = || shared.registry.snapshot().pool(&core.pool.id).any(|(_, r)| r.ready && !r.draining);
+    if drain == Drain::Superseded || !core.has_spoken() || another() {
+        after_loss(shared, core, DRAINED, failure).await;
+    } else {
+        shared.end(core, Ending::Failed(failure));
     }
 }
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 use adapter_host::{CompletionRequest, EngineRequest, SoFar};
 use dispatch::{Limits, TaskSpec};
 use proptest::prelude::*;
-use support::{Engine, Script, World, all, chunk, spec, until_entries, words};
+use registry::{Event, Up};
+use support::{Engine, Script, World, all, chunk, key, spec, until_entries, words};
 use task_log::Entry;
 use tokio::time::Instant;
 use wire::config::FullPolicy;
@@ -63,6 +64,32 @@ async fn another_replica_goes_on_with_the_next_index() {
     assert_eq!((seam.from_index, seam.by, &seam.replica_id), (2, SeamBy::Ids, &ReplicaId::nth(1)));
     assert_eq!(world.metric(r#"orchd_tokens_out_total{pool_id="p",priority="interactive"}"#), Some(5.0));
     assert_eq!(world.metric(r#"orchd_tasks_started_total{pool_id="p",priority="interactive"}"#), Some(1.0));
+}
+
+/// ORCHD-DRAIN-001, ORCHD-DRAIN-002
+#[tokio::test(start_paused = true)]
+async fn an_answer_waits_for_the_next_life_of_its_replica_and_not_for_an_undrain() {
+    for superseded in [true, false] {
+        let world = World::new();
+        world.up(0, 1, 1, &Engine::new(Script::HangAfter(2)));
+        let task = world.submit(resuming("x", |_| {}));
+        until_entries(&task, 3).await;
+        world.registry.apply(if superseded {
+            Event::Superseded { key: key(0), generation: 1 }
+        } else {
+            Event::Up(Up { draining: true, ..Up::new(key(0), 1, 1) })
+        });
+        world.down(0, 1);
+        // The next life has yet to prove itself.
+        tokio::time::sleep(SEC).await;
+        world.up(0, 2, 1, &Engine::new(Script::Speak(4, MS)));
+        let said = words(&task).await;
+        if superseded {
+            assert_eq!(said, "started:r0 0=t0 1=t1 resumed:r0 2=t2 3=t3 end:stop");
+        } else {
+            assert_eq!(said, "started:r0 0=t0 1=t1 error:POOL_DRAINING:2");
+        }
+    }
 }
 
 async fn joined(total: u32, cuts: &[u32]) -> (String, Receipt) {

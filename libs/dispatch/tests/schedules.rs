@@ -93,7 +93,7 @@ async fn play(acts: Vec<Act>, policy: FullPolicy) -> Result<(), TestCaseError> {
             Act::Down(n) => world.down(n, lives[n as usize]),
             Act::Drain(n) => {
                 let generation = lives[n as usize];
-                world.registry.apply(registry::Event::Draining { key: key(n), generation });
+                world.registry.apply(registry::Event::Superseded { key: key(n), generation });
             }
             Act::Cancel(n) => tasks.get(n).into_iter().for_each(Task::cancel),
             Act::Sleep(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,

@@ -11,9 +11,10 @@ pub enum Event {
     /// It passed a probe and takes work, or its properties changed. After a [`Event::Down`] the
     /// same generation may come up again (it was only mute); its slots are then all free.
     Up(Up),
-    /// It finishes what it has; its leases hold, even when a new generation comes up meanwhile, until
-    /// it goes down. Means nothing for a generation other than the current one.
-    Draining {
+    /// Another life is about to take its place. It finishes what it has: its leases hold, even when the
+    /// new generation comes up meanwhile, until it goes down. Means nothing for a generation other than
+    /// the current one. A drain that somebody asked for comes as [`Event::Up`].
+    Superseded {
         /// Which replica.
         key: ReplicaKey,
         /// Which life.

@@ -14,12 +14,21 @@ use crate::{Event, Hints, Replica, Snapshot, Up};
 pub(crate) enum Standing {
     Serves,
     /// It finishes what it has.
-    Drains,
+    Drains(Drain),
     Over {
         reason: Arc<str>,
         /// It was draining when it ended.
-        drained: bool,
+        drained: Option<Drain>,
     },
+}
+
+/// Why a life takes nothing new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// Somebody asked for it, and the replica comes back when somebody says so.
+    Asked,
+    /// Another life of the replica takes its place.
+    Superseded,
 }
 
 /// What is left of a sum when the next one comes: about the last thirty generations count.
@@ -81,13 +90,23 @@ struct Retired {
     life: Life,
 }
 
+impl Standing {
+    pub(crate) fn drain(&self) -> Option<Drain> {
+        match self {
+            Self::Serves => None,
+            Self::Drains(drain) => Some(*drain),
+            Self::Over { drained, .. } => *drained,
+        }
+    }
+}
+
 impl Life {
     fn drains(&self) -> bool {
-        matches!(*self.standing.borrow(), Standing::Drains)
+        self.standing.borrow().drain().is_some()
     }
 
     fn end(self, reason: &str) {
-        let drained = self.drains();
+        let drained = self.standing.borrow().drain();
         self.standing.send_replace(Standing::Over { reason: reason.into(), drained });
     }
 }
@@ -101,7 +120,7 @@ impl Fold {
     pub(crate) fn apply(&mut self, event: Event) -> bool {
         match event {
             Event::Up(up) => self.up(up),
-            Event::Draining { key, generation } => self.draining(&key, generation),
+            Event::Superseded { key, generation } => self.superseded(&key, generation),
             Event::Generated { key, generation, tokens, took } => {
                 self.generated(&key, generation, tokens, took);
                 // Shown to whoever looks. It comes with the end of every task, whose slot wakes already.
@@ -171,7 +190,11 @@ impl Fold {
                 }
             })
         });
-        life.standing.send_replace(if up.draining { Standing::Drains } else { Standing::Serves });
+        life.standing.send_replace(if up.draining {
+            Standing::Drains(Drain::Asked)
+        } else {
+            Standing::Serves
+        });
         let replica = Replica {
             generation: up.generation,
             slots_total: up.slots,
@@ -205,16 +228,17 @@ impl Fold {
         self.change(key, |replica| replica.hints.per_token = per_token);
     }
 
-    fn draining(&mut self, key: &ReplicaKey, generation: u64) -> bool {
-        let current = self.shown.replicas.get(key);
-        if !current.is_some_and(|replica| replica.generation == generation && !replica.draining) {
+    fn superseded(&mut self, key: &ReplicaKey, generation: u64) -> bool {
+        let Some(current) = self.shown.replicas.get(key).filter(|replica| replica.generation == generation)
+        else {
             return false;
+        };
+        let drained = current.draining;
+        if let Some(life) = self.lives.get(key) {
+            life.standing.send_replace(Standing::Drains(Drain::Superseded));
         }
         self.change(key, |replica| replica.draining = true);
-        if let Some(life) = self.lives.get(key) {
-            life.standing.send_replace(Standing::Drains);
-        }
-        true
+        !drained
     }
 
     fn down(&mut self, key: &ReplicaKey, generation: u64, reason: &str) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use wire::ReplicaKey;
 
 use crate::Inner;
-use crate::fold::{Held, Standing, StandingWatch};
+use crate::fold::{Drain, Held, Standing, StandingWatch};
 
 /// One slot of one life of a replica. Dropping it frees the slot and wakes whoever waits for one.
 /// A lease that outlived its replica frees nothing.
@@ -40,10 +40,10 @@ impl SlotLease {
         matches!(*self.held.standing.borrow(), Standing::Over { .. })
     }
 
-    /// Whether this life drains, or drained when it ended: then its end was asked for.
+    /// Why this life drains, or drained when it ended: then its end was no failure of its own.
     #[must_use]
-    pub fn drains(&self) -> bool {
-        matches!(*self.held.standing.borrow(), Standing::Drains | Standing::Over { drained: true, .. })
+    pub fn drain(&self) -> Option<Drain> {
+        self.held.standing.borrow().drain()
     }
 
     /// Resolves with the reason when this life is over; at once when it is over already. Does not
@@ -58,7 +58,7 @@ async fn went_down(mut standing: StandingWatch) -> Arc<str> {
         Ok(Standing::Over { reason, .. }) => Arc::clone(reason),
         // The registry says so before it lets go of a life, so only a registry that is being torn
         // down gets here.
-        Ok(Standing::Serves | Standing::Drains) | Err(_) => "the registry is gone".into(),
+        Ok(Standing::Serves | Standing::Drains(_)) | Err(_) => "the registry is gone".into(),
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use wire::ReplicaKey;
 
 pub use event::{Event, Up};
+pub use fold::Drain;
 pub use lease::SlotLease;
 pub use ready::MAX_SLOTS;
 pub use snapshot::{Hints, Replica, Snapshot};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use registry::{Event, MAX_SLOTS, Registry, SlotLease, Up};
+use registry::{Drain, Event, MAX_SLOTS, Registry, SlotLease, Up};
 use wire::{PoolId, ReplicaId, ReplicaKey};
 
 fn key(n: u32) -> ReplicaKey {
@@ -63,7 +63,7 @@ fn an_older_life_never_changes_a_newer_one() {
     let before = registry.snapshot();
     registry.apply(up(0, 1, 9));
     registry.apply(down(0, 1));
-    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(Event::Superseded { key: key(0), generation: 1 });
     assert_eq!(registry.snapshot(), before);
     assert!(registry.try_lease(&key(0), 1).is_none());
 }
@@ -130,7 +130,7 @@ fn a_draining_replica_keeps_its_leases_and_gives_no_new_ones() {
     let registry = Registry::default();
     registry.apply(up(0, 1, 2));
     let lease = registry.try_lease(&key(0), 1).unwrap();
-    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(Event::Superseded { key: key(0), generation: 1 });
     assert!(!lease.is_lost());
     assert!(registry.try_lease(&key(0), 1).is_none());
 }
@@ -141,15 +141,15 @@ fn a_draining_life_keeps_its_leases_when_a_new_one_takes_its_place() {
     let registry = Registry::default();
     registry.apply(up(0, 1, 2));
     let old = registry.try_lease(&key(0), 1).unwrap();
-    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(Event::Superseded { key: key(0), generation: 1 });
     registry.apply(up(0, 2, 1));
-    assert!(!old.is_lost() && old.drains());
+    assert!(!old.is_lost() && old.drain() == Some(Drain::Superseded));
     assert!(registry.is_held(&key(0), 1));
     let new = registry.try_lease(&key(0), 2).unwrap();
-    assert!(!new.drains());
+    assert_eq!(new.drain(), None);
     assert_eq!(free(&registry, 0), 0, "each life has its own slots");
     registry.apply(down(0, 1));
-    assert!(old.is_lost() && old.drains(), "its end was asked for");
+    assert!(old.is_lost() && old.drain() == Some(Drain::Superseded), "not a failure of its own");
     assert!(!new.is_lost());
     drop((old, new));
     assert_eq!(free(&registry, 0), 1);
@@ -166,7 +166,7 @@ fn a_life_is_held_until_its_last_slot_is_free_and_no_other_life_is() {
     let (one, other) = (registry.try_lease(&key(0), 1).unwrap(), registry.try_lease(&key(0), 1).unwrap());
     assert!(registry.is_held(&key(0), 1));
     assert!(!registry.is_held(&key(0), 2) && !registry.is_held(&key(1), 1));
-    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(Event::Superseded { key: key(0), generation: 1 });
     registry.apply(up(0, 2, 1));
     assert!(registry.is_held(&key(0), 1));
     assert!(!registry.is_held(&key(0), 2) && !registry.is_held(&key(1), 1));
@@ -174,7 +174,7 @@ fn a_life_is_held_until_its_last_slot_is_free_and_no_other_life_is() {
     assert!(registry.is_held(&key(0), 1), "one of two still runs");
     drop(other);
     assert!(!registry.is_held(&key(0), 1));
-    registry.apply(Event::Draining { key: key(0), generation: 2 });
+    registry.apply(Event::Superseded { key: key(0), generation: 2 });
     registry.apply(up(0, 3, 1));
     assert!(!registry.is_held(&key(0), 2), "nothing ran on it when it was replaced");
 }
@@ -185,12 +185,12 @@ fn a_draining_life_that_is_in_front_again_still_counts_what_runs_on_it() {
     let registry = Registry::default();
     registry.apply(up(0, 1, 2));
     let old = registry.try_lease(&key(0), 1).unwrap();
-    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(Event::Superseded { key: key(0), generation: 1 });
     registry.apply(up(0, 2, 1));
     registry.apply(Event::Gone { key: key(0), generation: 2, reason: "withdrawn".to_owned() });
     registry.apply(up(0, 1, 2));
     assert_eq!(free(&registry, 0), 1, "one of the two is still taken");
-    assert!(!old.is_lost() && !old.drains());
+    assert!(!old.is_lost() && old.drain().is_none());
     drop(old);
     assert_eq!(free(&registry, 0), 2);
 }
@@ -203,7 +203,7 @@ fn a_replica_that_is_gone_is_not_shown_and_may_come_again() {
     registry.apply(up(0, 1, 1));
     let lease = registry.try_lease(&key(0), 1).unwrap();
     registry.apply(gone(1));
-    assert!(lease.is_lost() && !lease.drains());
+    assert!(lease.is_lost() && lease.drain().is_none());
     assert!(registry.snapshot().replicas.is_empty());
     registry.apply(up(0, 2, 1));
     registry.apply(gone(1));
@@ -251,7 +251,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => who.clone().prop_map(|(n, generation)| {
             Act::Apply(Event::Gone { key: key(n), generation, reason: "withdrawn".to_owned() })
         }),
-        1 => who.clone().prop_map(|(n, generation)| Act::Apply(Event::Draining { key: key(n), generation })),
+        1 => who.clone().prop_map(|(n, generation)| Act::Apply(Event::Superseded { key: key(n), generation })),
         4 => who.prop_map(|(n, g)| Act::Lease(n, g)),
         3 => (0..8_usize).prop_map(Act::Drop),
     ]
@@ -339,7 +339,7 @@ fn what_a_replica_generated_shows_how_fast_it_is_until_another_life_begins() {
     (0..300).for_each(|_| generated(1, 10, 100));
     let now = per_token().unwrap();
     assert!(now < Duration::from_micros(10_100), "the old fades: {now:?}");
-    registry.apply(Event::Draining { key: key(0), generation: 1 });
+    registry.apply(Event::Superseded { key: key(0), generation: 1 });
     assert_eq!(per_token(), Some(now));
     registry.apply(up(0, 2, 2));
     assert_eq!(per_token(), None);

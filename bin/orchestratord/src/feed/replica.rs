@@ -55,7 +55,7 @@ impl Life {
     /// ended or its engine is gone.
     async fn finish(&self) -> String {
         let (key, generation) = (self.key.clone(), self.number);
-        self.parts.registry.apply(Event::Draining { key, generation });
+        self.parts.registry.apply(Event::Superseded { key, generation });
         let mut changed = self.parts.registry.changed();
         let unused = async {
             while self.parts.registry.is_held(&self.key, self.number) {

@@ -125,7 +125,7 @@ async fn the_next_life_of_the_only_replica_goes_on() {
         next
     };
     let ((joined, end, names), _next) = tokio::join!(answer, restart);
-    assert_eq!((joined, &end["finish_reason"]), (whole, &json!("length")), "{names:?}");
+    assert_eq!((joined, &end["finish_reason"]), (whole, &json!("length")), "{names:?} {end}");
     assert!(names.contains(&"resumed".to_owned()));
     orchestrator.stop().await;
 }
