@@ -102,8 +102,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if wanted(Section::Streams) {
         let window = Duration::from_secs(u64::from(options.seconds));
         let plan = streams::Plan { streams: options.streams.clone(), rate: options.rate, window };
-        let streams = runtime.block_on(streams::measure(&binaries, &plan))?;
-        writeln!(out, "\n## Streams: {} tokens/s over all of them\n\n{streams}", options.rate)?;
+        writeln!(out, "\n## Streams: {} tokens/s over all of them\n", options.rate)?;
+        runtime.block_on(streams::measure(&binaries, &plan, &mut out))?;
     }
     Ok(())
 }

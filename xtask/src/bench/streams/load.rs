@@ -17,7 +17,7 @@ use crate::bench::stats::Sample;
 
 /// Connections that are opened at once.
 const RAMP: usize = 64;
-/// Until every stream has begun.
+/// Until every stream has begun, besides the time that their first tokens take one after the other.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which of the APIs is spoken.
@@ -69,7 +69,9 @@ struct Shared {
 impl Load {
     /// Opens all streams at `addr`, then measures for the window, and hangs up.
     pub(super) async fn run(&self, addr: SocketAddr, api: Api, pids: &[u32]) -> Result<Measured> {
-        let enough = (self.window + PATIENCE + Duration::from_secs(30)).as_millis() / self.pace.as_millis();
+        // Each turn of the ramp lasts until the first tokens are there, one pace later.
+        let patience = PATIENCE + self.pace * self.streams.div_ceil(RAMP as u32);
+        let enough = (self.window + patience + Duration::from_secs(30)).as_millis() / self.pace.as_millis();
         let shared = Arc::new(Shared {
             addr,
             api,
@@ -84,7 +86,7 @@ impl Load {
             (0..self.streams).map(|_| tokio::spawn(read_stream(Arc::clone(&shared)))).collect();
         let opened = Instant::now();
         while shared.begun.load(Ordering::Relaxed) < self.streams {
-            if opened.elapsed() > PATIENCE || readers.iter().any(tokio::task::JoinHandle::is_finished) {
+            if opened.elapsed() > patience || readers.iter().any(tokio::task::JoinHandle::is_finished) {
                 shared.over.store(true, Ordering::Relaxed);
                 for reader in readers {
                     if reader.is_finished() {

@@ -7,7 +7,7 @@ mod load;
 mod process;
 mod targets;
 
-use std::fmt::Write as _;
+use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -31,28 +31,27 @@ struct Row {
     measured: Measured,
 }
 
-pub(super) async fn measure(binaries: &Binaries, plan: &Plan) -> Result<String> {
-    let mut out = String::from(
-        "| streams | through | tokens/s | latency p50 µs | p99 µs | added p50 µs | added p99 µs | CPU µs/token | RSS KiB/stream |\n|--:|---|--:|--:|--:|--:|--:|--:|--:|\n",
-    );
-    let mut ratios = String::new();
+/// Writes each row as soon as it is measured: the last counts take minutes and may fail.
+pub(super) async fn measure(binaries: &Binaries, plan: &Plan, out: &mut impl Write) -> Result<()> {
+    writeln!(
+        out,
+        "| streams | through | tokens/s | latency p50 µs | p99 µs | added p50 µs | added p99 µs | CPU µs/token | RSS KiB/stream |\n|--:|---|--:|--:|--:|--:|--:|--:|--:|"
+    )?;
+    let mut ratios = Vec::new();
     for &streams in &plan.streams {
         let rows = at(binaries, plan, streams).await.with_context(|| format!("with {streams} streams"))?;
         let direct = rows.first().map(|row| row.measured.clone()).unwrap_or_default();
         for row in &rows {
-            let _ = writeln!(out, "{}", line(streams, row, &direct));
+            writeln!(out, "{}", line(streams, row, &direct))?;
         }
         let cost = |name: &str| rows.iter().find(|row| row.name == name).map(|row| row.measured.cpu_us());
         if let (Some(nginx), Some(v1), Some(v2)) = (cost("nginx"), cost("/v1"), cost("/v2")) {
-            let _ = writeln!(
-                ratios,
-                "- {streams} streams: /v1 costs {:.2} × nginx per token, /v2 {:.2} ×",
-                v1 / nginx,
-                v2 / nginx
-            );
+            let (v1, v2) = (v1 / nginx, v2 / nginx);
+            ratios.push(format!("- {streams} streams: /v1 costs {v1:.2} × nginx per token, /v2 {v2:.2} ×"));
         }
     }
-    Ok(format!("{out}\n{ratios}"))
+    writeln!(out, "\n{}", ratios.join("\n"))?;
+    Ok(())
 }
 
 fn line(streams: u32, row: &Row, direct: &Measured) -> String {
