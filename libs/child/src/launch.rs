@@ -212,7 +212,7 @@ fn prepare_in_child(command: &mut Command, limits: Vec<Limit>, confinement: Opti
     };
     #[expect(unsafe_code, reason = "pre_exec is the only way to act between fork and exec")]
     // SAFETY: between fork and exec only async-signal-safe work is allowed: `setup` makes plain
-    // system calls (setsid, signal, prlimit, close_range, fcntl, prctl, landlock_restrict_self), allocates nothing and takes no lock.
+    // system calls (setsid, signal, prlimit, close_range, fcntl, prctl, landlock_restrict_self, seccomp), allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(setup);
     }

@@ -17,6 +17,7 @@ mod procfs;
 mod sandbox;
 mod spawn_id;
 mod sweep;
+mod syscalls;
 
 pub use adopted::{AdoptError, Adopted};
 pub use child::{Child, Exit, WaitError};
@@ -28,3 +29,4 @@ pub use observed::{is_stopped, loaded_bytes};
 pub use sandbox::{Sandbox, SandboxError};
 pub use spawn_id::{SPAWN_ID_VARIABLE, SpawnId};
 pub use sweep::{end_marked, processes_with, sweep};
+pub use syscalls::FilterError;

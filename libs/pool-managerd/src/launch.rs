@@ -256,12 +256,16 @@ mod tests {
     /// POOLD-SANDBOX-002
     #[test]
     fn an_engine_that_cannot_be_confined_is_not_started_again_and_says_what_is_missing() {
-        let source = child::SandboxError::Unsupported;
-        let error = LaunchError::from(SpawnError::Sandbox { program: "/bin/engine".into(), source });
-        assert!(error.is_unconfined() && !error.is_of_the_disk() && !error.is_missing_program());
-        assert!(crate::Cause::NoSandbox.needs_a_change());
-        let said = crate::replica::with_causes(&error);
-        assert!(said.contains("/bin/engine") && said.contains("Landlock"), "{said}");
+        let no_filters = child::SandboxError::Syscalls(child::FilterError::Unsupported);
+        for (source, missing) in
+            [(child::SandboxError::Unsupported, "Landlock"), (no_filters, "CONFIG_SECCOMP_FILTER")]
+        {
+            let error = LaunchError::from(SpawnError::Sandbox { program: "/bin/engine".into(), source });
+            assert!(error.is_unconfined() && !error.is_of_the_disk() && !error.is_missing_program());
+            assert!(crate::Cause::NoSandbox.needs_a_change());
+            let said = crate::replica::with_causes(&error);
+            assert!(said.contains("/bin/engine") && said.contains(missing), "{said}");
+        }
     }
 
     #[test]

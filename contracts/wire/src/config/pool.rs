@@ -65,8 +65,9 @@ pub struct PoolConfig {
     /// Permits flags outside the allow-list (never the refused ones).
     #[serde(default)]
     pub unsafe_flags: bool,
-    /// Confines the engine (Linux 5.13 and newer): it reads its program, its model and the system's
-    /// libraries, uses the graphics cards, and writes nowhere but its log.
+    /// Confines the engine (Linux 5.13 and newer, with Landlock and seccomp): it reads its program, its
+    /// model and the system's libraries, uses the graphics cards, writes nowhere but its log, gains no
+    /// privileges and makes none of the system calls that lead to other processes or into the kernel.
     #[serde(default)]
     pub sandbox: bool,
     /// Further environment of the engine.

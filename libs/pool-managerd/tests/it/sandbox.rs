@@ -2,27 +2,46 @@
 //! engine: no core dumps, no key on its command line, loopback only.
 
 use wire::Phase;
+use wire::config::OnExit;
 
 use crate::harness::{engines_of, error, setup};
 
-/// POOLD-SANDBOX-001
-#[tokio::test]
-async fn a_confined_engine_serves_and_has_no_new_privileges() {
-    let mut setup = setup();
-    setup.pool.sandbox = true;
-    let manager = setup.start().await;
-    let handoff = manager.ready().await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", handoff.pid.unwrap())).unwrap();
+fn is_confined(pid: u32) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+    assert!(status.contains("Seccomp:\t2"), "its system calls are filtered: {status}");
+}
+
+/// POOLD-SANDBOX-001, POOLD-SANDBOX-003
+#[tokio::test]
+async fn a_confined_engine_serves_is_adopted_and_stopped_and_stays_confined() {
+    let mut setup = setup();
+    (setup.pool.sandbox, setup.pool.on_exit) = (true, OnExit::Keep);
+    let manager = setup.start().await;
+    let before = manager.ready().await;
+    is_confined(before.pid.unwrap());
+    manager.running.shutdown().await;
+
+    let manager = setup.start().await;
+    assert_eq!(manager.ready().await, before);
+    assert!(manager.metrics().await.contains(r#"poold_adoptions_total{pool_id="p",replica_id="r0"} 1"#));
+    is_confined(before.pid.unwrap());
     manager.stop().await;
     manager.phase(Phase::Stopped).await;
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
     manager.running.shutdown().await;
 }
 
+/// Whether this kernel keeps a confined process's signals inside (Landlock's sixth version).
+fn scopes_signals() -> bool {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = kernel.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(12))
+}
+
 /// POOLD-SANDBOX-001
 #[tokio::test]
-async fn a_confined_engine_writes_nothing_and_reads_nobody_elses_files() {
+async fn a_confined_engine_writes_nothing_reads_nobody_elses_files_and_signals_nobody() {
     let mut setup = setup();
     setup.pool.sandbox = true;
     let elsewhere = tempfile::tempdir().unwrap();
@@ -31,10 +50,12 @@ async fn a_confined_engine_writes_nothing_and_reads_nobody_elses_files() {
     let script = setup.runtime().join("bin").join("engine");
     std::fs::create_dir(script.parent().unwrap()).unwrap();
     let lines = format!(
-        "#!/bin/sh\necho read: $(cat {secret} 2>&1)\necho x >{written}\necho x >{home}\necho wrote nothing\nexit 3\n",
+        "#!/bin/sh\necho read: $(cat {secret} 2>&1)\necho x >{written}\necho x >{home}\n\
+         kill -0 {manager} && echo signalled\nkill -0 $$ && echo itself\necho wrote nothing\nexit 3\n",
         secret = secret.display(),
         written = written.display(),
         home = "$HOME/x",
+        manager = std::process::id(),
     );
     std::fs::write(&script, lines).unwrap();
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -44,6 +65,8 @@ async fn a_confined_engine_writes_nothing_and_reads_nobody_elses_files() {
     let tail = error(&replica).log_tail.join("\n");
     assert!(tail.contains("wrote nothing"), "it ran: {tail}");
     assert!(tail.contains("Permission denied") && !tail.contains("another's words"), "{tail}");
+    assert!(tail.contains("itself"), "it may signal its own: {tail}");
+    assert_eq!(tail.contains("signalled"), !scopes_signals(), "{tail}");
     assert!(!written.exists());
     assert!(!setup.runtime().join("run/home/x").exists());
     manager.running.shutdown().await;
