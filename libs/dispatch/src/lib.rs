@@ -30,6 +30,7 @@ mod loops;
 mod metrics;
 mod moves;
 mod names;
+mod pace;
 mod place;
 mod pool;
 mod queue;

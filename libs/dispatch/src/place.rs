@@ -8,6 +8,7 @@ use wire::task::{Placement, PlacementMode};
 use wire::{PoolId, ReplicaId, ReplicaKey};
 
 use crate::Home;
+use crate::pace::{Best, Free, a_token, best};
 
 /// Where a task wants to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub struct Decision {
 pub enum PlacementOutcome {
     /// The feasible replica with the most free slots.
     MostFree,
+    /// Of several with the most free slots the one that is through first.
+    LeastEnd,
     /// The replica that the task preferred.
     Preferred,
     /// The replica that holds the prompt of its session.
@@ -78,6 +81,7 @@ impl PlacementOutcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MostFree => "most_free",
+            Self::LeastEnd => "least_end",
             Self::Preferred => "preferred",
             Self::HoldsPrefix => "holds_prefix",
             Self::Pinned => "pinned",
@@ -112,7 +116,7 @@ const LOAD_CAP: f64 = 0.25;
 
 /// Decides: feasible first (of the pool, ready, not draining, a free slot, the pin, `usable`), then
 /// the preferred replica, then the one that holds the session's prompt unless it is much busier than
-/// the others, then the most free slots, then the lowest key. `usable` lets the caller rule out lives
+/// the others, then the most free slots, then the least predicted end, then the lowest key. `usable` lets the caller rule out lives
 /// it has just had trouble with.
 #[must_use]
 pub fn place(
@@ -121,7 +125,7 @@ pub fn place(
     home: Option<&Home>,
     usable: impl Fn(&ReplicaKey, u64) -> bool,
 ) -> Decision {
-    let feasible: Vec<(&ReplicaKey, &Replica)> = snapshot
+    let feasible: Vec<Free<'_>> = snapshot
         .pool(&wish.pool)
         .filter(|(key, replica)| {
             replica.takes_work() && wish.allows(&key.replica) && usable(key, replica.generation)
@@ -129,28 +133,26 @@ pub fn place(
         .collect();
     let preferred = feasible.iter().find(|(key, _)| wish.names(&key.replica));
     let holds = home.and_then(|home| holder(home, &feasible));
-    // The first of equals is the lowest key: the snapshot is in order.
-    let most_free = feasible.iter().rev().max_by_key(|(_, replica)| replica.slots_free);
-    let Some(&(key, replica)) = preferred.or(holds).or(most_free) else {
+    // The snapshot is in order.
+    let best = best(&feasible);
+    let Some(&(key, replica)) = preferred.or(holds).or(best.as_ref().map(|best| &best.chosen)) else {
         return Decision { chosen: None, words: why_not(snapshot, wish), outcome: PlacementOutcome::Waits };
     };
     let outcome = match &wish.replica {
         Some((Insist::Pin, _)) => PlacementOutcome::Pinned,
         Some((Insist::Prefer, name)) if *name == key.replica => PlacementOutcome::Preferred,
         _ if holds.is_some() => PlacementOutcome::HoldsPrefix,
+        _ if best.is_some_and(|best| best.by_pace) => PlacementOutcome::LeastEnd,
         _ => PlacementOutcome::MostFree,
     };
     let held = home.filter(|home| outcome == PlacementOutcome::HoldsPrefix && home.key == *key);
     let others = Others { snapshot, wish, chosen: key, usable: &usable };
-    let words = Why { key, replica, outcome, held, feasible: feasible.len(), others }.to_string();
+    let words = Why { key, replica, outcome, held, best, feasible: feasible.len(), others }.to_string();
     Decision { chosen: Some((key.clone(), replica.generation)), words, outcome }
 }
 
 /// The feasible replica that holds a session's prompt, unless it is much busier than they are.
-fn holder<'a, 'b>(
-    home: &Home,
-    feasible: &'b [(&'a ReplicaKey, &'a Replica)],
-) -> Option<&'b (&'a ReplicaKey, &'a Replica)> {
+fn holder<'a, 'b>(home: &Home, feasible: &'b [Free<'a>]) -> Option<&'b Free<'a>> {
     let busy =
         |replica: &Replica| 1.0 - f64::from(replica.slots_free) / f64::from(replica.slots_total.max(1));
     let found = feasible.iter().find(|(key, r)| **key == home.key && r.generation == home.generation)?;
@@ -176,6 +178,7 @@ struct Why<'a, U> {
     replica: &'a Replica,
     outcome: PlacementOutcome,
     held: Option<&'a Home>,
+    best: Option<Best<'a>>,
     feasible: usize,
     others: Others<'a, U>,
 }
@@ -202,7 +205,10 @@ impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Others<'_, U> {
                 () if !self.wish.allows(&key.replica) => f.write_str("not where it is pinned")?,
                 () if replica.slots_free == 0 => f.write_str("no free slot")?,
                 () if !(self.usable)(key, replica.generation) => f.write_str("did not answer just now")?,
-                () => write!(f, "{} of {} slots free", replica.slots_free, replica.slots_total)?,
+                () => {
+                    write!(f, "{} of {} slots free", replica.slots_free, replica.slots_total)?;
+                    replica.hints.per_token.map_or(Ok(()), |pace| write!(f, ", {}", a_token(pace)))?;
+                }
             }
         }
         match others.count() {
@@ -214,7 +220,7 @@ impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Others<'_, U> {
 
 impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Why<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, replica, outcome, held, feasible, others } = self;
+        let Self { key, replica, outcome, held, best, feasible, others } = self;
         match outcome {
             PlacementOutcome::Pinned => write!(f, "{key}: pinned there")?,
             PlacementOutcome::HoldsPrefix => {
@@ -222,6 +228,14 @@ impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Why<'_, U> {
                 write!(f, "{key}: holds {tokens} tokens of the session")?;
             }
             PlacementOutcome::Preferred => write!(f, "{key}: preferred and free")?,
+            PlacementOutcome::LeastEnd => {
+                let equals = best.map_or(0, |best| best.equals);
+                match replica.hints.per_token {
+                    Some(pace) => write!(f, "{key}: least predicted end, {},", a_token(pace))?,
+                    None => write!(f, "{key}: not measured yet, so it is tried,")?,
+                }
+                write!(f, " of {equals} replicas with as many free slots")?;
+            }
             PlacementOutcome::MostFree | PlacementOutcome::Waits if *feasible == 1 => {
                 write!(f, "{key}: the only replica with a free slot")?;
             }
@@ -362,11 +376,36 @@ mod tests {
         assert_eq!(words, expected);
     }
 
+    fn generated(registry: &Registry, replica: &str, ms: u64) {
+        let took = std::time::Duration::from_millis(ms);
+        registry.apply(Event::Generated { key: key(replica), generation: 1, tokens: 1, took });
+    }
+
+    /// ORCHD-PLACE-005, ORCHD-PLACE-001
+    #[test]
+    fn of_equally_free_replicas_the_one_that_is_through_first_is_chosen_and_the_words_say_so() {
+        let registry = Registry::default();
+        ["r0", "r1"].iter().for_each(|name| up(&registry, name, 2, false));
+        generated(&registry, "r0", 40);
+        let auto = wish(PlacementMode::Auto, None);
+        let decide = || place(&registry.snapshot(), &auto, None, |_, _| true);
+        let words = "p/r1: not measured yet, so it is tried, of 2 replicas with as many free slots (2 of 2 \
+                     slots free); p/r0: 2 of 2 slots free, 40.0 ms a token";
+        assert_eq!((decide().words.as_str(), decide().outcome), (words, PlacementOutcome::LeastEnd));
+        generated(&registry, "r1", 12);
+        let words = "p/r1: least predicted end, 12.0 ms a token, of 2 replicas with as many free slots (2 of \
+                     2 slots free); p/r0: 2 of 2 slots free, 40.0 ms a token";
+        assert_eq!((decide().words.as_str(), decide().outcome), (words, PlacementOutcome::LeastEnd));
+        let _held = registry.try_lease(&key("r1"), 1);
+        assert_eq!(chosen(&registry, &auto), (Some("r0".to_owned()), PlacementOutcome::MostFree));
+    }
+
     /// ORCHD-PLACE-002
     #[test]
     fn a_decision_among_a_thousand_replicas_costs_microseconds() {
         let registry = Registry::default();
         (0..1_000).for_each(|n| up(&registry, &format!("r{n}"), 4, false));
+        (0..1_000).for_each(|n| generated(&registry, &format!("r{n}"), 1_000 - n));
         let (snapshot, auto) = (registry.snapshot(), wish(PlacementMode::Auto, None));
         let decide = || place(&snapshot, &auto, None, |_, _| true);
         assert_eq!(decide(), decide());
