@@ -3,6 +3,7 @@
 
 mod first_token;
 mod hangup;
+mod manager;
 mod start;
 mod stats;
 mod streams;
@@ -34,6 +35,9 @@ pub(crate) struct Options {
     /// Tokens per second over all streams
     #[arg(long, default_value_t = 3200, value_parser = clap::value_parser!(u32).range(100..))]
     rate: u32,
+    /// Measure the release binaries as they are, from this program as it is, and build nothing
+    #[arg(long)]
+    as_built: bool,
     /// Seconds of each measurement of streams
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
@@ -51,19 +55,25 @@ enum Section {
     Hangup,
     /// One-token tasks per second
     Tasks,
+    /// pool-managerd with ten replicas: idle, adopting, losing
+    Manager,
 }
 
 /// What is measured, built for release.
 struct Binaries {
     orchestratord: PathBuf,
+    pool_managerd: PathBuf,
     stub: PathBuf,
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let binaries = release_binaries()?;
-    if cfg!(debug_assertions) {
-        return Err(release_self());
+    if !options.as_built {
+        build_for_release()?;
+        if cfg!(debug_assertions) {
+            return Err(release_self());
+        }
     }
+    let binaries = release_binaries();
     let wanted = |section| options.only.is_empty() || options.only.contains(&section);
     let mut out = std::io::stdout().lock();
     let runtime =
@@ -99,6 +109,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let tasks = runtime.block_on(tasks::measure(&binaries))?;
         writeln!(out, "\n## One-token tasks\n\n{tasks}")?;
     }
+    if wanted(Section::Manager) {
+        let manager = runtime.block_on(manager::measure(&binaries))?;
+        writeln!(out, "\n## pool-managerd with ten replicas\n\n{manager}")?;
+    }
     if wanted(Section::Streams) {
         let window = Duration::from_secs(u64::from(options.seconds));
         let plan = streams::Plan { streams: options.streams.clone(), rate: options.rate, window };
@@ -108,16 +122,25 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn release_binaries() -> Result<Binaries> {
+fn build_for_release() -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "orchestratord", "-p", "stub-llama", "-p", "xtask"])
+        .args(["build", "--release"])
+        .args(["-p", "orchestratord", "-p", "pool-managerd", "-p", "stub-llama", "-p", "xtask"])
         .current_dir(crate::root())
         .status()
         .context("building the release binaries")?;
     ensure!(status.success(), "cargo build --release failed; its messages are above");
-    let release = release_dir();
-    Ok(Binaries { orchestratord: release.join("orchestratord"), stub: release.join("stub-llama") })
+    Ok(())
+}
+
+fn release_binaries() -> Binaries {
+    let binary = |name| release_dir().join(name);
+    Binaries {
+        orchestratord: binary("orchestratord"),
+        pool_managerd: binary("pool-managerd"),
+        stub: binary("stub-llama"),
+    }
 }
 
 fn release_dir() -> PathBuf {

@@ -4,7 +4,7 @@
 //! be compared between counts of streams.
 
 mod load;
-mod process;
+pub(super) mod process;
 mod targets;
 
 use std::io::Write;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 const TICK_US: f64 = 10_000.0;
 
 /// CPU time of all of them, user and system, in microseconds.
-pub(super) fn cpu_us(pids: &[u32]) -> Result<f64> {
+pub(in crate::bench) fn cpu_us(pids: &[u32]) -> Result<f64> {
     pids.iter().map(|pid| ticks(*pid).map(|ticks| ticks as f64 * TICK_US)).sum()
 }
 
@@ -22,7 +22,7 @@ fn ticks(pid: u32) -> Result<u64> {
 }
 
 /// Resident memory of all of them, in KiB.
-pub(super) fn rss_kib(pids: &[u32]) -> Result<f64> {
+pub(in crate::bench) fn rss_kib(pids: &[u32]) -> Result<f64> {
     pids.iter().map(|pid| rss(*pid)).sum()
 }
 
