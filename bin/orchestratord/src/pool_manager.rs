@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::catalog::{CatalogList, CatalogRemoved, CatalogVerified};
-use wire::operation::{OperationAccepted, OperationList};
+use wire::operation::{OperationAccepted, OperationList, PreloadRequest};
 use wire::pool::PoolList;
 use wire::{
     CatalogModel, DeviceList, ErrorBody, ErrorCode, ErrorEnvelope, OperationId, OperationKind, OperationView,
@@ -77,8 +77,12 @@ impl PoolManagerClient {
     }
 
     /// Asks for a pool to run: one that failed or was stopped tries again, one that runs goes on.
-    pub(crate) async fn preload(&self, pool: &PoolId) -> Result<PoolView, OrderError> {
-        self.ask(self.post(pool, "preload")).await
+    pub(crate) async fn preload(
+        &self,
+        pool: &PoolId,
+        request: &PreloadRequest,
+    ) -> Result<PoolView, OrderError> {
+        self.ask(self.post(pool, "preload").json(request)).await
     }
 
     /// Begins an operation on a pool. What is asked for in detail depends on its kind.

@@ -1,5 +1,5 @@
-//! What is asked of a running pool and takes its time: drain, undrain, reload, reset, stop. The
-//! answer to the request is an id; what became of it is an [`OperationView`].
+//! What is asked of a pool and takes its time: drain, undrain, reload, reset, stop. The answer to the
+//! request is an id; what became of it is an [`OperationView`]. And preload, whose answer is the pool.
 //!
 //! Not to be confused with `operations`, the list of HTTP operations.
 
@@ -20,6 +20,18 @@ pub struct DrainRequest {
 impl DrainRequest {
     /// When none is named.
     pub const DEFAULT_DEADLINE_MS: u64 = 60_000;
+}
+
+/// `POST /v2/pools/{id}/preload`. Without a body the pool runs what it ran last, or what is configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PreloadRequest {
+    /// The engine to run: the digest of one that is in the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine_digest: Option<String>,
+    /// The model to load: the digest of one that is in the catalog, or its first eight digits or more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_digest: Option<String>,
 }
 
 /// `POST /v2/pools/{id}/reload`. Without a body the pool's engine is replaced by one of the same kind.

@@ -216,14 +216,17 @@ const OPERATIONS: &[Operation] = &[
         (200, Json("PoolHealth")),
         &[401, 404],
     ),
-    op(
-        ORCHD,
-        Control,
-        "POST",
-        "/v2/pools/{id}/preload",
-        "Ask for a pool to run: one that failed or was stopped tries again",
-        (202, Json("PoolView")),
-        &[401, 403, 404, 409, 503],
+    takes(
+        op(
+            ORCHD,
+            Control,
+            "POST",
+            "/v2/pools/{id}/preload",
+            "Ask for a pool to run: one that failed or was stopped tries again",
+            (202, Json("PoolView")),
+            &[400, 401, 403, 404, 409, 503],
+        ),
+        Json("PreloadRequest"),
     ),
     takes(
         op(
@@ -549,14 +552,17 @@ const OPERATIONS: &[Operation] = &[
     ),
     op(POOLD, Control, "GET", "/v2/pools", "Pools with their replicas", (200, Json("PoolList")), &[401]),
     op(POOLD, Control, "GET", "/v2/pools/{id}", "One pool", (200, Json("PoolView")), &[401, 404]),
-    op(
-        POOLD,
-        Control,
-        "POST",
-        "/v2/pools/{id}/preload",
-        "Prepare and start a pool's replicas",
-        (202, Json("PoolView")),
-        &[401, 404, 409],
+    takes(
+        op(
+            POOLD,
+            Control,
+            "POST",
+            "/v2/pools/{id}/preload",
+            "Prepare and start a pool's replicas",
+            (202, Json("PoolView")),
+            &[400, 401, 404, 409],
+        ),
+        Json("PreloadRequest"),
     ),
     takes(
         op(

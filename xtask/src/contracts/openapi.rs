@@ -36,6 +36,7 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::operation::OperationList>();
     generator.subschema_for::<wire::pool::LogLine>();
     generator.subschema_for::<wire::operation::DrainRequest>();
+    generator.subschema_for::<wire::operation::PreloadRequest>();
     generator.subschema_for::<wire::operation::ReloadRequest>();
     generator.subschema_for::<wire::TaskRequest>();
     generator.subschema_for::<wire::TaskView>();

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use http::StatusCode;
 use registry::Snapshot;
+use wire::operation::PreloadRequest;
 use wire::pool::{PoolList, ReplicaError};
 use wire::{
     ErrorBody, ErrorCode, PerformanceHints, Phase, PoolHealth, PoolId, PoolView, ReplicaKey, ReplicaView,
@@ -14,6 +15,7 @@ use wire::{
 
 use super::AppState;
 use super::error::ApiError;
+use super::extract::OptionalBody;
 use crate::feed::FeedView;
 use crate::pool_manager::{OrderError, PoolManagerClient};
 
@@ -53,10 +55,11 @@ pub(super) async fn health(
 pub(super) async fn preload(
     State(state): State<AppState>,
     Path(id): Path<String>,
+    OptionalBody(request): OptionalBody<PreloadRequest>,
 ) -> Result<(StatusCode, Json<PoolView>), ApiError> {
     let pool = find(&state, &id)?.id;
-    let view = manager(&state, &pool)?.preload(&pool).await.map_err(|error| not_taken(error, Some(&pool)))?;
-    Ok((StatusCode::ACCEPTED, Json(view)))
+    let view = manager(&state, &pool)?.preload(&pool, &request).await;
+    Ok((StatusCode::ACCEPTED, Json(view.map_err(|error| not_taken(error, Some(&pool)))?)))
 }
 
 /// Who runs a pool.

@@ -38,6 +38,8 @@ async fn an_order_that_cannot_reach_pool_managerd_says_so() {
     let (status, answer) = orchestrator.post("/v2/pools/p/preload", json!({})).await;
     assert_eq!((status, &answer["error"]["code"]), (503, &json!("POOL_UNREADY")), "{answer}");
     assert_eq!(orchestrator.post("/v2/pools/unknown/preload", json!({})).await.0, 404);
+    let (status, answer) = orchestrator.post("/v2/pools/p/preload", json!({"model_path": "/m"})).await;
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("model_path")), "{answer}");
     orchestrator.stop().await;
 }
 

@@ -3,10 +3,12 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use wire::operation::PreloadRequest;
 use wire::pool::PoolList;
 use wire::{ErrorCode, Phase, PoolId, PoolView, Readiness};
 
 use super::Api;
+use super::body::Optional;
 use super::problem::Problem;
 use crate::manager::NotTaken;
 
@@ -37,8 +39,12 @@ pub(super) fn view(api: &Api, id: &str) -> Result<PoolView, Problem> {
 pub(super) async fn preload(
     State(api): State<Api>,
     Path(id): Path<String>,
+    Optional(request): Optional<PreloadRequest>,
 ) -> Result<(StatusCode, Json<PoolView>), Problem> {
-    let view = ordered(&api, &id, |pool| api.manager.preload(pool))?;
+    // The stores are looked into.
+    let begun =
+        tokio::task::spawn_blocking(move || ordered(&api, &id, |pool| api.manager.preload(pool, &request)));
+    let view = begun.await.unwrap_or_else(|join| Err(Problem::new(ErrorCode::Internal, join.to_string())))?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
@@ -52,6 +58,9 @@ pub(super) fn ordered<T>(
     give(&pool).map_err(|error| match error {
         NotTaken::Unknown(_) => unknown(api, id),
         NotTaken::Invalid { param, problem } => Problem::new(ErrorCode::InvalidParams, problem).param(param),
+        NotTaken::Serves(_) => Problem::new(ErrorCode::Conflict, error.to_string()).hint(format!(
+            "POST /v2/pools/{id}/reload exchanges engines while they serve; or drain it first"
+        )),
         NotTaken::Busy(busy) => Problem::new(ErrorCode::Conflict, busy.to_string())
             .hint(format!("GET /v2/operations/{} shows when it is over", busy.id)),
     })

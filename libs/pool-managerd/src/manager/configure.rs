@@ -22,7 +22,7 @@ use crate::orders::Commander;
 use crate::target::Target;
 
 /// How long generations may go on on an engine that a configuration replaces or ends.
-const PATIENCE: Duration = Duration::from_millis(ReloadRequest::DEFAULT_DEADLINE_MS);
+pub(super) const PATIENCE: Duration = Duration::from_millis(ReloadRequest::DEFAULT_DEADLINE_MS);
 
 impl Manager {
     /// Follows another configuration, from now on and in its own time. Says what it comes to.

@@ -3,6 +3,7 @@
 
 mod conduct;
 mod configure;
+mod preload;
 mod reload;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::config::PoolConfig;
-use wire::{OperationId, OperationKind, PoolId, PoolView, ReplicaId, ReplicaKey, Wanted};
+use wire::{OperationId, OperationKind, PoolId, ReplicaId, ReplicaKey, Wanted};
 
 use crate::board::Board;
 use crate::launch::Life;
@@ -67,6 +68,9 @@ pub(crate) enum NotTaken {
     /// It asks for something that cannot be.
     #[error("{problem}")]
     Invalid { param: &'static str, problem: String },
+    /// It would take an engine away that serves.
+    #[error("pool {0} serves with another engine or model than the one that is named")]
+    Serves(PoolId),
     #[error(transparent)]
     Busy(#[from] Busy),
 }
@@ -139,19 +143,6 @@ impl Manager {
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
-    }
-
-    /// Asks a pool to run: what failed or was stopped tries again, what runs goes on.
-    pub(crate) fn preload(&self, pool: &PoolId) -> Result<PoolView, NotTaken> {
-        let commanders = self.0.commanders(pool)?;
-        if let Some(busy) = self.0.operations.running(pool) {
-            return Err(busy.into());
-        }
-        self.0.board.wanted(pool, Wanted::Running);
-        for commander in commanders {
-            let _whoever_follows_it = commander.run();
-        }
-        self.0.board.view(pool).ok_or_else(|| NotTaken::Unknown(pool.clone()))
     }
 
     pub(crate) fn drain(&self, pool: &PoolId, deadline: Duration) -> Result<OperationId, NotTaken> {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use provisioners_engine_provisioner::check_pool;
-use wire::config::{EngineSource, PathSource, PoolConfig};
+use wire::config::PoolConfig;
 use wire::operation::ReloadRequest;
 use wire::pool::ReplicaError;
 use wire::{OperationId, OperationKind, Phase, PoolId};
@@ -71,15 +71,7 @@ impl Inner {
             pool.model_sha256 = None;
         }
         if let Some(digest) = &request.engine_ref {
-            let binary = self.shared.preparer.engine(digest);
-            let unknown = || NotTaken::Invalid {
-                param: "engine_ref",
-                problem:
-                    "engine_ref names no engine of the store; `engine-provisioner list` shows their digests"
-                        .to_owned(),
-            };
-            let binary = binary.ok_or_else(unknown)?;
-            pool.provisioning.sources = vec![EngineSource::Path(PathSource { binary })];
+            pool.provisioning.sources = self.of_the_store("engine_ref", digest)?;
         }
         let param = if request.model.is_some() { "model" } else { "engine_ref" };
         check_pool(&pool).map_err(|error| NotTaken::Invalid { param, problem: error.to_string() })?;

@@ -36,6 +36,10 @@ pub(crate) struct StubPreparer {
     needs: Mutex<Option<(Option<String>, u64)>>,
     /// The preparation that fails, once, counted from when it is set.
     fails_at: Mutex<Option<u32>>,
+    /// Engines of its store.
+    engines: Mutex<BTreeMap<String, PathBuf>>,
+    /// What it was asked to prepare last.
+    pub(crate) asked: Mutex<Option<PoolConfig>>,
     /// What its catalog holds.
     models: Mutex<Option<Catalog>>,
 }
@@ -49,6 +53,11 @@ impl StubPreparer {
     /// Another binary than the stub, for the next preparation.
     pub(crate) fn binary_once(&self, binary: &Path) {
         *self.binary.lock().unwrap() = Some(binary.to_owned());
+    }
+
+    /// Puts an engine into its store.
+    pub(crate) fn stored(&self, digest: &str, binary: &Path) {
+        self.engines.lock().unwrap().insert(digest.to_owned(), binary.to_owned());
     }
 
     /// So many preparations succeed, the next one fails, and those after it succeed again.
@@ -71,6 +80,10 @@ impl Prepare for StubPreparer {
         self.models.lock().unwrap().clone()
     }
 
+    fn engine(&self, digest: &str) -> Option<PathBuf> {
+        self.engines.lock().unwrap().get(digest).cloned()
+    }
+
     fn prepare(
         &self,
         pool: &PoolConfig,
@@ -78,6 +91,7 @@ impl Prepare for StubPreparer {
         progress: &Progress,
         _cancel: &Cancel,
     ) -> Result<PreparedEngine, PrepareError> {
+        *self.asked.lock().unwrap() = Some(pool.clone());
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         if self.fails_at.lock().unwrap().take_if(|at| *at == call).is_some() {
             let message = "this one fails".to_owned();

@@ -21,6 +21,7 @@ mod logs;
 mod loss;
 mod managers;
 mod memory;
+mod preload;
 mod probes;
 mod reload;
 mod sandbox;
