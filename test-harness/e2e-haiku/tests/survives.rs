@@ -1,5 +1,6 @@
-//! The real engine at temperature 0, and its orchestratord, killed in the middle of answers: what is joined
-//! is what nobody interrupted, and its receipt can be verified. `SURVIVE_KILLS` says how often each.
+//! Client, real engine at temperature 0 and orchestratord, each killed at random tokens: what is joined is
+//! what nobody interrupted, and its receipt can be verified. `SURVIVE_KILLS` says how often each,
+//! `SURVIVE_SEED` where.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,9 +9,28 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use test_harness_e2e_haiku::{Api, Daemon, Followed, built_binary, provisioned};
+use test_harness_e2e_haiku::{Api, Daemon, Event, Followed, Reader, built_binary, provisioned};
 
 const PROMPT: &str = "Write a haiku that includes the word rain";
+
+/// After how many tokens the next one is killed.
+struct Dice {
+    seed: u64,
+    tokens: usize,
+}
+
+impl Dice {
+    fn new(tokens: usize) -> Result<Self> {
+        let seed = std::env::var("SURVIVE_SEED").map_or(Ok(20_261_128), |seed| seed.parse())?;
+        Ok(Self { seed, tokens })
+    }
+
+    fn token(&mut self) -> usize {
+        // Knuth's MMIX constants; the upper bits are the better ones.
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        1 + (self.seed >> 33) as usize % (self.tokens - 1)
+    }
+}
 
 /// ORCHD-RESUME-001, ORCHD-RESUME-010, ORCHD-VERIFY-001
 #[tokio::test(flavor = "multi_thread")]
@@ -19,15 +39,27 @@ async fn whatever_is_killed_the_answer_of_the_real_engine_is_the_uninterrupted_o
     let kills: usize = std::env::var("SURVIVE_KILLS").map_or(Ok(3), |kills| kills.parse())?;
     let mut daemon = Daemon::start()?;
     let api = Api::new(daemon.base())?;
-    let whole = ask(&api, None).await?;
-    let end = whole.end()?.clone();
+    let path = submit(&api, "whole").await?;
+    let whole = api.follow(&path, None).await?;
     ensure!(whole.events.len() > 20, "too short to be cut: {}", whole.text());
+    let mut dice = Dice::new(whole.named("token").count())?;
     let mut seams = [0, 0];
     for n in 0..kills {
         let api = Api::new(daemon.base())?;
-        let cut = ask(&api, Some((1 + n % 8, &|| kill_engine(&daemon)))).await?;
-        seams[0] += cut.named("resumed").count();
-        same(&cut, &whole, &end).with_context(|| format!("the engine was killed, {n}"))?;
+        let (path, at) = (submit(&api, &format!("left-{n}")).await?, dice.token());
+        let seen = read_some(&api, &path, at).await?;
+        let joined = read_on(&api, &path, seen).await?;
+        ensure!(joined.named("resumed").count() == 0, "no engine was lost: {joined:?}");
+        same(&joined, &whole).with_context(|| format!("the client was killed at token {at}"))?;
+    }
+    for n in 0..kills {
+        let api = Api::new(daemon.base())?;
+        let (path, at) = (submit(&api, &format!("lost-{n}")).await?, dice.token());
+        let seen = read_some(&api, &path, at).await?;
+        kill_engine(&daemon)?;
+        let joined = read_on(&api, &path, seen).await?;
+        seams[0] += joined.named("resumed").count();
+        same(&joined, &whole).with_context(|| format!("the engine was killed at token {at}"))?;
         // Its breaker would open: engines do not die so often.
         let reset = api.http().post(api.url("/v2/pools/haiku/reset")).send().await?;
         ensure!(reset.status().is_success(), "reset answered {}", reset.status());
@@ -35,18 +67,13 @@ async fn whatever_is_killed_the_answer_of_the_real_engine_is_the_uninterrupted_o
     }
     for n in 0..kills {
         let api = Api::new(daemon.base())?;
-        let id = format!("killed-{n}");
-        let accepted = api.submit(PROMPT, json!({"task_id": id})).await?;
-        let path = accepted["streams"]["sse"].as_str().context("the 202 names no stream")?.to_owned();
-        let seen = read_some(&api, &path, 1 + n % 8).await?;
+        let (path, at) = (submit(&api, &format!("killed-{n}")).await?, dice.token());
+        let seen = read_some(&api, &path, at).await?;
         daemon = daemon.kill_and_start()?;
         let api = Api::new(daemon.base())?;
-        let last = seen.rsplit("\nid: ").next().and_then(|rest| rest.lines().next());
-        let rest = api.follow(&path, last).await?;
-        ensure!(rest.end()?["finish_reason"] == end["finish_reason"]);
-        let all = api.follow(&path, None).await?;
-        seams[1] += all.named("resumed").count();
-        same(&all, &whole, &end).with_context(|| format!("orchestratord was killed, {n}"))?;
+        let joined = read_on(&api, &path, seen).await?;
+        seams[1] += joined.named("resumed").count();
+        same(&joined, &whole).with_context(|| format!("orchestratord was killed at token {at}"))?;
     }
     println!("{kills} kills each: {} seams of the engine, {} of orchestratord", seams[0], seams[1]);
     ensure!(seams[0] > 0, "no kill of the engine came in the middle of an answer");
@@ -80,38 +107,37 @@ fn verify(daemon: &Daemon, arguments: &[&str]) -> Result<(Option<i32>, String)> 
     Ok((output.status.code(), text(&output.stdout) + &text(&output.stderr)))
 }
 
-fn same(cut: &Followed, whole: &Followed, end: &Value) -> Result<()> {
+fn same(cut: &Followed, whole: &Followed) -> Result<()> {
     // But for where another engine goes on, the order is that of any stream.
     let events = cut.events.iter().filter(|event| event.name != "resumed").cloned().collect();
     Followed { events }.check_order()?;
     ensure!(cut.text() == whole.text(), "{:?} is not {:?}", cut.text(), whole.text());
-    let digest = |end: &Value| end["receipt"]["tokens_sha256"].clone();
-    ensure!(digest(cut.end()?) == digest(end), "other tokens: {}", cut.end()?);
+    let of = |end: &Value| [end["finish_reason"].clone(), end["receipt"]["tokens_sha256"].clone()];
+    ensure!(of(cut.end()?) == of(whole.end()?), "another end: {}", cut.end()?);
     Ok(())
 }
 
-type Cut<'a> = (usize, &'a (dyn Fn() -> Result<()> + Sync));
-
-/// One answer; after so many tokens something is done.
-async fn ask(api: &Api, cut: Option<Cut<'_>>) -> Result<Followed> {
-    let accepted = api.submit(PROMPT, json!({})).await?;
-    let path = accepted["streams"]["sse"].as_str().context("the 202 names no stream")?;
-    if let Some((tokens, act)) = cut {
-        read_some(api, path, tokens).await?;
-        act()?;
-    }
-    api.follow(path, None).await
+/// The path of the stream of a task with that id.
+async fn submit(api: &Api, id: &str) -> Result<String> {
+    let accepted = api.submit(PROMPT, json!({"task_id": id})).await?;
+    Ok(accepted["streams"]["sse"].as_str().context("the 202 names no stream")?.to_owned())
 }
 
 /// Reads so many tokens and lets go of the connection.
-async fn read_some(api: &Api, path: &str, tokens: usize) -> Result<String> {
-    let mut answer = api.http().get(api.url(path)).send().await?;
-    let mut text = String::from("\n");
-    while text.matches("\nevent: token\n").count() < tokens || !text.ends_with("\n\n") {
-        let Some(bytes) = answer.chunk().await? else { break };
-        text.push_str(std::str::from_utf8(&bytes)?);
+async fn read_some(api: &Api, path: &str, tokens: usize) -> Result<Vec<Event>> {
+    let (mut reader, mut seen) = (Reader::open(api, path, None).await?, Vec::new());
+    while seen.iter().filter(|event: &&Event| event.name == "token").count() < tokens {
+        let Some(event) = reader.next().await? else { break };
+        seen.push(event);
     }
-    Ok(text)
+    Ok(seen)
+}
+
+/// Reads the rest, behind the last event that was seen.
+async fn read_on(api: &Api, path: &str, mut events: Vec<Event>) -> Result<Followed> {
+    let last = events.iter().rev().find_map(|event| event.id.clone());
+    events.extend(api.follow(path, last.as_deref()).await?.events);
+    Ok(Followed { events })
 }
 
 fn kill_engine(daemon: &Daemon) -> Result<()> {
