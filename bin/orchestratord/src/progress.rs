@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use wire::pool::ReplicaError;
 use wire::{Phase, PoolView, PreparationStep, ReplicaView, StepKind, StepStatus};
 
-/// Lines of a step that only moves forward come at most this often.
+/// Lines of a step that only moves forward come at most this often. What goes on now in place of something
+/// else is said at once.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Writes steps to stderr.
@@ -21,6 +22,17 @@ struct Told {
     status: StepStatus,
     description: String,
     at: Instant,
+}
+
+impl Told {
+    fn is_news(&self, step: &PreparationStep, now: Instant, rewrites: bool) -> bool {
+        // Installing CMake after fetching the source is another activity; 7 % after 6 % is not.
+        let activity = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+        if self.status != step.status || activity(&self.description) != activity(&step.description) {
+            return true;
+        }
+        self.description != step.description && (rewrites || now.duration_since(self.at) >= LINE_EVERY)
+    }
 }
 
 impl Progress {
@@ -41,12 +53,8 @@ impl Progress {
             return;
         }
         let now = Instant::now();
-        if let Some(told) = self.told.get(&step.id) {
-            let moved = told.status != step.status;
-            let due = self.rewrites || now.duration_since(told.at) >= LINE_EVERY;
-            if !moved && (!due || told.description == step.description) {
-                return;
-            }
+        if !self.told.get(&step.id).is_none_or(|told| told.is_news(step, now, self.rewrites)) {
+            return;
         }
         if step.status != StepStatus::Failed {
             self.write(&line(step), step.status);
@@ -166,17 +174,37 @@ mod tests {
         assert_eq!(hopeless(&pool), None, "nothing is known yet");
     }
 
-    #[test]
-    fn a_running_step_says_how_long_it_takes() {
-        let step = PreparationStep {
+    fn running(description: &str) -> PreparationStep {
+        PreparationStep {
             id: "haiku/engine".to_owned(),
             kind: wire::StepKind::EngineProvision,
-            description: "building llama-server: 43 %".to_owned(),
+            description: description.to_owned(),
             status: StepStatus::Running,
             bytes_done: None,
             bytes_total: None,
             estimated_ms: Some(200_000),
-        };
+        }
+    }
+
+    /// EPROV-030: the installation of the build tools takes seconds, and is named nevertheless.
+    #[test]
+    fn another_activity_is_said_at_once_and_numbers_that_move_now_and_then() {
+        let at = Instant::now();
+        let description = "fetching llama-cpp-python 0.3.36 with pip".to_owned();
+        let told = Told { status: StepStatus::Running, description, at };
+        assert!(told.is_news(&running("installing CMake 4.4.4 and Ninja 1.13.2 into the cache"), at, false));
+        let told = Told { description: "building llama-server: 3 % (7 of 206)".to_owned(), ..told };
+        let more = running("building llama-server: 12 % (26 of 206)");
+        assert!(!told.is_news(&more, at + LINE_EVERY / 2, false));
+        assert!(told.is_news(&more, at + LINE_EVERY, false) && told.is_news(&more, at, true));
+        let same = running("building llama-server: 3 % (7 of 206)");
+        assert!(!told.is_news(&same, at + LINE_EVERY, false), "it says nothing new");
+        assert!(told.is_news(&PreparationStep { status: StepStatus::Completed, ..same }, at, false));
+    }
+
+    #[test]
+    fn a_running_step_says_how_long_it_takes() {
+        let step = running("building llama-server: 43 %");
         assert_eq!(line(&step), "… haiku: building llama-server: 43 %, about 4 min left");
     }
 }

@@ -1,10 +1,11 @@
 //! What `ensure` would do and why, without doing it: nothing is fetched, written or built. The build tools
-//! and `nvidia-smi` are asked for their versions, because the answer depends on them.
+//! and `nvidia-smi` are asked for their versions, because the answer depends on them, and the model's source
+//! is asked once how large it is, unless the network is not to be used.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use provisioners_model_provisioner::{Cancel, ModelRef};
+use provisioners_model_provisioner::{Cancel, FetchError, ModelRef};
 use serde::Serialize;
 use wire::config::{EngineSource, PoolConfig};
 use wire::{PoolId, PreparationStep, StepKind};
@@ -53,6 +54,16 @@ impl fmt::Display for Plan {
     }
 }
 
+impl Plan {
+    /// Everything that would stop it, not the first alone.
+    fn stopped(&mut self, problem: String) {
+        self.stopped_by = Some(match self.stopped_by.take() {
+            None => problem,
+            Some(before) => format!("{before}; {problem}"),
+        });
+    }
+}
+
 struct Silent;
 impl Observer for Silent {
     fn step(&self, _: &PreparationStep) {}
@@ -67,11 +78,12 @@ impl EngineProvisioner {
         flags::canonical(pool).map_err(config)?;
         let reference = ModelRef::parse(&pool.model).map_err(|e| config(e.to_string()))?;
         let preflight = Report::default();
-        let mut plan = Plan { pool: pool.id.clone(), preflight, steps: Vec::new(), stopped_by: None };
+        let (id, steps) = (pool.id.clone(), Vec::new());
+        let mut plan = Plan { pool: id, preflight, steps, stopped_by: None };
         let decision = match self.decide(pool, cancel) {
             Ok(decision) => decision,
             Err(error @ EnsureError::Gpu { .. }) => {
-                plan.stopped_by = Some(error.to_string());
+                plan.stopped(error.to_string());
                 return Ok(plan);
             }
             Err(other) => return Err(other),
@@ -79,7 +91,8 @@ impl EngineProvisioner {
         plan.steps.push(target_line(&decision, pool));
         let target = decision.target;
         let staged = self.models.staged_before(&reference);
-        plan.steps.push(model_line(&reference, staged.as_deref(), self.models.known_bytes(&reference)));
+        let size = self.size_of(pool, &reference, &mut plan, cancel)?;
+        plan.steps.push(model_line(&reference, staged.as_deref(), &size, self.offline));
         self.engine_lines(pool, &target, &mut plan, cancel)?;
         let here = match reference {
             ModelRef::File(path) if path.is_file() => Some(path),
@@ -100,6 +113,44 @@ impl EngineProvisioner {
         Ok(plan)
     }
 
+    /// How large the model is, in words; a model that its source refuses, or that does not fit, stops the plan.
+    fn size_of(
+        &self,
+        pool: &PoolConfig,
+        reference: &ModelRef,
+        plan: &mut Plan,
+        cancel: &Cancel,
+    ) -> Result<String, EnsureError> {
+        if let Some(bytes) = self.models.known_bytes(reference) {
+            return Ok(mib(bytes));
+        }
+        if let ModelRef::File(path) = reference {
+            plan.stopped(format!("the model file {} is not there", path.display()));
+            return Ok("unknown".to_owned());
+        }
+        match self.models.announced_bytes(reference, pool.model_sha256.as_deref(), cancel) {
+            Ok(Some(bytes)) => {
+                let free = self.host.free_disk(&self.cache);
+                if bytes > free {
+                    let (wanted, free, cache) = (mib(bytes), mib(free), self.cache.display());
+                    plan.stopped(format!(
+                        "the model has {wanted}, and {free} are free in {cache}: make room or set LLAMA_ORCH_CACHE"
+                    ));
+                }
+                Ok(format!("{} to fetch", mib(bytes)))
+            }
+            Ok(None) => Ok("its source does not say how large it is".to_owned()),
+            Err(FetchError::Cancelled) => Err(EnsureError::Cancelled),
+            Err(FetchError::Unreachable { problem, .. }) => {
+                Ok(format!("its size is unknown, because its source does not answer: {problem}"))
+            }
+            Err(refusal) => {
+                plan.stopped(format!("model {reference}: {refusal}"));
+                Ok("its source refuses it".to_owned())
+            }
+        }
+    }
+
     fn engine_lines(
         &self,
         pool: &PoolConfig,
@@ -116,6 +167,7 @@ impl EngineProvisioner {
         if config.sources.iter().any(source::compiles) {
             plan.preflight = search.report()?;
         }
+        let mut usable = 0;
         for source in &config.sources {
             let name = source::describe(source);
             if let EngineSource::Path(path) = source {
@@ -136,6 +188,11 @@ impl EngineProvisioner {
                 plan.steps.push(format!("{name}: built before, use {} ({size})", dir.display()));
                 return Ok(());
             }
+            if let Some(reason) = source::absent(source, cache).filter(|_| offline) {
+                plan.steps.push(format!("{name}: passed over, {reason}"));
+                continue;
+            }
+            usable += 1;
             let build = if source::compiles(source) { "build" } else { "use what is in it" };
             plan.steps.push(format!(
                 "{name}: fetch ({}), check against {}, {build} as {}, because nothing in the cache was built from the same",
@@ -144,8 +201,15 @@ impl EngineProvisioner {
                 &digest[..12]
             ));
         }
+        if usable == 0 && offline {
+            plan.stopped(
+                "offline: neither an engine nor the source of one is here; run once with a network"
+                    .to_owned(),
+            );
+            return Ok(());
+        }
         if config.sources.iter().all(|source| matches!(source, EngineSource::Path(_))) {
-            plan.stopped_by = Some("none of the binaries is there".to_owned());
+            plan.stopped("none of the binaries is there".to_owned());
             return Ok(());
         }
         if !config.sources.iter().any(source::compiles) {
@@ -178,7 +242,7 @@ impl EngineProvisioner {
         let left: Vec<_> = plan.preflight.missing().filter(|check| !installed(check)).collect();
         if !left.is_empty() {
             let names: Vec<_> = left.iter().map(|check| check.what.as_str()).collect();
-            plan.stopped_by = Some(format!("what is MISSING above: {}", names.join(", ")));
+            plan.stopped(format!("what is MISSING above: {}", names.join(", ")));
         }
     }
 }
@@ -196,8 +260,7 @@ fn target_line(decision: &Decision, pool: &PoolConfig) -> String {
     }
 }
 
-fn model_line(reference: &ModelRef, staged: Option<&Path>, bytes: Option<u64>) -> String {
-    let size = bytes.map_or_else(|| "its size shows when it is asked for".to_owned(), mib);
+fn model_line(reference: &ModelRef, staged: Option<&Path>, size: &str, offline: bool) -> String {
     match (reference, staged) {
         (ModelRef::Builtin(_), _) => {
             format!("model {reference} ({size}): write it into the cache, it ships with the program")
@@ -209,6 +272,9 @@ fn model_line(reference: &ModelRef, staged: Option<&Path>, bytes: Option<u64>) -
         (ModelRef::File(_), Some(path)) => {
             format!("model {reference} ({size}): it came in a bundle, use {}", path.display())
         }
+        (_, None) if offline => format!(
+            "model {reference} (its size is unknown): offline, and it is not in this cache; the hub's own cache is looked at"
+        ),
         (_, None) => format!("model {reference} ({size}): fetch it into the cache and check its SHA-256"),
         (_, Some(path)) => {
             format!("model {reference} ({size}): fetched before, use {}", path.display())

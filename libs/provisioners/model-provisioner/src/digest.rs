@@ -101,18 +101,48 @@ impl DigestCache {
             return Ok(sha256);
         }
         let sha256 = sha256_file(path, progress, cancel)?;
-        // A file that changes while it is read has no digest worth remembering.
+        // Whoever wrote it may just have done so. A file that changes while it is read has no digest worth
+        // remembering.
+        let settled = File::open(path).and_then(|file| file.sync_all());
         if before == FileState::of(path).map_err(refuse)? {
-            self.memory.remember(&before, &sha256);
+            match settled {
+                Ok(()) => self.memory.remember(&before, &sha256),
+                Err(_) => self.memory.remember_until_down(&before, &sha256),
+            }
         }
         Ok(sha256)
     }
 
-    /// Remembers a digest that was computed while the file was written.
+    /// Remembers a digest that was computed while the file was written and put onto the disk.
     pub(crate) fn know(&self, path: &Path, sha256: &str) {
         if let Ok(state) = FileState::of(path) {
             self.memory.remember(&state, sha256);
         }
+    }
+
+    /// Remembers a digest that was computed while the file was written. Until [`DigestCache::settle`] it is
+    /// computed again when the machine went down meanwhile.
+    pub(crate) fn know_until_down(&self, path: &Path, sha256: &str) {
+        if let Ok(state) = FileState::of(path) {
+            self.memory.remember_until_down(&state, sha256);
+        }
+    }
+
+    /// Whether the digest of `path` is known, and only until the machine goes down.
+    pub(crate) fn is_unsettled(&self, path: &Path) -> bool {
+        FileState::of(path).is_ok_and(|state| self.memory.recall_unsettled(&state).is_some())
+    }
+
+    /// Puts the file onto the disk and remembers its digest for good. The digest of one that cannot be put
+    /// there stays what it was.
+    pub(crate) fn settle(&self, path: &Path) -> std::io::Result<()> {
+        let before = FileState::of(path)?;
+        let Some(sha256) = self.memory.recall_unsettled(&before) else { return Ok(()) };
+        File::open(path)?.sync_all()?;
+        if before == FileState::of(path)? {
+            self.memory.remember(&before, &sha256);
+        }
+        Ok(())
     }
 }
 

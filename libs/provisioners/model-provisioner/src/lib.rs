@@ -29,6 +29,6 @@ pub use file_memory::{FileMemory, FileState};
 pub use in_use::InUse;
 pub use pack::PackedModel;
 pub use reference::{ModelRef, ModelRefError, Selector};
-pub use remote::{FetchError, Network, Patience, Pinned, Unfinished, fetch_pinned};
+pub use remote::{Connections, FetchError, Network, Patience, Pinned, Unfinished, fetch_pinned};
 pub use stage::{ModelProvisioner, StageError, StageEvent, StageProgress};
 pub use trust::VerifyFile;

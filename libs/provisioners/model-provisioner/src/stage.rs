@@ -209,6 +209,26 @@ impl ModelProvisioner {
         wire::split::files(&path).iter().map(|file| file.metadata().ok().map(|meta| meta.len())).sum()
     }
 
+    /// How large the model is, as its source says when it is asked once, briefly; `None` where it does not say,
+    /// or nobody is to be asked. For plans: nothing is fetched and nothing written.
+    ///
+    /// # Errors
+    /// The source's refusal, or that it does not answer.
+    pub fn announced_bytes(
+        &self,
+        reference: &ModelRef,
+        expected_sha256: Option<&str>,
+        cancel: &Cancel,
+    ) -> Result<Option<u64>, FetchError> {
+        match reference {
+            ModelRef::Builtin(_) | ModelRef::File(_) => Ok(self.known_bytes(reference)),
+            ModelRef::Https(_) | ModelRef::Hub { .. } if self.offline => Ok(None),
+            ModelRef::Https(_) | ModelRef::Hub { .. } => {
+                self.with_remote(&|_| (), cancel, |remote| remote.announced_bytes(reference, expected_sha256))
+            }
+        }
+    }
+
     /// Makes the model available and verified. Blocking: may fetch and read the whole file.
     ///
     /// `expected_sha256` is compared when given (hex, any case). A file that is already there and
@@ -290,17 +310,26 @@ impl ModelProvisioner {
         on_event: &dyn Fn(StageEvent),
         cancel: &Cancel,
     ) -> Result<PathBuf, StageError> {
+        let reference_text = reference.to_string();
+        let staged = self.with_remote(on_event, cancel, |remote| remote.stage(reference, pinned));
+        staged.map_err(|source| match source {
+            FetchError::Untrusted { problem } => StageError::Untrusted { reference: reference_text, problem },
+            source => StageError::Fetch { reference: reference_text, source: Box::new(source) },
+        })
+    }
+
+    fn with_remote<T>(
+        &self,
+        on_event: &dyn Fn(StageEvent),
+        cancel: &Cancel,
+        work: impl FnOnce(&Remote<'_>) -> T,
+    ) -> T {
         let models = self.cache.join("models");
         let digests = self.digests();
         let (network, offline) = (&self.network, self.offline);
         let strict = self.config.trust == TrustPolicy::Strict;
         let quota = self.config.quota_gib.map(|gib| gib.saturating_mul(1 << 30));
-        let remote = Remote { network, models, digests, offline, strict, quota, on_event, cancel };
-        let reference_text = reference.to_string();
-        remote.stage(reference, pinned).map_err(|source| match source {
-            FetchError::Untrusted { problem } => StageError::Untrusted { reference: reference_text, problem },
-            source => StageError::Fetch { reference: reference_text, source: Box::new(source) },
-        })
+        work(&Remote { network, models, digests, offline, strict, quota, on_event, cancel })
     }
 
     /// Asked once for each state of a file: a signature check reads all of it.

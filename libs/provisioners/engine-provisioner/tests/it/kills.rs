@@ -46,6 +46,13 @@ impl Hub {
     }
 }
 
+impl Hub {
+    /// Bytes of the model that were sent.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
+    }
+}
+
 fn answer(mut stream: TcpStream, model: &[u8], sent: &AtomicUsize, pause: Duration) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines().map_while(Result::ok);
     let first = lines.next().unwrap_or_default();
@@ -67,7 +74,8 @@ fn answer(mut stream: TcpStream, model: &[u8], sent: &AtomicUsize, pause: Durati
     let range = headers
         .iter()
         .find_map(|line| line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
-    let from: usize = range.and_then(|range| range.trim_end_matches('-').parse().ok()).unwrap_or(0);
+    let first = range.as_deref().and_then(|range| range.split('-').next());
+    let from: usize = first.and_then(|first| first.parse().ok()).unwrap_or(0);
     let (total, left) = (model.len(), model.len() - from);
     match from {
         0 => head("200 OK", &format!("ETag: \"v1\"\r\nContent-Length: {left}\r\n"))?,

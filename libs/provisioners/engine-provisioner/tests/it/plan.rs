@@ -3,6 +3,7 @@
 use provisioners_engine_provisioner::{Cancel, EngineProvisioner, Plan};
 use wire::config::{EngineSource, PoolConfig, SdistSource, ToolkitPolicy};
 
+use crate::kills::Hub;
 use crate::machine::{Log, Machine, no_card};
 
 fn with_tools() -> Machine {
@@ -90,6 +91,64 @@ fn a_plan_for_a_card_has_the_toolkit_and_what_stops_it() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(!machine.cache().exists(), "planning writes nothing");
+}
+
+/// A machine whose hub is at `base`.
+fn with_hub(machine: &Machine, base: &str) -> EngineProvisioner {
+    let (path, home) = (machine.bin(), machine.dir.path());
+    let vars = [("PATH", path.to_str().unwrap()), ("HOME", home.to_str().unwrap()), ("HF_ENDPOINT", base)];
+    let env = config_loader::Env::new(home, vars);
+    EngineProvisioner::new(machine.cache(), &env).with_cards(Box::new(no_card)).with_free_disk(40 << 30)
+}
+
+/// EPROV-004
+#[test]
+fn a_plan_asks_the_hub_how_large_a_model_is_and_fetches_nothing_of_it() {
+    let machine = with_tools();
+    let hub = Hub::start(std::fs::read(machine.path("model.gguf")).unwrap(), std::time::Duration::ZERO);
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.model = "hf:o/r:Q4_K_M".into();
+    let model = |provisioner: &EngineProvisioner, pool: &PoolConfig| {
+        let planned = plan(provisioner, pool);
+        (planned.steps[1].clone(), planned.stopped_by)
+    };
+    let bytes = std::fs::metadata(machine.path("model.gguf")).unwrap().len();
+    let size = format!("{}.{} MiB to fetch", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20);
+    let (line, stopped) = model(&with_hub(&machine, &hub.base), &pool);
+    assert_eq!(line, format!("model hf:o/r:Q4_K_M ({size}): fetch it into the cache and check its SHA-256"));
+    assert_eq!((stopped, hub.sent()), (None, 0));
+    let (line, stopped) = model(&with_hub(&machine, &hub.base).with_free_disk(1), &pool);
+    let stopped = stopped.unwrap();
+    assert!(
+        line.contains(&size) && stopped.contains("the model has ") && stopped.contains("free disk"),
+        "{stopped}"
+    );
+    // Who refuses it says why; who does not answer stops nothing.
+    let missing = PoolConfig { model: "hf:o/r:Q8_0".into(), ..pool.clone() };
+    let (_, stopped) = model(&with_hub(&machine, &hub.base), &missing);
+    assert!(stopped.unwrap().contains("no quantisation Q8_0; there are: Q4_K_M"));
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (line, stopped) = model(&with_hub(&machine, &format!("http://{nobody}")), &pool);
+    assert!(line.contains("its size is unknown, because its source does not answer"), "{line}");
+    assert_eq!(stopped, None);
+    let (line, _) = model(&with_hub(&machine, &hub.base).offline(true), &pool);
+    assert!(line.contains("its size is unknown): offline"), "{line}");
+    assert!(!machine.cache().exists(), "planning writes nothing");
+}
+
+/// EPROV-004, EPROV-015
+#[test]
+fn a_plan_without_a_network_names_what_is_not_here() {
+    let machine = with_tools();
+    let mut pool = machine.pool(vec![EngineSource::Sdist(SdistSource::pinned())]);
+    pool.model = format!("file:{}", machine.path("nowhere.gguf").display());
+    let planned = plan(&machine.alone().offline(true), &pool);
+    assert!(
+        planned.steps.iter().any(|step| step.starts_with("sdist ") && step.contains("passed over")),
+        "{planned}"
+    );
+    let stopped = planned.stopped_by.unwrap();
+    assert!(stopped.contains("nowhere.gguf is not there; offline: neither an engine nor"), "{stopped}");
 }
 
 /// EPROV-027

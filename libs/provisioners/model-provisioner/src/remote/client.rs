@@ -5,6 +5,7 @@
 
 use std::io::Read as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ureq::http::{Request, Response, StatusCode, header};
@@ -31,6 +32,8 @@ pub(crate) struct Client {
     rule: Rule,
     token: Option<Token>,
     patience: Patience,
+    /// One for https and one for plain http, so that a connection that is free again can be used again.
+    agents: Arc<[OnceLock<Agent>; 2]>,
 }
 
 /// What to ask.
@@ -38,8 +41,27 @@ pub(crate) struct Client {
 pub(crate) enum Ask {
     /// Only the headers, of the hub itself: a redirect to another host is the answer.
     Head,
-    /// The body from this byte on, if the validator still holds.
-    Get { from: u64, if_range: Option<String> },
+    /// Only the headers, wherever redirects lead.
+    HeadAnywhere,
+    /// The body from this byte on, up to `to` where it is given, if the validator still holds.
+    Get { from: u64, to: Option<u64>, if_range: Option<String> },
+}
+
+impl Ask {
+    /// All of it.
+    pub(crate) fn whole() -> Self {
+        Self::Get { from: 0, to: None, if_range: None }
+    }
+
+    /// The `Range` header; none for all of it.
+    fn range(&self) -> Option<String> {
+        match self {
+            Self::Head | Self::HeadAnywhere | Self::Get { from: 0, to: None, .. } => None,
+            Self::Get { from, to: None, .. } => Some(format!("bytes={from}-")),
+            // The header's last byte is the last one that is wanted.
+            Self::Get { from, to: Some(to), .. } => Some(format!("bytes={from}-{}", to.saturating_sub(1))),
+        }
+    }
 }
 
 /// Status and headers of the answer.
@@ -95,12 +117,13 @@ pub(crate) struct Incoming<'a> {
 
 impl Client {
     pub(crate) fn new(endpoint: &Endpoint, token: Option<Token>, patience: Patience) -> Self {
-        Self { hub: Some(endpoint.base().clone()), rule: endpoint.rule(), token, patience }
+        let hub = Some(endpoint.base().clone());
+        Self { hub, rule: endpoint.rule(), token, patience, agents: Arc::default() }
     }
 
     /// Knows no hub and no token.
     pub(crate) fn anonymous(rule: Rule, patience: Patience) -> Self {
-        Self { hub: None, rule, token: None, patience }
+        Self { hub: None, rule, token: None, patience, agents: Arc::default() }
     }
 
     pub(crate) fn ask<'a>(
@@ -135,7 +158,7 @@ impl Client {
         limit: usize,
         cancel: &Cancel,
     ) -> Result<(Head, Vec<u8>), Problem> {
-        let (head, mut incoming) = self.ask(url, Ask::Get { from: 0, if_range: None }, cancel)?;
+        let (head, mut incoming) = self.ask(url, Ask::whole(), cancel)?;
         let mut bytes = Vec::new();
         while let Some(chunk) = incoming.next()? {
             bytes.extend_from_slice(&chunk);
@@ -188,14 +211,13 @@ impl Client {
 
     fn hop(&self, url: &SafeUrl, ask: &Ask) -> Result<Response<UreqBody>, Problem> {
         let mut request = Request::builder().uri(url.uri().clone());
-        match ask {
-            Ask::Head => request = request.method("HEAD"),
-            Ask::Get { from: 0, .. } => {}
-            Ask::Get { from, if_range } => {
-                request = request.header(header::RANGE, format!("bytes={from}-"));
-                if let Some(validator) = if_range {
-                    request = request.header(header::IF_RANGE, validator);
-                }
+        if matches!(ask, Ask::Head | Ask::HeadAnywhere) {
+            request = request.method("HEAD");
+        }
+        if let Some(range) = ask.range() {
+            request = request.header(header::RANGE, range);
+            if let Ask::Get { if_range: Some(validator), .. } = ask {
+                request = request.header(header::IF_RANGE, validator);
             }
         }
         let to_the_hub = self.hub.as_ref().is_some_and(|hub| url.same_origin(hub));
@@ -211,10 +233,16 @@ impl Client {
         })
     }
 
-    fn agent(&self, url: &SafeUrl) -> Agent {
+    fn agent(&self, url: &SafeUrl) -> &Agent {
+        let [secure, plain] = &*self.agents;
+        let agent = if url.is_plain_http() { plain } else { secure };
+        agent.get_or_init(|| self.new_agent(url.is_plain_http()))
+    }
+
+    fn new_agent(&self, plain: bool) -> Agent {
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder()
-            .https_only(!url.is_plain_http())
+            .https_only(!plain)
             .tls_config(tls)
             .max_redirects(0)
             .http_status_as_error(false)
@@ -225,7 +253,7 @@ impl Client {
             .timeout_recv_response(Some(self.patience.stall))
             .timeout_per_read(Some(self.patience.stall));
         // Plain http is this machine only, and no proxy leads there.
-        let config = if url.is_plain_http() { config.proxy(None) } else { config };
+        let config = if plain { config.proxy(None) } else { config };
         config.build().into()
     }
 }

@@ -2,8 +2,10 @@
 //! length and digest are the announced ones.
 
 use std::path::Path;
+use std::time::Instant;
 
 use super::client::{Ask, Client, Head, Problem};
+use super::connections::Connections;
 use super::error::FetchError;
 use super::partial::{Finished, Partial, Whole};
 use super::patience::Patience;
@@ -35,6 +37,7 @@ pub(crate) struct Download<'a> {
     pub(crate) target: &'a Target,
     pub(crate) within: Within,
     pub(crate) patience: Patience,
+    pub(crate) connections: Connections,
     pub(crate) on_event: &'a dyn Fn(StageEvent),
     pub(crate) cancel: &'a Cancel,
 }
@@ -42,26 +45,42 @@ pub(crate) struct Download<'a> {
 /// Left free for everybody else.
 const MARGIN: u64 = 64 << 20;
 /// Bytes between two reports.
-const REPORT_EVERY: u64 = 1 << 20;
+pub(super) const REPORT_EVERY: u64 = 1 << 20;
 
 impl Download<'_> {
     /// The finished file, still under its partial name, verified as far as anybody vouches for it.
     pub(crate) fn run(&self, path: &Path) -> Result<Finished, FetchError> {
         let mut on_read = |done| self.report("checking what is there of", done, self.target.size);
-        let mut partial = Partial::open(path, &self.target.url.to_string(), &mut on_read, self.cancel)?;
+        let (url, known_digest) = (self.url(), self.target.sha256.is_some());
+        let mut partial = Partial::open(path, &url, known_digest, &mut on_read, self.cancel)?;
         if let Some(size) = self.target.size {
-            room(path, size.saturating_sub(partial.len()))?;
+            room(path, size.saturating_sub(partial.there()))?;
         }
         let mut failures = 0;
-        let mut furthest = partial.len();
+        let mut furthest = partial.len() + partial.there();
+        // What several began, several continue.
+        let (mut several, mut alone) = (partial.shared().is_some(), false);
         while !partial.is_complete() {
-            let problem = match self.attempt(&mut partial) {
-                Ok(()) => break,
+            if several && !self.together(&mut partial)? {
+                // They got nowhere where one does: a server that wants one connection.
+                alone = true;
+            }
+            several = false;
+            if partial.is_complete() {
+                break;
+            }
+            let problem = match self.attempt(&mut partial, !alone) {
+                Ok(Ended::Whole) => break,
+                Ok(Ended::Slow) => {
+                    partial.open_to_several(self.connections.piece)?;
+                    several = true;
+                    continue;
+                }
                 Err(Problem::Final(error)) => return Err(error),
                 Err(Problem::Transient(problem)) => problem,
             };
-            if partial.len() > furthest {
-                furthest = partial.len();
+            if partial.len() + partial.there() > furthest {
+                furthest = partial.len() + partial.there();
                 failures = 0;
             }
             failures += 1;
@@ -74,16 +93,19 @@ impl Download<'_> {
         self.verify(partial)
     }
 
-    fn attempt(&self, partial: &mut Partial) -> Result<(), Problem> {
+    /// One stream, to the end of the file, or until it is seen that several would be faster.
+    fn attempt(&self, partial: &mut Partial, may_be_helped: bool) -> Result<Ended, Problem> {
         let from = self.resume_at(partial);
         let if_range = partial.whole().etag.clone();
-        let (head, mut incoming) =
-            self.client.ask(&self.target.url, Ask::Get { from, if_range }, self.cancel)?;
+        let ask = Ask::Get { from, to: None, if_range };
+        let (head, mut incoming) = self.client.ask(&self.target.url, ask, self.cancel)?;
         self.begin(partial, from, &head)?;
         let limit = match partial.whole().total {
             Some(total) => total,
             None => room(partial.path(), 0)?,
         };
+        let divisible = may_be_helped && gives_parts(&head) && partial.whole().etag.is_some();
+        let (began_at, since) = (partial.len(), Instant::now());
         let mut reported = None;
         while let Some(bytes) = incoming.next()? {
             if partial.len() + bytes.len() as u64 > limit {
@@ -93,14 +115,18 @@ impl Download<'_> {
             partial.append(bytes)?;
             if reported.is_none_or(|at| partial.len() >= at + REPORT_EVERY) || partial.is_complete() {
                 reported = Some(partial.len());
-                self.report("fetching", partial.len(), partial.whole().total);
+                self.progress(partial);
+            }
+            let (came, left) = (partial.len() - began_at, limit - partial.len());
+            if divisible && self.connections.would_help(came, since.elapsed(), left) {
+                return Ok(Ended::Slow);
             }
         }
         match partial.whole().total {
             Some(total) if partial.len() < total => {
                 Err(Problem::Transient(format!("it ended after {} of {total} bytes", partial.len())))
             }
-            _ => Ok(()),
+            _ => Ok(Ended::Whole),
         }
     }
 
@@ -113,10 +139,10 @@ impl Download<'_> {
     /// Makes `partial` ready for the body that follows `head`.
     fn begin(&self, partial: &mut Partial, from: u64, head: &Head) -> Result<(), Problem> {
         match head.status {
-            206 if from > 0 && continues(partial, from, head) => return Ok(()),
+            206 if from > 0 && continues(partial.whole(), from, head) => return Ok(()),
             206 | 416 => {
                 // A different part or a different file: nothing of the old one can be trusted.
-                partial.restart(Whole { url: self.url(), etag: None, total: None })?;
+                partial.restart(Whole::of(self.url(), None, None))?;
                 return Err(Problem::Transient("the file changed at the source".to_owned()));
             }
             200 => {}
@@ -132,7 +158,7 @@ impl Download<'_> {
             return Err(FetchError::WrongLength { url: self.url(), expected, actual }.into());
         }
         let total = announced.or(self.target.size);
-        partial.restart(Whole { url: self.url(), etag: strong_etag(head), total })?;
+        partial.restart(Whole::of(self.url(), strong_etag(head), total))?;
         room(partial.path(), total.unwrap_or(0))?;
         Ok(())
     }
@@ -147,6 +173,11 @@ impl Download<'_> {
             }
             _ => Ok(finished),
         }
+    }
+
+    /// How far the download is.
+    pub(super) fn progress(&self, partial: &Partial) {
+        self.report("fetching", partial.there(), partial.whole().total);
     }
 
     fn report(&self, doing: &str, done: u64, total: Option<u64>) {
@@ -164,17 +195,30 @@ impl Download<'_> {
     }
 }
 
-/// Whether a 206 is the rest of the same file: `Content-Range: bytes FROM-LAST/TOTAL`.
-fn continues(partial: &Partial, from: u64, head: &Head) -> bool {
+/// How one stream ended without anything being wrong.
+enum Ended {
+    /// Nothing more is to come.
+    Whole,
+    /// There is much to come, and it comes slowly from a server that gives parts.
+    Slow,
+}
+
+/// Whether a 206 is the part of the same file that begins at `from`: `Content-Range: bytes FROM-LAST/TOTAL`.
+pub(super) fn continues(whole: &Whole, from: u64, head: &Head) -> bool {
     let range = head.get("content-range").and_then(|text| text.strip_prefix("bytes "));
     let Some((part, total)) = range.and_then(|text| text.split_once('/')) else { return false };
     let starts = part.split('-').next().and_then(|first| first.parse().ok()) == Some(from);
-    let same_total = partial.whole().total.is_none_or(|known| total.parse() == Ok(known));
-    let same_etag = match (&partial.whole().etag, strong_etag(head)) {
+    let same_total = whole.total.is_none_or(|known| total.parse() == Ok(known));
+    let same_etag = match (&whole.etag, strong_etag(head)) {
         (Some(old), Some(new)) => *old == new,
         _ => true,
     };
     starts && same_total && same_etag
+}
+
+/// Whether the server says that it can be asked for parts of the file.
+fn gives_parts(head: &Head) -> bool {
+    head.status == 206 || head.get("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"))
 }
 
 fn strong_etag(head: &Head) -> Option<String> {

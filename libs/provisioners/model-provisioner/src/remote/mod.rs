@@ -7,24 +7,29 @@
 mod choose;
 mod chunk;
 mod client;
+mod connections;
 mod error;
 mod fetch;
-mod flusher;
 mod hasher;
 mod hub;
 mod hub_cache;
 mod obtain;
 mod partial;
 mod patience;
+mod pieces;
 mod pinned;
 mod settings;
+mod settle;
+mod size;
 mod source;
 mod store;
+mod together;
 mod unfinished;
 mod url;
 
 use std::path::{Path, PathBuf};
 
+pub use connections::Connections;
 pub use error::FetchError;
 pub use patience::Patience;
 pub use pinned::{Pinned, fetch_pinned};
@@ -77,7 +82,8 @@ impl Remote<'_> {
         }
         let endpoint = Endpoint::parse(&self.network.endpoint)?;
         let client = Client::new(&endpoint, self.network.token.clone(), self.network.patience);
-        let source = self.source(&client, &endpoint, reference, pinned.as_deref())?;
+        let patience = self.network.patience;
+        let source = self.source(&client, &endpoint, patience, reference, pinned.as_deref())?;
         let entry = self.obtain(&store, &client, &source, &name)?;
         store.record(&name, &entry)?;
         Ok(entry.path)
@@ -114,7 +120,10 @@ impl Remote<'_> {
             self.vouched_for(store, entry, pinned)?;
         }
         match entry {
-            Some(entry) if self.intact_entry(&entry)? => Ok(Some(entry.path)),
+            Some(entry) if self.intact_entry(&entry)? => {
+                settle::later(&self.digests, entry.pieces().into_iter().map(|piece| piece.path));
+                Ok(Some(entry.path))
+            }
             _ => Ok(None),
         }
     }
@@ -172,13 +181,14 @@ impl Remote<'_> {
         &self,
         client: &Client,
         endpoint: &Endpoint,
+        patience: Patience,
         reference: &ModelRef,
         pinned: Option<&str>,
     ) -> Result<Source, FetchError> {
         let source = match reference {
             ModelRef::Hub { repo, selector, revision } => {
                 (self.on_event)(StageEvent::progress(format!("asking the hub about {repo}"), 0, 0));
-                let hub = Hub { client, endpoint, patience: self.network.patience, cancel: self.cancel };
+                let hub = Hub { client, endpoint, patience, cancel: self.cancel };
                 let found = hub.resolve(&Wanted { repo, selector, revision: revision.as_deref() })?;
                 Source {
                     repo: Some(repo.clone()),

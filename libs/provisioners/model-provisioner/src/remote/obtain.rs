@@ -7,7 +7,7 @@ use super::client::Client;
 use super::fetch::{self, Download, Target, Within};
 use super::source::Source;
 use super::store::{self, Entry, Piece, Ready, Store, Trust};
-use super::{FetchError, Remote, hub_cache};
+use super::{FetchError, Remote, hub_cache, partial, settle};
 use crate::catalog::Catalog;
 use crate::gguf;
 use crate::provenance::{self, Happened};
@@ -51,8 +51,9 @@ impl Remote<'_> {
         }
         let entry = store.publish(ready, &source.targets, source.commit.as_deref(), reference, trust)?;
         for piece in entry.pieces() {
-            self.digests.know(&piece.path, &piece.sha256);
+            self.digests.know_until_down(&piece.path, &piece.sha256);
         }
+        settle::later(&self.digests, entry.pieces().into_iter().map(|piece| piece.path));
         let (digest, url) = ((entry.sha256.as_str(), entry.size), source.url());
         let verified = Some(trust == Trust::Verified);
         provenance::note(&self.models, Happened::Fetched, digest, reference, Some(&url), verified);
@@ -74,7 +75,7 @@ impl Remote<'_> {
         let many = source.targets.len() > 1;
         if let (true, Some(all)) = (many, source.size()) {
             let partials = source.targets.iter().map(|t| store.partial(&store::key(&t.url.to_string())));
-            let there: u64 = partials.map(|path| path.metadata().map_or(0, |meta| meta.len())).sum();
+            let there: u64 = partials.map(|path| partial::bytes_at(&path)).sum();
             fetch::room(&self.models.join(".partial"), all.saturating_sub(there))?;
         }
         let mut ready = Vec::new();
@@ -89,7 +90,8 @@ impl Remote<'_> {
             }
             let within = Within { before, all: source.size().filter(|_| many) };
             let (patience, on_event, cancel) = (self.network.patience, self.on_event, self.cancel);
-            let download = Download { client, target, within, patience, on_event, cancel };
+            let connections = self.network.connections;
+            let download = Download { client, target, within, patience, connections, on_event, cancel };
             let file = download.run(&store.partial(&store::key(&target.url.to_string())))?;
             before += file.len();
             ready.push(Ready::Fetched(file));

@@ -8,7 +8,7 @@ use super::fetch::{Download, Target, Within};
 use super::partial::Finished;
 use super::store::{self, Lock, Store};
 use super::url::Rule;
-use super::{FetchError, Patience};
+use super::{Connections, FetchError, Patience};
 use crate::Cancel;
 use crate::stage::StageEvent;
 
@@ -53,7 +53,8 @@ pub fn fetch_pinned(
     let one = store.lock(&key, &on_wait, cancel)?;
     let target = Target { url, name: name.clone(), size: None, sha256: Some(sha256) };
     let client = Client::anonymous(Rule::HttpsOnly, patience);
-    let (client, target, within) = (&client, &target, Within::default());
-    let file = Download { client, target, within, patience, on_event, cancel }.run(&store.partial(&key))?;
+    let (client, target, within, connections) = (&client, &target, Within::default(), Connections::default());
+    let download = Download { client, target, within, patience, connections, on_event, cancel };
+    let file = download.run(&store.partial(&key))?;
     Ok(Pinned { file, _one: one })
 }

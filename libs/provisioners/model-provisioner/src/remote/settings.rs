@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::Patience;
+use super::{Connections, Patience};
 
 /// The public hub that `hf:` references mean unless `HF_ENDPOINT` names another: the only place in
 /// the repository that spells it.
@@ -19,6 +19,7 @@ pub struct Network {
     pub(crate) token: Option<Token>,
     pub(crate) hub_caches: Vec<PathBuf>,
     pub(crate) patience: Patience,
+    pub(crate) connections: Connections,
 }
 
 /// Sent to the hub only; never printed.
@@ -68,6 +69,7 @@ impl Network {
             token: token.map(Token),
             hub_caches: places.into_iter().flatten().collect(),
             patience: Patience::default(),
+            connections: Connections::default(),
         }
     }
 
@@ -75,6 +77,13 @@ impl Network {
     #[must_use]
     pub fn with_patience(mut self, patience: Patience) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// Uses several connections to one file in another measure.
+    #[must_use]
+    pub fn with_connections(mut self, connections: Connections) -> Self {
+        self.connections = connections;
         self
     }
 }

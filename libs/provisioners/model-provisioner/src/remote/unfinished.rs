@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use wire::SplitName;
 
-use super::partial::Whole;
+use super::partial::{Whole, bytes_at};
 use super::store::{Lock, Store, key};
 
 /// A download that is not finished.
@@ -41,14 +41,13 @@ impl Unfinished {
 
     fn at(dir: &Path, path: PathBuf) -> Option<Self> {
         let meta = path.metadata().ok()?;
-        let whole: Option<Whole> = std::fs::read(path.with_extension("json"))
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok());
+        let whole = Whole::read(&path.with_extension("json"));
+        let bytes = bytes_at(&path);
         let written = meta.modified().ok()?;
         let (url, bytes_total) = whole.map_or((String::new(), None), |whole| (whole.url, whole.total));
         let in_use = locks(dir, &path, &url).is_none();
         let last_written_unix_ms = crate::provenance::unix_ms(written);
-        Some(Self { url, path, bytes: meta.len(), bytes_total, last_written_unix_ms, in_use })
+        Some(Self { url, path, bytes, bytes_total, last_written_unix_ms, in_use })
     }
 
     /// Removes those below `dir` that nobody has continued for `age`, and never one that is being fetched.
@@ -67,8 +66,9 @@ impl Unfinished {
                 continue;
             }
             std::fs::remove_file(&one.path).map_err(|error| (one.path.clone(), error))?;
-            // Alone it says nothing; the next download replaces it.
+            // Alone they say nothing; the next download replaces them.
             let _ = std::fs::remove_file(one.path.with_extension("json"));
+            let _ = std::fs::remove_file(one.path.with_extension("pieces"));
             gone.push(one);
         }
         Ok(gone)

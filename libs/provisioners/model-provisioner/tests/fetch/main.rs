@@ -5,6 +5,8 @@ mod catalog;
 mod inject;
 mod pack;
 mod server;
+mod settled;
+mod several;
 mod split;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use provisioners_model_provisioner::{
-    Cancel, ModelProvisioner, ModelRef, Network, Patience, StageError, StageEvent,
+    Cancel, Connections, ModelProvisioner, ModelRef, Network, Patience, StageError, StageEvent,
 };
 use server::{Reply, Seen, Server};
 use sha2::{Digest as _, Sha256};
@@ -66,13 +68,15 @@ struct Machine {
     dir: tempfile::TempDir,
     vars: Vec<(&'static str, String)>,
     patience: Patience,
+    connections: Connections,
 }
 
 impl Machine {
     fn new(server: &Server) -> Self {
         let patience =
             Patience { first_pause: Duration::ZERO, longest_pause: Duration::ZERO, ..Patience::default() };
-        Self { dir: tempfile::tempdir().unwrap(), vars: vec![("HF_ENDPOINT", server.base.clone())], patience }
+        let (dir, vars) = (tempfile::tempdir().unwrap(), vec![("HF_ENDPOINT", server.base.clone())]);
+        Self { dir, vars, patience, connections: Connections::default() }
     }
 
     fn with(mut self, name: &'static str, value: &str) -> Self {
@@ -83,6 +87,7 @@ impl Machine {
     fn provisioner(&self) -> ModelProvisioner {
         let var = |name: &str| self.vars.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into());
         let network = Network::from_vars(var).with_patience(self.patience);
+        let network = network.with_connections(self.connections);
         ModelProvisioner::new(self.dir.path()).with_network(network)
     }
 

@@ -24,8 +24,18 @@ impl Seen {
 
     /// The first byte asked for.
     pub(crate) fn from(&self) -> usize {
+        self.range().0
+    }
+
+    /// The byte after the last one asked for; none where everything is.
+    pub(crate) fn to(&self) -> Option<usize> {
+        self.range().1
+    }
+
+    fn range(&self) -> (usize, Option<usize>) {
         let range = self.header("range").and_then(|range| range.strip_prefix("bytes="));
-        range.and_then(|range| range.trim_end_matches('-').parse().ok()).unwrap_or(0)
+        let Some((from, last)) = range.and_then(|range| range.split_once('-')) else { return (0, None) };
+        (from.parse().unwrap(), last.parse().ok().map(|last: usize| last + 1))
     }
 }
 
@@ -51,22 +61,31 @@ impl Reply {
     /// `bytes` from where the request asks, as a server with ranges does it.
     pub(crate) fn ranged(seen: &Seen, bytes: &[u8], etag: &str) -> Self {
         let valid = seen.header("if-range").is_none_or(|validator| validator == etag);
-        match seen.from() {
-            from if from > 0 && valid => Self::rest(seen, bytes, etag),
+        match seen.range() {
+            (0, None) => Self::body(bytes).with("ETag", etag).with("Accept-Ranges", "bytes"),
+            _ if valid => Self::rest(seen, bytes, etag),
             _ => Self::body(bytes).with("ETag", etag),
         }
     }
 
     /// The part of `bytes` that the request asks for, whatever validator it names.
     pub(crate) fn rest(seen: &Seen, bytes: &[u8], etag: &str) -> Self {
-        let from = seen.from();
-        let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
-        let reply = Self { status: 206, body: bytes[from..].to_vec(), ..Self::default() };
+        let (from, to) = seen.range();
+        let to = to.unwrap_or(bytes.len()).min(bytes.len());
+        let range = format!("bytes {from}-{}/{}", to - 1, bytes.len());
+        let reply = Self { status: 206, body: bytes[from..to].to_vec(), ..Self::default() };
         reply.with("Content-Range", &range).with("ETag", etag)
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.retain(|(other, _)| other != name);
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With these bytes after the others.
+    pub(crate) fn followed_by(mut self, more: &[u8]) -> Self {
+        self.body.extend_from_slice(more);
         self
     }
 
@@ -90,7 +109,7 @@ impl Reply {
         }
         stream.write_all(format!("{head}\r\n").as_bytes())?;
         if !head_only {
-            stream.write_all(&self.body[..self.sent.unwrap_or(self.body.len())])?;
+            stream.write_all(&self.body[..self.sent.unwrap_or(self.body.len()).min(self.body.len())])?;
         }
         if self.hang {
             // Until the client goes away.
