@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use dispatch::{Attribute, Side};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -13,8 +14,10 @@ use wire::operation::{OperationAccepted, OperationList, PreloadRequest};
 use wire::pool::PoolList;
 use wire::{
     CatalogModel, DeviceList, ErrorBody, ErrorCode, ErrorEnvelope, OperationId, OperationKind, OperationView,
-    PoolId, PoolView,
+    PoolId, PoolView, TraceContext,
 };
+
+use crate::http::{Part, Traces};
 
 /// The views are refreshed this often: progress that a person watches moves about once a second.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -52,6 +55,8 @@ pub(crate) struct Endpoint {
 pub(crate) struct PoolManagerClient {
     endpoint: Endpoint,
     http: reqwest::Client,
+    /// On whose account, where that is known and part of a trace.
+    request: Option<(Traces, TraceContext)>,
 }
 
 /// pool-managerd did not take an order.
@@ -73,7 +78,13 @@ pub(crate) enum OrderError {
 
 impl PoolManagerClient {
     pub(crate) fn new(endpoint: Endpoint, http: reqwest::Client) -> Self {
-        Self { endpoint, http }
+        Self { endpoint, http, request: None }
+    }
+
+    /// The same, on account of a request: pool-managerd is told the trace that it is part of.
+    pub(crate) fn on_account_of(&self, traces: &Traces, request: Option<&TraceContext>) -> Self {
+        let request = request.map(|request| (traces.clone(), request.clone()));
+        Self { request, ..self.clone() }
     }
 
     /// Asks for a pool to run: one that failed or was stopped tries again, one that runs goes on.
@@ -175,8 +186,34 @@ impl PoolManagerClient {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, OrderError> {
+        let part = match &self.request {
+            Some((traces, request)) => traces.part(Some(request)),
+            None => Part::default(),
+        };
+        let sent = self.send_as(request, part.context()).await;
+        let (status, error) = match &sent {
+            Ok(answer) => (Some(answer.status().as_u16()), None),
+            Err(OrderError::Refused(body)) => (Some(body.code.status()), Some(body.code.as_str())),
+            Err(OrderError::Unreachable { .. }) => (None, Some("unreachable")),
+        };
+        let status = status.map(|status| ("http.response.status_code", Attribute::Count(status.into())));
+        part.ended("pool-managerd", Side::Client, status.into_iter().collect(), error.map(str::to_owned));
+        sent
+    }
+
+    async fn send_as(
+        &self,
+        request: reqwest::RequestBuilder,
+        trace: Option<&TraceContext>,
+    ) -> Result<reqwest::Response, OrderError> {
         let unreachable = |source| OrderError::Unreachable { url: self.endpoint.url.clone(), source };
-        let request = request.bearer_auth(&self.endpoint.token);
+        let mut request = request.bearer_auth(&self.endpoint.token);
+        if let Some(trace) = trace {
+            request = request.header("traceparent", trace.traceparent());
+            if let Some(state) = trace.tracestate() {
+                request = request.header("tracestate", state);
+            }
+        }
         let answer = request.send().await.map_err(unreachable)?;
         if answer.status().is_success() {
             return Ok(answer);

@@ -43,6 +43,31 @@ pub struct MessagesRequest {
     pub thinking: Option<Thinking>,
 }
 
+/// `POST /v1/messages/count_tokens`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+pub struct CountTokensRequest {
+    /// Pool id, alias or model name.
+    pub model: String,
+    /// Turns of `user` and `assistant`, of text.
+    pub messages: Vec<Turn>,
+    /// Text, or a list of text blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<Value>,
+    /// Tools of the client's own: `{name, description?, input_schema}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<Tool>>,
+    /// `{type: auto | any | tool | none, name?, disable_parallel_tool_use?}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+}
+
+/// The answer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenCount {
+    /// Of the prompt, as the engine would read it: with its chat template and the tools.
+    pub input_tokens: u64,
+}
+
 /// One turn.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub struct Turn {

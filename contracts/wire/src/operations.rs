@@ -426,6 +426,21 @@ const OPERATIONS: &[Operation] = &[
         ),
         "MessagesError",
     ),
+    fails_with(
+        takes(
+            op(
+                ORCHD,
+                Data,
+                "POST",
+                "/v1/messages/count_tokens",
+                "How many tokens the prompt of an Anthropic message has",
+                (200, Json("TokenCount")),
+                &[400, 401, 404, 413, 503],
+            ),
+            Json("CountTokensRequest"),
+        ),
+        "MessagesError",
+    ),
     takes(
         op(
             ORCHD,

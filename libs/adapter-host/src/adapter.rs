@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use wire::{ErrorBody, TraceContext};
 
-use crate::{EngineRequest, TokenStream};
+use crate::{ChatRequest, EngineRequest, TokenStream};
 
 /// A boxed future, so that adapters can be held as trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -27,6 +27,14 @@ pub trait WorkerAdapter: Send + Sync + 'static {
     fn count_tokens<'a>(
         &'a self,
         text: &'a str,
+        trace: Option<&'a TraceContext>,
+    ) -> BoxFuture<'a, Result<u64, SubmitError>>;
+
+    /// Counts the tokens of a chat's prompt as the engine would read it: with its template and tools.
+    /// Of text only.
+    fn count_chat<'a>(
+        &'a self,
+        chat: &'a ChatRequest,
         trace: Option<&'a TraceContext>,
     ) -> BoxFuture<'a, Result<u64, SubmitError>>;
 }

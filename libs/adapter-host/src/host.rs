@@ -58,7 +58,7 @@ mod tests {
     use super::*;
     use wire::{PoolId, ReplicaId, TraceContext};
 
-    use crate::{BoxFuture, EngineRequest, ProbeError, Probed, SubmitError, TokenStream};
+    use crate::{BoxFuture, ChatRequest, EngineRequest, ProbeError, Probed, SubmitError, TokenStream};
 
     struct Deaf;
     impl WorkerAdapter for Deaf {
@@ -75,6 +75,13 @@ mod tests {
         fn count_tokens<'a>(
             &'a self,
             _: &'a str,
+            _: Option<&'a TraceContext>,
+        ) -> BoxFuture<'a, Result<u64, SubmitError>> {
+            Box::pin(async { Ok(0) })
+        }
+        fn count_chat<'a>(
+            &'a self,
+            _: &'a ChatRequest,
             _: Option<&'a TraceContext>,
         ) -> BoxFuture<'a, Result<u64, SubmitError>> {
             Box::pin(async { Ok(0) })

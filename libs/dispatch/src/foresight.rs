@@ -10,9 +10,9 @@ use wire::event::Queued;
 
 use crate::Limits;
 use crate::core::TaskCore;
+use crate::estimate::{Before, Slot};
 use crate::pool::{Pool, waiting};
-use crate::queue::Queue;
-use crate::size::Size;
+use crate::queue::{Ahead, Queue};
 
 /// What is foreseen for a task.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +56,8 @@ impl Pool {
         snapshot: &Snapshot,
     ) -> Option<Foreseen> {
         let ahead = queue.ahead_of(core.place)?;
-        let position = u32::try_from(ahead.len()).unwrap_or(u32::MAX);
-        Some(Foreseen { position, start: self.start_after(core, &ahead, snapshot) })
+        let position = u32::try_from(ahead.position).unwrap_or(u32::MAX);
+        Some(Foreseen { position, start: self.start(core, queue, ahead, snapshot) })
     }
 
     /// What makes a task late that has not been queued yet, if it has a deadline and enough is known.
@@ -74,8 +74,8 @@ impl Pool {
         if !self.lock_estimator().may_refuse(core.admitted) {
             return None;
         }
-        let ahead = queue.would_be_ahead_of(core.place, waiting(core));
-        let start = self.start_after(core, &ahead, snapshot)?.told;
+        let look = |queue: &Queue<_>| self.start(core, queue, queue.ahead_of(core.place)?, snapshot);
+        let start = queue.as_if_with(core.place, waiting(core), look)?.told;
         let service = Duration::from_secs_f64(self.lock_estimator().service(core.size)?);
         (start + service > deadline).then_some(Late { start, service })
     }
@@ -96,23 +96,30 @@ impl Pool {
         whole_seconds(wait, limits)
     }
 
-    fn start_after(&self, core: &TaskCore, ahead: &[Size], snapshot: &Snapshot) -> Option<Predicted> {
+    fn start(
+        &self,
+        core: &TaskCore,
+        queue: &Queue<Arc<TaskCore>>,
+        ahead: Ahead,
+        snapshot: &Snapshot,
+    ) -> Option<Predicted> {
         let (total, free) = self.slots(snapshot);
-        let running = self.lock_running();
-        let estimator = self.lock_estimator();
         let now = Instant::now();
-        let left = |(since, core): &(Instant, Arc<TaskCore>)| {
-            let held = now.saturating_duration_since(*since).as_secs_f64();
-            estimator.left(&core.asked, core.size, held)
+        let busy = |(since, core): &(Instant, Arc<TaskCore>)| Slot::Busy {
+            asked: core.asked,
+            size: core.size,
+            held: now.saturating_duration_since(*since).as_secs_f64(),
         };
-        let busy: Vec<f64> = running.values().map(left).collect::<Option<_>>()?;
-        let free = std::iter::repeat_n(0.0, free as usize);
-        // A slot may be in use by nobody we know of.
-        let strangers = (total as usize).saturating_sub(free.len() + busy.len());
-        let strange = std::iter::repeat_n(estimator.service(Size::default())?, strangers);
-        let ahead: Option<Vec<f64>> = ahead.iter().map(|size| estimator.service(*size)).collect();
-        let slots = free.chain(busy).chain(strange).take(total as usize);
-        let queue = crate::estimate::start_after(slots, ahead?.into_iter())?;
+        let free = std::iter::repeat_n(Slot::Free, free as usize);
+        let slots: Vec<Slot> = {
+            let running = self.lock_running();
+            let known = free.chain(running.values().map(busy));
+            known.chain(std::iter::repeat(Slot::Strange)).take(total as usize).collect()
+        };
+        let tasks = queue.first_ones().map(|waiting| (waiting.item.asked, waiting.size));
+        let before = Before { position: ahead.position, total: ahead.total, tasks };
+        let estimator = self.lock_estimator();
+        let queue = estimator.start(&slots, before)?;
         Some(Predicted { queue, told: estimator.corrected(&core.caller, core.place.priority, queue) })
     }
 }

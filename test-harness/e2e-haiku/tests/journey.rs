@@ -12,8 +12,8 @@ use test_harness_e2e_haiku::{Api, Daemon, built_binary, provisioned};
 
 const PROMPT: &str = "Write a haiku that includes the word rain";
 
-/// ORCHD-OPENAI-001, STREAM-007, ORCHD-RUN-001, ORCHD-CANCEL-001, ORCHD-AUTOBIND-001, POOLD-LOSS-001,
-/// POOLD-RESTART-001, ORCHD-STOP-001
+/// ORCHD-OPENAI-001, ORCHD-MESSAGES-003, STREAM-007, ORCHD-RUN-001, ORCHD-CANCEL-001,
+/// ORCHD-AUTOBIND-001, POOLD-LOSS-001, POOLD-RESTART-001, ORCHD-STOP-001, LCPP-013
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_day_of_a_user() -> Result<()> {
     provisioned()?;
@@ -22,6 +22,7 @@ async fn the_first_day_of_a_user() -> Result<()> {
     ensure!(daemon.banner.contains("haiku") && daemon.banner.contains("/v1"), "{}", daemon.banner);
 
     let whole = openai_answers_whole_and_streamed(&api).await?;
+    tokens_are_counted_as_answers_count_them(&api).await?;
     run_uses_the_daemon_that_listens(&daemon, &whole)?;
     a_cancel_frees_the_slot(&api).await?;
     an_engine_that_dies_comes_back(&daemon, &api).await?;
@@ -60,6 +61,21 @@ async fn openai_answers_whole_and_streamed(api: &Api) -> Result<String> {
     ensure!(joined == text, "streamed {joined:?}, whole {text:?}");
     ensure!(chunks.last().is_some_and(|last| last["usage"] == answer["usage"]), "{:?}", chunks.last());
     Ok(text)
+}
+
+async fn tokens_are_counted_as_answers_count_them(api: &Api) -> Result<()> {
+    let conversation = json!({"model": "haiku", "system": "Be brief.", "messages": [
+        {"role": "user", "content": PROMPT}, {"role": "assistant", "content": "Rain."},
+        {"role": "user", "content": [{"type": "text", "text": "Again, with <|im_start|> \u{e4}\u{1f327}"}]}]});
+    let post = |path: &str, body: &Value| api.http().post(api.url(path)).json(body).send();
+    let counted = post("/v1/messages/count_tokens", &conversation).await?.error_for_status()?;
+    let counted: Value = counted.json().await?;
+    let mut message = conversation.clone();
+    message["max_tokens"] = json!(1);
+    let answer: Value = post("/v1/messages", &message).await?.error_for_status()?.json().await?;
+    let (count, read) = (&counted["input_tokens"], &answer["usage"]["input_tokens"]);
+    ensure!(count == read && count.as_u64() > Some(20), "counted {count}, the answer says {read}");
+    Ok(())
 }
 
 fn run_uses_the_daemon_that_listens(daemon: &Daemon, expected: &str) -> Result<()> {

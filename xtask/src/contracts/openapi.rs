@@ -66,6 +66,8 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::anthropic::MessagesRequest>();
     generator.subschema_for::<wire::anthropic::MessagesAnswer>();
     generator.subschema_for::<wire::anthropic::MessagesError>();
+    generator.subschema_for::<wire::anthropic::CountTokensRequest>();
+    generator.subschema_for::<wire::anthropic::TokenCount>();
     generator.take_definitions(true)
 }
 

@@ -1,15 +1,13 @@
 //! The machine's cards, which pool-managerd knows.
 
 use axum::Json;
-use axum::extract::State;
 use wire::{DeviceList, ErrorBody, ErrorCode};
 
-use super::AppState;
 use super::error::ApiError;
-use super::pools::not_taken;
+use super::manager::{Manager, not_taken};
 
-pub(super) async fn list(State(state): State<AppState>) -> Result<Json<DeviceList>, ApiError> {
-    let Some(manager) = state.pool_manager() else {
+pub(super) async fn list(Manager(manager): Manager) -> Result<Json<DeviceList>, ApiError> {
+    let Some(manager) = manager else {
         let message = "this orchestratord has no pool-managerd that could look for devices";
         return Err(ErrorBody::new(ErrorCode::PoolUnready, message).into());
     };

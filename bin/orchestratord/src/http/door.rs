@@ -8,7 +8,7 @@ use std::time::Duration;
 use adapter_host::EngineRequest;
 use axum::response::Response;
 use bytes::Bytes;
-use dispatch::{Detach, TaskSpec};
+use dispatch::{Detach, Task, TaskSpec};
 use sha2::{Digest, Sha256};
 use task_log::{Entry, Follower};
 use wire::config::PoolKind;
@@ -46,6 +46,10 @@ impl<'a> Asked<'a> {
         Ok(Self { state, caller, model, pool })
     }
 
+    pub(super) fn pool(&self) -> &PoolId {
+        &self.pool
+    }
+
     /// Whether the engine may reuse its prompt cache.
     pub(super) fn cache_prompt(&self) -> bool {
         tasks::cache_prompt(self.state, &self.pool)
@@ -58,7 +62,24 @@ impl<'a> Asked<'a> {
         body: &Bytes,
         trace: Option<TraceContext>,
     ) -> Result<Begun, ApiError> {
-        let tokens_in = context::check(self.state, &self.pool, &request, trace.as_ref()).await?;
+        let admission = self.state.traces.part(trace.as_ref());
+        let admitted = self.admit(request, body, trace, admission.context()).await;
+        tasks::admitted(admission, &self.pool, admitted.as_ref().err());
+        let task = admitted?;
+        let mut follower = task.log().follow(None);
+        let first = wait_for_start(self.state, &self.pool, &mut follower).await?;
+        refused(&first)?;
+        Ok(Begun { id: task.id().clone(), follower, early: None, metrics: self.state.metrics.clone() })
+    }
+
+    async fn admit(
+        &self,
+        request: EngineRequest,
+        body: &Bytes,
+        trace: Option<TraceContext>,
+        admission: Option<&TraceContext>,
+    ) -> Result<Task, ApiError> {
+        let tokens_in = context::check(self.state, &self.pool, &request, admission).await?;
         let task = self.state.dispatch.submit(TaskSpec {
             task_id: None,
             fingerprint: Sha256::digest(body).into(),
@@ -77,10 +98,7 @@ impl<'a> Asked<'a> {
             session: None,
             trace,
         })?;
-        let mut follower = task.log().follow(None);
-        let first = wait_for_start(self.state, &self.pool, &mut follower).await?;
-        refused(&first)?;
-        Ok(Begun { id: task.id().clone(), follower, early: None, metrics: self.state.metrics.clone() })
+        Ok(task)
     }
 }
 

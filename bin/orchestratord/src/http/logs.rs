@@ -8,16 +8,19 @@ use http::{HeaderMap, StatusCode, Uri, header};
 
 use super::AppState;
 use super::error::ApiError;
-use super::pools::{find, manager, not_taken};
+use super::manager::{Manager, not_taken};
+use super::pools::find;
 
 pub(super) async fn logs(
     State(state): State<AppState>,
+    manager: Manager,
     Path(id): Path<String>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let pool = find(&state, &id)?.id;
-    let answer = manager(&state, &pool)?
+    let answer = manager
+        .of(&pool)?
         .logs(&pool, uri.query().unwrap_or_default(), headers.get(header::ACCEPT))
         .await
         .map_err(|error| not_taken(error, Some(&pool)))?;

@@ -16,8 +16,8 @@ use wire::{
 use super::AppState;
 use super::error::ApiError;
 use super::extract::OptionalBody;
+use super::manager::{Manager, not_taken};
 use crate::feed::FeedView;
-use crate::pool_manager::{OrderError, PoolManagerClient};
 
 pub(super) async fn list(State(state): State<AppState>) -> Json<PoolList> {
     Json(PoolList { pools: state.pools(), configuration: state.configuration.view() })
@@ -54,33 +54,13 @@ pub(super) async fn health(
 /// Hands the order on to pool-managerd; what becomes of it shows in the pool's phase and steps.
 pub(super) async fn preload(
     State(state): State<AppState>,
+    manager: Manager,
     Path(id): Path<String>,
     OptionalBody(request): OptionalBody<PreloadRequest>,
 ) -> Result<(StatusCode, Json<PoolView>), ApiError> {
     let pool = find(&state, &id)?.id;
-    let view = manager(&state, &pool)?.preload(&pool, &request).await;
+    let view = manager.of(&pool)?.preload(&pool, &request).await;
     Ok((StatusCode::ACCEPTED, Json(view.map_err(|error| not_taken(error, Some(&pool)))?)))
-}
-
-/// Who runs a pool.
-pub(super) fn manager<'a>(state: &'a AppState, pool: &PoolId) -> Result<&'a PoolManagerClient, ApiError> {
-    state.pool_manager().ok_or_else(|| {
-        let message = format!("pool {pool} is run by someone else: this orchestratord has no pool-managerd");
-        ErrorBody::new(ErrorCode::NotFound, message).pool(pool.clone()).into()
-    })
-}
-
-/// Why an order about a pool (or about all) came to nothing.
-pub(super) fn not_taken(error: OrderError, pool: Option<&PoolId>) -> ApiError {
-    let mut body = match error {
-        OrderError::Refused(body) => *body,
-        OrderError::Unreachable { .. } => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "an order did not reach pool-managerd");
-            ErrorBody::new(ErrorCode::PoolUnready, error.to_string()).retry_after_ms(2_000)
-        }
-    };
-    body.pool_id = body.pool_id.or_else(|| pool.cloned());
-    body.into()
 }
 
 pub(super) fn find(state: &AppState, id: &str) -> Result<PoolView, ApiError> {

@@ -18,7 +18,7 @@ use super::guard::Guard;
 use super::trace::Traces;
 use crate::feed::{FeedView, Workers};
 use crate::metrics::EdgeMetrics;
-use crate::pool_manager::{Link, PoolManagerClient, PoolViews};
+use crate::pool_manager::{Link, PoolViews};
 
 /// Shared by all handlers. It is cloned several times for each request: one count, however much it holds.
 #[derive(Clone)]
@@ -119,11 +119,6 @@ impl Deref for AppState {
 }
 
 impl AppState {
-    /// Who runs the pools; `None` where none is configured: engines that others run take no orders.
-    pub(crate) fn pool_manager(&self) -> Option<&PoolManagerClient> {
-        self.link.client()
-    }
-
     /// Whether a replica of the pool takes work now.
     pub(crate) fn is_ready(&self, pool: &PoolId) -> bool {
         let snapshot = self.registry.snapshot();

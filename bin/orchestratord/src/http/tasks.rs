@@ -5,17 +5,21 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use dispatch::{AdmissionError, Detach, Owner, Task, TaskFilter, TaskSpec};
+use dispatch::{AdmissionError, Attribute, Detach, Owner, Side, Task, TaskFilter, TaskSpec};
 use http::{StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use wire::task::{
     Accepted, Determinism, OnInterrupt, Placement, PlacementMode, Preparation, Priority, Streams, TaskList,
 };
-use wire::{ErrorBody, ErrorCode, Phase, PoolId, Seed, StepStatus, TaskId, TaskRequest, TaskView, Wanted};
+use wire::{
+    ErrorBody, ErrorCode, Phase, PoolId, Seed, StepStatus, TaskId, TaskRequest, TaskView, TraceContext,
+    Wanted,
+};
 
 use super::error::ApiError;
 use super::extract::JsonBody;
 use super::query::Params;
+use super::trace::Part;
 use super::{AppState, context, door, results, validate};
 use crate::tokens::Caller;
 
@@ -30,23 +34,43 @@ pub(super) async fn submit(
     Extension(caller): Extension<Caller>,
     body: JsonBody<TaskRequest>,
 ) -> Result<Response, ApiError> {
+    let admission = state.traces.part(body.trace.as_ref());
+    let pool = resolve(&state, &body.value.model)?;
+    let task = admit(&state, &caller, &pool, body, admission.context()).await;
+    admitted(admission, &pool, task.as_ref().err());
+    Ok((StatusCode::ACCEPTED, Json(accepted(&state, &task?))).into_response())
+}
+
+/// An admission is over: the task has its place, or was refused.
+pub(super) fn admitted(admission: Part, pool: &PoolId, refused: Option<&ApiError>) {
+    let pool = ("llama_orch.pool_id", Attribute::Text(pool.to_string()));
+    let error = refused.map(|refused| refused.0.code.as_str().to_owned());
+    admission.ended("admission", Side::Internal, vec![pool], error);
+}
+
+async fn admit(
+    state: &AppState,
+    caller: &Caller,
+    pool: &PoolId,
+    body: JsonBody<TaskRequest>,
+    admission: Option<&TraceContext>,
+) -> Result<Task, ApiError> {
     let mut request = body.value;
     // Drawn here rather than by the engine, which does not say what it drew: a receipt must say it.
     if validate::generates(&request) {
         request.seed = request.seed.filter(|seed| seed.0 != RANDOM).or_else(|| Some(draw_seed()));
     }
-    let pool = resolve(&state, &request.model)?;
-    let engine_request = validate::engine_request(&request, cache_prompt(&state, &pool))?;
+    let engine_request = validate::engine_request(&request, cache_prompt(state, pool))?;
     // Whoever asks again for a task that was accepted gets it, whatever has become of its pool.
-    let known = |id| state.dispatch.task(id, &owner(&caller)).is_some();
+    let known = |id| state.dispatch.task(id, &owner(caller)).is_some();
     let tokens_in = if request.task_id.as_ref().is_some_and(known) {
         None
     } else {
-        door::refuse_another_kind(&state, &pool, validate::kind(&engine_request))?;
-        refuse_the_unrepeatable(&state, &pool, &request)?;
-        refuse_the_hopeless(&state, &pool)?;
-        refuse_nowhere(&state, &pool, request.placement.as_ref())?;
-        context::check(&state, &pool, &engine_request, body.trace.as_ref()).await?
+        door::refuse_another_kind(state, pool, validate::kind(&engine_request))?;
+        refuse_the_unrepeatable(state, pool, &request)?;
+        refuse_the_hopeless(state, pool)?;
+        refuse_nowhere(state, pool, request.placement.as_ref())?;
+        context::check(state, pool, &engine_request, admission).await?
     };
     let grace = validate::duration("detach_grace_ms", request.detach_grace_ms)?;
     let detach = match (request.priority, grace) {
@@ -57,7 +81,7 @@ pub(super) async fn submit(
     let spec = TaskSpec {
         task_id: request.task_id,
         fingerprint: Sha256::digest(&body.bytes).into(),
-        owner: owner(&caller),
+        owner: owner(caller),
         caller: caller.id(request.session_id.as_ref()),
         tokens_in,
         model: request.model,
@@ -71,8 +95,7 @@ pub(super) async fn submit(
         session: request.session_id,
         trace: body.trace,
     };
-    let task = state.dispatch.submit_durably(spec).await?;
-    Ok((StatusCode::ACCEPTED, Json(accepted(&state, &task))).into_response())
+    Ok(state.dispatch.submit_durably(spec).await?)
 }
 
 /// Any but the one by which llama-server draws its own.

@@ -1,4 +1,5 @@
 //! The trace that a request belongs to: the one that it names, or a new one where spans are exported.
+//! What a request makes us do is a span below it: its admission, and each call of pool-managerd.
 
 use std::time::SystemTime;
 
@@ -29,7 +30,60 @@ pub(super) struct TracedRequest {
     began: SystemTime,
 }
 
+/// Something that is done for a request. Nothing, where that is part of no trace.
+#[derive(Debug, Default)]
+pub(crate) struct Part(Option<Begun>);
+
+#[derive(Debug)]
+struct Begun {
+    context: TraceContext,
+    parent: SpanId,
+    began: SystemTime,
+    /// Absent where nobody keeps them.
+    spans: Option<Spans>,
+}
+
+impl Part {
+    /// What whoever is asked for it is told.
+    pub(crate) fn context(&self) -> Option<&TraceContext> {
+        self.0.as_ref().map(|begun| &begun.context)
+    }
+
+    /// It is done. `error` is a code or a status, never what was said.
+    pub(crate) fn ended(
+        self,
+        name: &str,
+        side: Side,
+        attributes: Vec<(&'static str, Attribute)>,
+        error: Option<String>,
+    ) {
+        let Some(Begun { context, parent, began, spans: Some(spans) }) = self.0 else { return };
+        spans.put(Span {
+            trace: context.trace_id(),
+            id: context.span_id(),
+            parent: Some(parent),
+            name: name.to_owned(),
+            side,
+            start: began,
+            end: SystemTime::now(),
+            attributes,
+            events: Vec::new(),
+            error,
+        });
+    }
+}
+
 impl Traces {
+    /// Begins something that is done for a request.
+    pub(crate) fn part(&self, request: Option<&TraceContext>) -> Part {
+        Part(request.map(|request| Begun {
+            context: request.child(),
+            parent: request.span_id(),
+            began: SystemTime::now(),
+            spans: self.spans.clone().filter(|_| request.is_sampled()),
+        }))
+    }
+
     /// Where a request belongs; `None` for one that is part of no trace.
     pub(super) fn request(&self, headers: &HeaderMap) -> Option<TracedRequest> {
         let (context, parent) = match given(headers) {

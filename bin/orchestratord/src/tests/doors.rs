@@ -95,6 +95,50 @@ async fn a_message_is_the_same_streamed_and_whole() {
     orchestrator.stop().await;
 }
 
+/// ORCHD-MESSAGES-003: as Anthropic's package asks, of both its ordinary and its beta part.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_counted_as_the_engine_counts_them_and_nothing_is_generated() {
+    let (orchestrator, stub) = ready().await;
+    let conversation = json!({"model": "p", "system": "be brief", "messages": [
+        {"role": "user", "content": "one two three"},
+        {"role": "assistant", "content": [{"type": "text", "text": "four"}]},
+        {"role": "user", "content": [{"type": "text", "text": "five six"}]}],
+        "tools": [{"name": "get", "input_schema": {"type": "object"}}]});
+    for path in ["/v1/messages/count_tokens", "/v1/messages/count_tokens?beta=true"] {
+        let request = orchestrator.http.post(orchestrator.url(path)).json(&conversation);
+        let answer = request.header("anthropic-version", "2023-06-01").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let counted: Value = answer.json().await.unwrap();
+        assert_eq!(counted.as_object().unwrap().len(), 1, "{counted}");
+        assert!(stub.requests().iter().all(|seen| seen.path != "/v1/chat/completions"));
+        let template = stub.requests().into_iter().rfind(|seen| seen.path == "/apply-template").unwrap();
+        assert_eq!(template.body["messages"][0], json!({"role": "system", "content": "be brief"}));
+        assert_eq!(template.body["tools"][0]["function"]["name"], "get");
+        let tokenized = stub.requests().into_iter().rfind(|seen| seen.path == "/tokenize").unwrap();
+        assert_eq!(tokenized.body["add_special"], true);
+    }
+    let (_, counted) = orchestrator.post("/v1/messages/count_tokens", conversation.clone()).await;
+    let mut message = conversation.clone();
+    message["max_tokens"] = json!(2);
+    let (_, answered) = orchestrator.post("/v1/messages", message).await;
+    assert_eq!(counted["input_tokens"], answered["usage"]["input_tokens"], "{answered}");
+
+    let image =
+        json!([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "QQ=="}}]);
+    for (name, content, status, kind) in [
+        ("p", image, 400, "invalid_request_error"),
+        ("pp", json!("x"), 404, "not_found_error"),
+        ("p", json!(7), 400, "invalid_request_error"),
+    ] {
+        let body = json!({"model": name, "messages": [{"role": "user", "content": content}]});
+        let (got, answer) = orchestrator.post("/v1/messages/count_tokens", body).await;
+        assert_eq!((got, &answer["error"]["type"]), (status, &json!(kind)), "{answer}");
+    }
+    drop(stub);
+    until(async || orchestrator.post("/v1/messages/count_tokens", conversation.clone()).await.0 == 503).await;
+    orchestrator.stop().await;
+}
+
 /// ORCHD-MESSAGES-002
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_messages_are_in_their_own_shape_wherever_they_come_from() {

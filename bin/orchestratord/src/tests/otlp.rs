@@ -90,6 +90,8 @@ async fn a_request_and_its_task_are_one_trace_at_the_collector() {
         assert!(task.start_time_unix_nano <= stay.start_time_unix_nano && stay.start_time_unix_nano > 0);
         assert!(stay.end_time_unix_nano >= stay.start_time_unix_nano);
     }
+    // Whether it has its place is known before it waits for long; who asked is the request.
+    assert_eq!(named("admission", TRACE).parent_span_id, request.span_id);
     let running = named("running", TRACE);
     assert_eq!((running.kind, running.events[0].name.as_str()), (SpanKind::Client as i32, "first_token"));
     let tokens = task.attributes.iter().find(|known| known.key == "gen_ai.usage.output_tokens").unwrap();
@@ -135,5 +137,42 @@ async fn a_sample_of_nothing_begins_no_trace() {
     until(async || !collected(&collector).await.is_empty()).await;
     let names: Vec<_> = collected(&collector).await.into_iter().map(|span| span.name).collect();
     assert_eq!(names, ["GET /v2/pools"]);
+    orchestrator.stop().await;
+}
+
+/// ORCHD-TRACE-004
+#[tokio::test(flavor = "multi_thread")]
+async fn pool_managerd_is_told_the_trace_of_the_request_that_it_is_asked_for() {
+    let (collector, manager) = (MockServer::start().await, MockServer::start().await);
+    answering(&collector, 200, None).await;
+    let (url, at) = (manager.uri(), collector.uri());
+    let pools = ResponseTemplate::new(200).set_body_json(json!({"pools": []}));
+    Mock::given(method("GET")).and(path("/v2/pools")).respond_with(pools).mount(&manager).await;
+    let begun = ResponseTemplate::new(202).set_body_json(json!({"operation_id": "op1"}));
+    Mock::given(method("POST")).and(path("/v2/pools/p/drain")).respond_with(begun).mount(&manager).await;
+    let orchestrator = Orchestrator::start_with(|config| {
+        config.pool_managerd.url = Some(url);
+        config.otlp.endpoint = Some(at);
+    })
+    .await;
+    let request = orchestrator.http.post(orchestrator.url("/v2/pools/p/drain")).json(&json!({}));
+    let traced = request.header("traceparent", format!("00-{TRACE}-{SENDER}-01")).header("tracestate", "a=1");
+    let answer = traced.send().await.unwrap();
+    assert_eq!(answer.status(), 202, "{}", answer.text().await.unwrap());
+    until(async || collected(&collector).await.iter().any(|span| span.name == "pool-managerd")).await;
+    let spans = collected(&collector).await;
+    let call = spans.iter().find(|span| span.name == "pool-managerd").unwrap();
+    let order = spans.iter().find(|span| span.name == "POST /v2/pools/{id}/drain").unwrap();
+    assert_eq!((call.parent_span_id.clone(), call.kind), (order.span_id.clone(), SpanKind::Client as i32));
+    let asked = manager.received_requests().await.unwrap();
+    let told = |path: &str, name: &str| {
+        let asked = asked.iter().find(|asked| asked.url.path() == path).unwrap();
+        asked.headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+    };
+    let parent = format!("00-{TRACE}-{}-01", hex(&call.span_id));
+    assert_eq!(told("/v2/pools/p/drain", "traceparent"), Some(parent));
+    assert_eq!(told("/v2/pools/p/drain", "tracestate").as_deref(), Some("a=1"));
+    // What it is asked for by itself is on nobody's account.
+    assert_eq!(told("/v2/pools", "traceparent"), None);
     orchestrator.stop().await;
 }

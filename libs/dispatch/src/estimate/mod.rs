@@ -3,6 +3,7 @@
 //! Says nothing before something was measured: an invented number would be worse than none.
 
 mod correction;
+mod forecast;
 mod lengths;
 mod measured;
 mod schedule;
@@ -16,9 +17,9 @@ use wire::task::Priority;
 use crate::CallerId;
 use crate::size::Size;
 use correction::{Correction, class};
+pub(crate) use forecast::{Before, Slot};
 use lengths::Lengths;
 pub use measured::Measured;
-pub(crate) use schedule::start_after;
 
 /// What is left of a sum when the next sample comes: about the last thirty tasks count.
 const FADE: f64 = 0.97;

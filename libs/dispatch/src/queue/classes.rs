@@ -32,6 +32,17 @@ impl Share {
         }
     }
 
+    /// How much batch work goes before an interactive task that has so much of its own class before it.
+    pub(super) fn paid_after(self, interactive: i64) -> i64 {
+        self.credit.saturating_add(interactive).div_euclid(PRICE)
+    }
+
+    /// How much interactive work goes before a batch task that is, with all of its own class before
+    /// it, so much.
+    pub(super) fn still_wanted(self, batch: i64) -> i64 {
+        batch.saturating_mul(PRICE).saturating_sub(self.credit)
+    }
+
     /// A task of this class was taken while these waited, itself included.
     pub(super) fn took(&mut self, class: Priority, interactive: Option<i64>, batch: Option<i64>) {
         self.credit = match (class, interactive, batch) {

@@ -1,7 +1,8 @@
 //! One class of a queue: its callers take turns by deficit round robin, weighted by tokens.
 //!
-//! Each round gives each waiting caller one token. Who has any left has a turn, and pays afterwards: what its task weighs when that is taken, the difference when it has ended,
-//! because how long an answer will be is only a guess before. Who owes waits for as many rounds as
+//! Each round gives each waiting caller one token. Who has any left has a turn, and pays afterwards:
+//! what its task weighs when that is taken, the difference when it has ended, because how long an
+//! answer will be is only a guess before. Who owes waits for as many rounds as
 //! it owes, and so does one that comes back before they are over. Rounds in which nobody has a turn
 //! are skipped by computing each caller's next one, so that a turn costs the logarithm of the number
 //! of callers, whatever the size of their tasks.
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Waiting;
 use super::order::Walk;
+use super::sums::Sums;
 use crate::CallerId;
 use crate::size::Size;
 
@@ -39,6 +41,8 @@ pub(super) struct Flow<T> {
     pub(super) joined: u64,
     pub(super) account: Account,
     pub(super) tasks: BTreeMap<u64, Waiting<T>>,
+    /// Of the same tasks.
+    pub(super) sums: Sums,
 }
 
 /// What a caller has been given and not spent; below zero what it owes.
@@ -64,9 +68,31 @@ impl Account {
         self.round = due.max(now);
         self.round
     }
+
+    /// From which round on it is given more when its class is in round `now`, and what it has then:
+    /// rounds that it was behind give nothing beyond the turn that they were waited for.
+    pub(super) fn as_of(self, now: u64) -> (u64, i64) {
+        let due = self.due();
+        if due >= now {
+            return (self.round, self.credit);
+        }
+        let rounds = i64::try_from(due - self.round).unwrap_or(i64::MAX);
+        (now, self.credit.saturating_add(rounds))
+    }
 }
 
 impl<T> Flow<T> {
+    fn add(&mut self, seq: u64, waiting: Waiting<T>) {
+        self.sums.insert(seq, waiting.size);
+        self.tasks.insert(seq, waiting);
+    }
+
+    fn take_out(&mut self, seq: u64) -> Option<Waiting<T>> {
+        let waiting = self.tasks.remove(&seq)?;
+        self.sums.remove(seq);
+        Some(waiting)
+    }
+
     fn turn(&self) -> Turn {
         (self.account.due(), self.joined)
     }
@@ -103,17 +129,18 @@ impl<T> Fair<T> {
         if !self.flows.contains_key(&caller) {
             self.joined += 1;
             let account = Account { round: self.round, credit: 0 };
-            self.flows.insert(caller.clone(), Flow { joined: self.joined, account, tasks: BTreeMap::new() });
+            let (tasks, sums) = (BTreeMap::new(), Sums::default());
+            self.flows.insert(caller.clone(), Flow { joined: self.joined, account, tasks, sums });
         }
         self.change(&caller, |flow| {
             flow.account.credit = flow.account.credit.saturating_add(refund);
-            flow.tasks.insert(seq, waiting);
+            flow.add(seq, waiting);
         });
     }
 
     pub(super) fn remove(&mut self, seq: u64) -> Option<Waiting<T>> {
         let caller = self.homes.remove(&seq)?;
-        let waiting = self.change(&caller, |flow| flow.tasks.remove(&seq))??;
+        let waiting = self.change(&caller, |flow| flow.take_out(seq))??;
         self.total -= waiting.size;
         self.forgive();
         Some(waiting)
@@ -124,7 +151,7 @@ impl<T> Fair<T> {
         let caller = self.homes.remove(&seq)?;
         let now = self.round;
         let (waiting, round) = self.change(&caller, |flow| {
-            let waiting = flow.tasks.remove(&seq)?;
+            let waiting = flow.take_out(seq)?;
             let round = flow.account.pay(waiting.size.weight(), now);
             Some((waiting, round))
         })??;
@@ -209,6 +236,24 @@ impl<T> Fair<T> {
 
     pub(super) fn total(&self) -> Size {
         self.total
+    }
+
+    /// The callers with tasks, in no order.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Flow<T>> {
+        self.flows.values().filter(|flow| !flow.tasks.is_empty())
+    }
+
+    pub(super) fn callers(&self) -> usize {
+        self.turns.len()
+    }
+
+    /// Whose a task is.
+    pub(super) fn flow_of(&self, seq: u64) -> Option<&Flow<T>> {
+        self.flows.get(self.homes.get(&seq)?)
+    }
+
+    pub(super) fn round(&self) -> u64 {
+        self.round
     }
 
     fn flows(&self) -> impl Iterator<Item = &Flow<T>> {

@@ -2,13 +2,16 @@
 //!
 //! Interactive goes before batch but for batch's share ([`classes`]); inside a class callers take
 //! turns ([`fair`]); nobody holds more places than is fair while others come ([`places`]). In which
-//! order the tasks would go is asked of the same code that takes them ([`order`]). Keeps no clock
-//! and wakes nobody.
+//! order the tasks would go is asked of the same code that takes them ([`order`]), and where one of
+//! them stands is looked up without going through the others ([`rank`]). Keeps no clock and wakes
+//! nobody.
 
 mod classes;
 mod fair;
 mod order;
 mod places;
+mod rank;
+mod sums;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +61,15 @@ pub(crate) enum NoPlace {
         held: usize,
     },
     Closed,
+}
+
+/// What goes before a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// So many tasks.
+    pub(crate) position: usize,
+    /// All of them together.
+    pub(crate) total: Size,
 }
 
 #[derive(Debug)]
@@ -223,21 +235,33 @@ impl<T> Queue<T> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// The sizes of the tasks that go before this one, in order; `None` for one that does not wait.
-    /// Ageing aside, and if nothing else came.
-    pub(crate) fn ahead_of(&self, place: Place) -> Option<Vec<Size>> {
-        if !self.class(place.priority).holds(place.seq) {
-            return None;
+    /// What goes before this task; `None` for one that does not wait. Ageing aside, and if nothing
+    /// else came.
+    pub(crate) fn ahead_of(&self, place: Place) -> Option<Ahead> {
+        let (interactive, batch) = (&self.interactive, &self.batch);
+        match place.priority {
+            Priority::Interactive => rank::before_interactive(interactive, batch, self.share, place.seq),
+            Priority::Batch => rank::before_batch(interactive, batch, self.share, place.seq),
         }
-        Some(self.order().take_while(|(seq, _)| *seq != place.seq).map(|(_, ahead)| ahead.size).collect())
     }
 
-    /// The same for a task that does not wait, as if it did.
-    pub(crate) fn would_be_ahead_of(&mut self, place: Place, waiting: Waiting<T>) -> Vec<Size> {
+    /// What can be seen of the queue as if this task waited, too.
+    pub(crate) fn as_if_with<R>(
+        &mut self,
+        place: Place,
+        waiting: Waiting<T>,
+        look: impl FnOnce(&Self) -> R,
+    ) -> R {
         self.insert(place, waiting);
-        let ahead = self.ahead_of(place).unwrap_or_default();
+        let seen = look(self);
         self.remove(place);
-        ahead
+        seen
+    }
+
+    /// The tasks that go first, in order, one by one.
+    pub(crate) fn first_ones(&self) -> impl Iterator<Item = &Waiting<T>> {
+        // Not before somebody looks: it begins with a look at every caller.
+        std::iter::once_with(|| self.order()).flatten().map(|(_, waiting)| waiting)
     }
 
     pub(crate) fn waits(&self, place: Place) -> bool {

@@ -178,6 +178,17 @@ fn a_task_that_cannot_run_now_does_not_hold_up_the_ones_behind_it() {
     assert_eq!(drain(&mut queue), [0, 2]);
 }
 
+/// What is looked up of each waiting task against what is found by going through them.
+fn looked_up_is_walked<T>(queue: &Queue<T>, priority: impl Fn(u64) -> Priority) -> Result<(), TestCaseError> {
+    let mut walked = Ahead { position: 0, total: Size::default() };
+    for (seq, waiting) in queue.order() {
+        prop_assert_eq!(queue.ahead_of(place(priority(seq), seq)), Some(walked), "{}", seq);
+        walked.position += 1;
+        walked.total += waiting.size;
+    }
+    Ok(())
+}
+
 /// ORCHD-GATE-002
 #[test]
 fn a_task_put_back_goes_first_and_pays_once() {
@@ -290,6 +301,7 @@ proptest! {
             prop_assert!(play.queue.len() <= 8 + play.over);
             prop_assert_eq!(play.queue.len() + play.left.len() + play.taken.len(), play.places.len());
             prop_assert_eq!(play.queue.order().count(), play.queue.len());
+            looked_up_is_walked(&play.queue, |seq| play.places[&seq].0)?;
         }
         let Play { mut queue, mut left, taken, places, .. } = play;
         left.extend(taken);
@@ -298,6 +310,33 @@ proptest! {
         prop_assert!(left.iter().eq(places.keys()));
         prop_assert_eq!(queue.next_deadline(), None);
         prop_assert_eq!(queue.total(), Size::default());
+    }
+
+    /// ORCHD-FAIR-006, ORCHD-FAIR-008: with many tasks, of sizes from nothing to a book, of few and of
+    /// many callers, some of which owe much.
+    #[test]
+    fn a_place_that_is_looked_up_is_the_one_that_is_walked_to(
+        callers in 1..60_u64,
+        tasks in proptest::collection::vec((any::<u64>(), 0..14_u32, any::<bool>()), 1..400),
+        taken in 0..40_usize,
+        owed in proptest::collection::vec((0..60_u64, 0..200_000_u64), 0..6),
+    ) {
+        let mut queue = queue(1_000, FullPolicy::Reject);
+        let now = Instant::now();
+        let class = |batch: bool| if batch { Priority::Batch } else { Priority::Interactive };
+        for (seq, (random, doublings, batch)) in (0..).zip(&tasks) {
+            let waiting = task(random % callers, seq, random % (1 << doublings), now);
+            queue.take_over(place(class(*batch), seq), waiting).unwrap();
+        }
+        for _ in 0..taken {
+            take(&mut queue, now);
+        }
+        for (of, real) in owed {
+            let size = |tokens_out| Size { tokens_in: 0, tokens_out };
+            queue.settle(Priority::Interactive, &caller(of), size(64), size(real));
+            queue.settle(Priority::Batch, &caller(of), size(real), size(64));
+        }
+        looked_up_is_walked(&queue, |seq| class(tasks[seq as usize].2))?;
     }
 
     /// ORCHD-FAIR-003: no starvation, whatever the sizes: under a flood that never ends, of both

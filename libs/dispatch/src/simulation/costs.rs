@@ -1,4 +1,4 @@
-//! What queueing costs: run it with `--release` for numbers that mean something.
+//! What queueing and foretelling cost: run it with `--release` for numbers that mean something.
 
 use std::time::{Duration, Instant as Clock};
 
@@ -7,6 +7,7 @@ use wire::config::FullPolicy;
 use wire::task::Priority;
 
 use crate::CallerId;
+use crate::estimate::{Asked, Before, Estimator, Served, Slot};
 use crate::queue::{Place, Queue, Waiting};
 use crate::size::Size;
 
@@ -17,8 +18,9 @@ const WAITING: u64 = 10_000;
 const BATCH: u32 = 50;
 const ROUNDS: u32 = 20;
 
-/// What an admission, a taking and the look at a place cost with ten thousand tasks waiting.
-fn cost(callers: u64) -> [Duration; 3] {
+/// What an admission, a taking, a place and a start that is foretold cost with ten thousand tasks
+/// waiting.
+fn cost(callers: u64) -> [Duration; 4] {
     let now = Instant::now();
     let mut queue = Queue::new(20_000, FullPolicy::Reject, Duration::from_secs(30));
     let place = |seq: u64| Place {
@@ -38,7 +40,13 @@ fn cost(callers: u64) -> [Duration; 3] {
         seq += 1;
         assert!(seq < 4 * WAITING, "the queue fills");
     }
-    let mut costs = [Duration::MAX; 3];
+    let (estimator, slots) = pool(now);
+    let foretell = |queue: &Queue<u64>, place| {
+        let ahead = queue.ahead_of(place)?;
+        let tasks = queue.first_ones().map(|waiting| (asked(), waiting.size));
+        estimator.start(&slots, Before { position: ahead.position, total: ahead.total, tasks })
+    };
+    let mut costs = [Duration::MAX; 4];
     // Whatever else runs only adds: of many rounds the shortest is what it costs.
     for _ in 0..ROUNDS {
         let rounds = [
@@ -47,11 +55,33 @@ fn cost(callers: u64) -> [Duration; 3] {
                 seq += 1;
             }),
             each(BATCH, || assert!(queue.take_first(now, |_| Some(())).is_some())),
-            each(1, || drop(std::hint::black_box(queue.ahead_of(place(seq - 1))))),
+            each(BATCH, || assert!(std::hint::black_box(queue.ahead_of(place(seq - 1))).is_some())),
+            each(BATCH, || assert!(std::hint::black_box(foretell(&queue, place(seq - 1))).is_some())),
         ];
         costs.iter_mut().zip(rounds).for_each(|(least, round)| *least = round.min(*least));
     }
     costs
+}
+
+/// Eight slots with a task each, and something measured.
+fn pool(now: Instant) -> (Estimator, Vec<Slot>) {
+    let mut estimator = Estimator::default();
+    let size = Size { tokens_in: 400, tokens_out: 120 };
+    let (to_first, total) = (Duration::from_millis(200), Duration::from_secs(3));
+    let served = Served { priority: Priority::Interactive, bytes: 1_600, size, to_first, total };
+    estimator.served(&served, now);
+    let slots = (0..8).map(|n| Slot::Busy { asked: asked(), size, held: f64::from(n) / 4.0 });
+    (estimator, slots.collect())
+}
+
+fn asked() -> Asked {
+    Asked {
+        priority: Priority::Interactive,
+        bytes: 1_600,
+        tokens_in: None,
+        cached: false,
+        at_most: Some(256),
+    }
 }
 
 fn each(times: u32, mut work: impl FnMut()) -> Duration {
@@ -60,14 +90,18 @@ fn each(times: u32, mut work: impl FnMut()) -> Duration {
     began.elapsed() / times
 }
 
-/// ORCHD-FAIR-007
+/// ORCHD-FAIR-007, ORCHD-FAIR-008
 #[test]
 fn a_turn_costs_microseconds_with_ten_thousand_waiting() {
-    super::report::say("\n| callers | enqueue | dequeue | a position |\n|--:|--:|--:|--:|");
+    super::report::say("\n| callers | enqueue | dequeue | a position | a start |\n|--:|--:|--:|--:|--:|");
     for callers in [1, 10, 200] {
-        let [admitting, taking, position] = cost(callers);
-        super::report::say(&format!("| {callers} | {admitting:?} | {taking:?} | {position:?} |"));
+        let [admitting, taking, position, start] = cost(callers);
+        let row = format!("| {callers} | {admitting:?} | {taking:?} | {position:?} | {start:?} |");
+        super::report::say(&row);
         let bar = Duration::from_micros(5) * PATIENCE;
         assert!(admitting <= bar && taking <= bar, "{admitting:?} to admit, {taking:?} to take");
+        // A look at each caller, however many tasks they have.
+        let bar = bar * u32::try_from(callers.div_ceil(10)).unwrap();
+        assert!(start <= bar, "{start:?} to foretell a start");
     }
 }

@@ -10,7 +10,7 @@ use wire::config::FullPolicy;
 use super::load::{Arrival, CALLERS, Load};
 use super::report::{Foretold, Outcome, Report};
 use crate::CallerId;
-use crate::estimate::{Estimator, Served, start_after};
+use crate::estimate::{Before, Estimator, Served, Slot};
 use crate::queue::{NoPlace, Place, Queue, Waiting};
 use crate::size::Size;
 
@@ -93,20 +93,19 @@ impl World {
 
     fn foretell(&self, task: usize, now: f64) -> Option<Foretold> {
         let ahead = self.queue.ahead_of(self.place(task))?;
-        let busy: Option<Vec<f64>> = self
-            .running
-            .iter()
-            .map(|(task, (since, size))| {
-                self.estimator.left(&self.arrivals[*task].asked(), *size, now - since)
-            })
-            .collect();
-        let free = std::iter::repeat_n(0.0, self.slots - self.running.len());
-        let ahead: Option<Vec<f64>> = ahead.iter().map(|size| self.estimator.service(*size)).collect();
-        let position = ahead.as_ref()?.len();
-        let queue = start_after(free.chain(busy?), ahead?.into_iter())?;
+        let busy = self.running.iter().map(|(task, (since, size))| Slot::Busy {
+            asked: self.arrivals[*task].asked(),
+            size: *size,
+            held: now - since,
+        });
+        let slots: Vec<Slot> = busy.chain(std::iter::repeat(Slot::Free)).take(self.slots).collect();
+        let asked = |waiting: &Waiting<usize>| (self.arrivals[waiting.item].asked(), waiting.size);
+        let tasks = self.queue.first_ones().map(asked);
+        let before = Before { position: ahead.position, total: ahead.total, tasks };
+        let queue = self.estimator.start(&slots, before)?;
         let arrival = &self.arrivals[task];
         let told = self.estimator.corrected(&caller(arrival.caller), arrival.priority, queue);
-        Some(Foretold { position, queue, told: told.as_secs_f64() })
+        Some(Foretold { position: ahead.position, queue, told: told.as_secs_f64() })
     }
 
     fn fill(&mut self, now: f64) {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adapter_host::{
-    AdapterHost, Binding, BoxFuture, CompletionRequest, EngineItem, EngineRequest, Finished, ProbeError,
-    Probed, Prompt, Sampling, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter,
+    AdapterHost, Binding, BoxFuture, ChatRequest, CompletionRequest, EngineItem, EngineRequest, Finished,
+    ProbeError, Probed, Prompt, Sampling, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter,
 };
 use dispatch::{Detach, Dispatch, Limits, Metrics, Owner, PoolSpec, Task, TaskSpec};
 use registry::{Event, Registry, Up};
@@ -145,6 +145,14 @@ impl WorkerAdapter for Adapter {
         _: Option<&'a TraceContext>,
     ) -> BoxFuture<'a, Result<u64, SubmitError>> {
         Box::pin(async move { Ok(text.len() as u64) })
+    }
+
+    fn count_chat<'a>(
+        &'a self,
+        chat: &'a ChatRequest,
+        _: Option<&'a TraceContext>,
+    ) -> BoxFuture<'a, Result<u64, SubmitError>> {
+        Box::pin(async move { Ok(chat.request.messages.len() as u64) })
     }
 }
 

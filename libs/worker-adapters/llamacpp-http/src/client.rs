@@ -85,7 +85,7 @@ impl LlamaCpp {
         let prompt = match &request.prompt {
             Prompt::Text(text) => text,
             Prompt::Messages(messages) => {
-                let body = request::ApplyTemplate { messages };
+                let body = request::ApplyTemplate::of_messages(messages);
                 rendered = self.call::<Template>("/apply-template", &body, trace).await?.prompt;
                 &rendered
             }
@@ -136,6 +136,15 @@ impl LlamaCpp {
     async fn get(&self, path: &str) -> Result<Answer, ProbeError> {
         let answer = self.engine.get(path).await;
         answer.map_err(|error| ProbeError::Unreachable(error.to_string()))
+    }
+
+    async fn tokenize(
+        &self,
+        body: request::Tokenize<'_>,
+        trace: Option<&TraceContext>,
+    ) -> Result<u64, SubmitError> {
+        let counted: Tokens = self.call("/tokenize", &body, trace).await?;
+        Ok(counted.tokens.len() as u64)
     }
 
     /// A call whose answer is one JSON body.
@@ -203,9 +212,18 @@ impl WorkerAdapter for LlamaCpp {
         text: &'a str,
         trace: Option<&'a TraceContext>,
     ) -> BoxFuture<'a, Result<u64, SubmitError>> {
+        Box::pin(self.tokenize(request::Tokenize { content: text, add_special: false }, trace))
+    }
+
+    fn count_chat<'a>(
+        &'a self,
+        chat: &'a ChatRequest,
+        trace: Option<&'a TraceContext>,
+    ) -> BoxFuture<'a, Result<u64, SubmitError>> {
         Box::pin(async move {
-            let counted: Tokens = self.call("/tokenize", &request::Tokenize { content: text }, trace).await?;
-            Ok(counted.tokens.len() as u64)
+            let body = request::ApplyTemplate::of_chat(chat);
+            let prompt = self.call::<Template>("/apply-template", &body, trace).await?.prompt;
+            self.tokenize(request::Tokenize { content: &prompt, add_special: true }, trace).await
         })
     }
 }

@@ -113,13 +113,52 @@ impl<'a> PromptBody<'a> {
 /// `POST /apply-template`.
 #[derive(Serialize)]
 pub(crate) struct ApplyTemplate<'a> {
-    pub(crate) messages: &'a [Message],
+    messages: &'a [Message],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parallel_tool_calls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_effort: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_template_kwargs: Option<&'a Value>,
+}
+
+impl<'a> ApplyTemplate<'a> {
+    pub(crate) fn of_messages(messages: &'a [Message]) -> Self {
+        Self {
+            messages,
+            tools: None,
+            tool_choice: None,
+            parallel_tool_calls: None,
+            reasoning_effort: None,
+            chat_template_kwargs: None,
+        }
+    }
+
+    /// All of a chat that shapes its prompt.
+    pub(crate) fn of_chat(chat: &'a ChatRequest) -> Self {
+        let request = &chat.request;
+        Self {
+            messages: &request.messages,
+            tools: request.tools.as_ref(),
+            tool_choice: request.tool_choice.as_ref(),
+            parallel_tool_calls: request.parallel_tool_calls,
+            reasoning_effort: request.reasoning_effort.as_ref(),
+            chat_template_kwargs: request.chat_template_kwargs.as_ref(),
+        }
+    }
 }
 
 /// `POST /tokenize`.
 #[derive(Serialize)]
 pub(crate) struct Tokenize<'a> {
     pub(crate) content: &'a str,
+    /// With what the model's tokenizer puts before every text.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) add_special: bool,
 }
 
 /// `POST /v1/chat/completions`. The model is left out: the engine has one.

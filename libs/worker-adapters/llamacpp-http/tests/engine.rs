@@ -245,6 +245,29 @@ async fn a_probe_reads_slots_and_context_with_the_engines_key() {
     assert!(matches!(&error, SubmitError::Lost(why) if why.contains("API key")), "{error}");
 }
 
+/// LCPP-013
+#[tokio::test]
+async fn a_chat_is_counted_as_its_answer_counts_it() {
+    let (stub, adapter) = engine(|_| {});
+    let tools = json!([{"type": "function", "function": {"name": "get", "parameters": {"type": "object"}}}]);
+    let asked = || {
+        chat(|request| {
+            request.messages = user("one two three");
+            (request.tools, request.max_tokens) = (Some(tools.clone()), Some(3));
+        })
+    };
+    let EngineRequest::Chat(counted) = asked() else { unreachable!() };
+    let count = adapter.count_chat(&counted, None).await.unwrap();
+    let bodies: Vec<_> = stub.requests().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(
+        bodies[0],
+        json!({"messages": [{"role": "user", "content": "one two three"}], "tools": tools})
+    );
+    assert_eq!(bodies[1]["add_special"], true);
+    let end = all(adapter.submit(asked(), None).await.unwrap()).await.3.unwrap();
+    assert_eq!(count, end.tokens_in);
+}
+
 /// LCPP-012
 #[tokio::test]
 async fn every_call_of_a_task_tells_the_engine_which_trace_it_belongs_to() {

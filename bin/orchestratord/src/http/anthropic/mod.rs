@@ -2,9 +2,11 @@
 //! and the engine's chunks into Anthropic's events and blocks.
 
 mod convert;
+mod count;
 mod messages;
 mod render;
 mod reshape;
 
+pub(super) use count::count_tokens;
 pub(super) use messages::messages;
 pub(super) use reshape::reshape;

@@ -8,12 +8,12 @@ use axum::response::{IntoResponse, Response};
 use wire::ErrorBody;
 use wire::anthropic::{MessagesError, MessagesErrorBody};
 
-/// The path whose errors these are.
-const MESSAGES: &str = "/v1/messages";
+/// The paths whose errors these are.
+const PATHS: [&str; 2] = ["/v1/messages", "/v1/messages/count_tokens"];
 
 /// Puts another body to errors of this API; headers and status stay.
 pub(in crate::http) async fn reshape(request: Request, next: Next) -> Response {
-    let ours = request.extensions().get::<MatchedPath>().is_some_and(|path| path.as_str() == MESSAGES);
+    let ours = request.extensions().get::<MatchedPath>().is_some_and(|path| PATHS.contains(&path.as_str()));
     let mut response = next.run(request).await;
     if !ours {
         return response;
