@@ -217,6 +217,7 @@ fn limits(config: &Config) -> dispatch::Limits {
         kept_bytes: keep.keep_bytes,
         kept_for: Duration::from_secs(keep.keep_minutes.saturating_mul(60)),
         callers: config.limits.clone(),
+        stalled_after: Duration::from_millis(config.limits.engine_silence_ms),
         sessions: config.sessions.clone(),
         ..dispatch::Limits::default()
     }

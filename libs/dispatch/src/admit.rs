@@ -59,10 +59,10 @@ impl Shared {
             self.sessions.turn(&core.owner, id, now);
         }
         drop(store);
-        if let Some(entrusted) = entrusted {
-            self.entrust(&core, entrusted);
+        match entrusted {
+            Some(entrusted) => self.entrust(&core, entrusted),
+            None => _ = core.metrics().enqueued.inc(),
         }
-        core.metrics().enqueued.inc();
         self.moved(&core);
         if let Some(dropped) = dropped {
             let retry_after = pool.retry_after(&self.registry.snapshot(), &self.limits);

@@ -22,6 +22,7 @@ use crate::names::Names;
 use crate::pool::Pool;
 use crate::quota::Quotas;
 use crate::sessions::Sessions;
+use crate::size::Size;
 use crate::spans::Spans;
 use crate::store::Store;
 use crate::usage::Usage;
@@ -340,13 +341,10 @@ impl Shared {
     /// Ends a task, if it has not ended: its log is terminal when this returns, it waits nowhere,
     /// and its run lets go by itself.
     pub(crate) fn end(&self, core: &TaskCore, ending: Ending) {
-        let Some(account) = core.end(&ending) else { return };
-        core.pool.leave(core);
-        let real = core.pool.ended(core, &account, matches!(ending, Ending::Finished(_)));
+        let Some((account, real)) = self.close(core, &ending) else { return };
         if matches!(ending, Ending::Finished(_)) {
             self.tell_pace(core, &account);
         }
-        self.quotas.settle(&core.caller, core.size, real);
         if let Some(id) = &core.session {
             let home = core.home(real).filter(|_| matches!(ending, Ending::Finished(_)));
             self.sessions.ended(&core.owner, id, real, home, Instant::now());
@@ -370,6 +368,15 @@ impl Shared {
         self.moved(core);
         let forgotten = self.lock_store().has_ended(core, &self.limits);
         self.forget(forgotten);
+    }
+
+    /// Gives back what a task holds, and says what it was; `None`: it has ended before.
+    pub(crate) fn close(&self, core: &TaskCore, ending: &Ending) -> Option<(Account, Size)> {
+        let account = core.end(ending)?;
+        core.pool.leave(core);
+        let real = core.pool.ended(core, &account, matches!(ending, Ending::Finished(_)));
+        self.quotas.settle(&core.caller, core.size, real);
+        Some((account, real))
     }
 
     pub(crate) fn task(self: &Arc<Self>, core: Arc<TaskCore>, created_now: bool) -> Task {

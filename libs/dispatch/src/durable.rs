@@ -62,7 +62,9 @@ impl Dispatch {
         // The sender lives as long as the task that we hold.
         let settled = recorded.wait_for(|recorded| *recorded != Recorded::Pending).await;
         if settled.is_ok_and(|recorded| *recorded == Recorded::Refused) {
-            return Err(AdmissionError::Unrecorded);
+            let error = AdmissionError::Unrecorded;
+            self.shared.metrics.rejected(Some(&task.core.pool.id), error.reason());
+            return Err(error);
         }
         Ok(task)
     }
@@ -93,6 +95,7 @@ impl Shared {
         let seq = core.place.seq;
         let done = move |outcome: Result<(), Unrecorded>| match outcome {
             Ok(()) => {
+                core.metrics().enqueued.inc();
                 core.settle(Recorded::Yes);
                 shared.moved(&core);
             }
@@ -101,9 +104,13 @@ impl Shared {
         journal.admit(Admission { seq, record, prompt }, Box::new(done));
     }
 
-    /// A task that could not be recorded ends and is forgotten; then its submitter is told.
+    /// A task that could not be recorded ends and is forgotten; then its submitter is told. It was never
+    /// admitted, so no counter, usage or session knows of it.
     fn refuse(&self, core: &Arc<TaskCore>) {
-        self.end(core, Ending::Failed(Failure::interrupted()));
+        let _ended_before = self.close(core, &Ending::Failed(Failure::interrupted()));
+        if let Some(id) = &core.session {
+            self.sessions.take_back(&core.owner, id);
+        }
         self.lock_store().remove(core);
         self.forget([core.place.seq]);
         core.settle(Recorded::Refused);

@@ -98,6 +98,13 @@ impl Sessions {
         session.last = now;
     }
 
+    /// A task that was admitted to the session never was.
+    pub(crate) fn take_back(&self, owner: &Owner, id: &SessionId) {
+        if let Some(session) = self.lock().get_mut(&(owner.clone(), id.clone())) {
+            session.turns = session.turns.saturating_sub(1);
+        }
+    }
+
     /// A task of the session has ended. What it read and wrote counts even if it broke off.
     pub(crate) fn ended(&self, owner: &Owner, id: &SessionId, used: Size, home: Option<Home>, now: Instant) {
         if let Some(session) = self.lock().get_mut(&(owner.clone(), id.clone())) {

@@ -8,6 +8,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +19,8 @@ use dispatch::{AdmissionError, Owner, Task, TaskFilter, TaskSpec};
 use support::*;
 use task_log::journal::{Options, Space};
 use task_log::{Journal, Position};
-use wire::TaskState;
 use wire::task::OnInterrupt;
+use wire::{SessionId, TaskState};
 
 /// One life of the control plane.
 struct Life {
@@ -217,7 +218,13 @@ async fn a_task_that_cannot_be_recorded_has_never_been() {
     let options = Options { space: Space::full_while(Arc::clone(&full)), ..Options::default() };
     let life = Life::with(dir.path(), options);
     full.store(true, Ordering::SeqCst);
-    let refused = async || life.world.dispatch.submit_durably(named("a")).await.err();
+    let talk = SessionId::try_new("talk").unwrap();
+    let in_talk = || TaskSpec { session: Some(talk.clone()), ..named("a") };
+    let tried = Cell::new(0.0);
+    let refused = async || {
+        tried.set(tried.get() + 1.0);
+        life.world.dispatch.submit_durably(in_talk()).await.err()
+    };
     assert_eq!(refused().await, Some(AdmissionError::Unrecorded));
     assert_eq!(refused().await, Some(AdmissionError::Unrecorded));
     assert!(life.task("a").is_none());
@@ -238,6 +245,14 @@ async fn a_task_that_cannot_be_recorded_has_never_been() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(life.task("a").is_some());
+    let counted = |series: &str| life.world.metric(series);
+    let rejected = counted(r#"orchd_tasks_rejected_total{pool_id="p",reason="unrecorded"}"#);
+    assert_eq!(rejected, Some(tried.get() - 1.0), "each refusal once");
+    let admitted = counted(r#"orchd_tasks_enqueued_total{pool_id="p",priority="interactive"}"#);
+    assert_eq!(admitted, Some(2.0), "the volatile one and the last");
+    assert_eq!(counted(r#"orchd_tasks_failed_total{pool_id="p",code="INTERRUPTED"}"#), None);
+    let session = life.world.dispatch.session(&talk, &owner()).unwrap();
+    assert_eq!(session.turns, 1, "a refused task is no turn");
     life.killed().await;
     assert_eq!(Life::begin(dir.path()).taken.waiting, 1);
 }

@@ -30,6 +30,16 @@ pub trait Prepare: Send + Sync + 'static {
         None
     }
 
+    /// Whether the rules of this machine let a caller name this model; `Err` says which does not. Cheap, and
+    /// nothing is fetched.
+    ///
+    /// # Errors
+    /// The rule that it breaks, for people.
+    fn trusts(&self, model: &str) -> Result<(), String> {
+        let _there_are_no_rules = model;
+        Ok(())
+    }
+
     /// The models that are held for it; `None` where none are.
     fn catalog(&self) -> Option<Catalog> {
         None

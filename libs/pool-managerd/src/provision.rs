@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use config_loader::Env;
 use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EngineStore, EnsureError, Observer};
-use provisioners_model_provisioner::Catalog;
+use provisioners_model_provisioner::{Catalog, ModelRef, admit};
 use wire::config::{ModelsConfig, PoolConfig};
 use wire::{ModelRecord, PoolId, PreparationStep, PreparedEngine, ReplicaId};
 
@@ -16,6 +16,7 @@ pub struct EngineProvisioning {
     provisioner: EngineProvisioner,
     store: EngineStore,
     catalog: Catalog,
+    models: ModelsConfig,
 }
 
 impl EngineProvisioning {
@@ -25,7 +26,8 @@ impl EngineProvisioning {
         let cache = cache.into();
         let store = EngineStore::new(&cache);
         let catalog = Catalog::new(&cache);
-        Self { store, catalog, provisioner: EngineProvisioner::new(cache, env).with_model_rules(models) }
+        let provisioner = EngineProvisioner::new(cache, env).with_model_rules(models);
+        Self { store, catalog, provisioner, models: models.clone() }
     }
 }
 
@@ -58,6 +60,11 @@ impl Prepare for EngineProvisioning {
             remedy: remedy(&error).map(str::to_owned),
             may_heal: error.may_heal(),
         })
+    }
+
+    fn trusts(&self, model: &str) -> Result<(), String> {
+        let reference = ModelRef::parse(model).map_err(|error| with_causes(&error))?;
+        admit(&self.models, &reference, None)
     }
 
     fn engine(&self, digest: &str) -> Option<PathBuf> {

@@ -73,3 +73,67 @@ Feature: What was said can be kept and shown again
     When a client asks DELETE /v2/workers/guests/r7
     Then the answer is 200
     And pool "guests" is no longer ready
+
+  @ORCHD-ARTIFACT-003
+  Scenario Outline: Of more than <what> the oldest go first
+    Given the configuration
+      """
+      artifacts: { <limit> }
+      pools: [{ id: p, model: $MODEL, engine: $STUB_ENGINE }]
+      """
+    And orchestratord starts anew
+    When a client stores the texts "first text, second text, third text"
+    Then the text "first text" was let go of
+    And the text "second text" is still there
+    And the text "third text" is still there
+    When a client stores the texts "second text, fourth text"
+    Then the text "third text" was let go of
+    And the text "second text" is still there
+
+    Examples:
+      | what                  | limit          |
+      | so many               | keep_count: 2  |
+      | so many bytes in all  | keep_bytes: 25 |
+
+  @ORCHD-ARTIFACT-003
+  Scenario: What alone is more than a caller may keep is refused with the limit
+    Given the configuration
+      """
+      artifacts: { keep_bytes: 25 }
+      pools: [{ id: p, model: $MODEL, engine: $STUB_ENGINE }]
+      """
+    And orchestratord starts anew
+    When a client stores the texts "first text"
+    And a client stores the text "a text of more than five and twenty bytes"
+    Then the answer is 413 with code "TOO_LARGE"
+    And the answer mentions "25"
+    And the text "first text" is still there
+
+  @ORCHD-ARTIFACT-003
+  Scenario: What is too old is let go of
+    Given the configuration
+      """
+      artifacts: { keep_minutes: 30 }
+      pools: [{ id: p, model: $MODEL, engine: $STUB_ENGINE }]
+      """
+    And orchestratord starts anew
+    When a client stores the texts "first text, second text"
+    And the file of the text "first text" is 31 minutes old
+    And the file of the text "second text" is 20 minutes old
+    And orchestratord is killed
+    And orchestratord starts
+    Then the text "first text" was let go of
+    And the text "second text" is still there
+
+  @ORCHD-ARTIFACT-004
+  Scenario: A disk that refuses is told, and nothing is half kept
+    When a client stores the texts "first text"
+    And the directory "runtime/artifacts" is taken away
+    And a client stores the text "second text"
+    Then the answer is 503 with code "STORAGE_UNAVAILABLE"
+    And the answer says when to come back
+    When the directory "runtime/artifacts" is put back
+    Then the text "first text" is still there
+    And the text "second text" was let go of
+    When a client stores the texts "second text"
+    Then the text "second text" is still there

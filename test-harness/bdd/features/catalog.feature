@@ -92,3 +92,49 @@ Feature: Which models are here, and which may be used
     When a client submits task "t"
     Then the answer is 503 with code "POOL_UNREADY"
     And the answer mentions "the signature is not ours"
+
+  @POOLD-RELOAD-005 @MPROV-012
+  Scenario: A reload to a model from elsewhere is refused before anything is fetched
+    Given the configuration
+      """
+      models: { trust: strict, allowed_sources: ["hf:ours/"] }
+      pools: [{ id: p, model: builtin:haiku, engine: $STUB_ENGINE }]
+      """
+    And orchestratord runs
+    And pool "p" is ready
+    When a client asks POST /v2/pools/p/reload
+      """
+      {"model": "hf:theirs/model:Q4_K_M"}
+      """
+    Then the answer is 422 with code "UNTRUSTED_ARTIFACT"
+    And the answer's "/error/param" is "model"
+    And the answer's "/error/retriable" is "false"
+    And the answer's "/error/message" mentions "hf:ours/"
+    When a client asks GET /v2/operations
+    Then the answer has no "/operations/0"
+    When a client submits task "t"
+    Then task "t" becomes done
+
+  @ORCHD-CATALOG-001
+  Scenario: The catalog can be asked over HTTP, and says of a damaged model that it is
+    Given the configuration
+      """
+      pools: [{ id: p, model: builtin:haiku, engine: $STUB_ENGINE }]
+      """
+    And orchestratord runs
+    And pool "p" is ready
+    When a client asks GET /v2/catalog/models
+    Then the answer's "/models/0/source" is "builtin:haiku"
+    And the answer's "/models/0/size_bytes" is a number above 1000000
+    And the answer's "/models/0/digest" is noted as "model"
+    When a client asks POST /v2/catalog/models/$model/verify
+    Then the answer's "/intact" is "true"
+    When the staged model of "p" is damaged
+    And a client asks POST /v2/catalog/models/$model/verify
+    Then the answer's "/intact" is "false"
+    And the answer's "/problem" is a text
+    When a client asks DELETE /v2/catalog/models/$model
+    Then the answer is 409 with code "CONFLICT"
+    And the answer's "/error/message" mentions "ships with the program"
+    When a client asks GET /v2/catalog/models/00000000
+    Then the answer is 404 with code "NOT_FOUND"

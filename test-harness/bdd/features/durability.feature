@@ -63,3 +63,27 @@ Feature: What was accepted survives
     And the answer mentions "a note"
     When a client asks GET /v2/artifacts/9807b70d016f317b150607cab60e56d2f29487d6cf976b3752cd519a9f829c45 with "Authorization: Bearer the-token-of-bob"
     Then the answer is 404 with code "NOT_FOUND"
+
+  @ORCHD-JOURNAL-008
+  Scenario: What cannot be written down is not accepted, and is once it can
+    Given one pool with the fake engine
+    And orchestratord runs
+    And pool "p" is ready
+    And the directory "runtime/journal/prompts" is taken away
+    When a client submits task "t"
+      """
+      {"task_id": "mine"}
+      """
+    Then the answer is 503 with code "STORAGE_UNAVAILABLE"
+    And the answer says when to come back
+    And the answer's "/error/retriable" is "true"
+    When a client asks GET /v2/tasks/mine
+    Then the answer is 404 with code "NOT_FOUND"
+    When the directory "runtime/journal/prompts" is put back
+    And a client submits task "t" until it is accepted
+      """
+      {"task_id": "mine"}
+      """
+    Then task "t" becomes done
+    And the metric orchd_tasks_enqueued_total is 1
+    And the metric orchd_tasks_failed_total is 0

@@ -118,3 +118,29 @@ Feature: An answer outlives its engine
     And the client of task "cut" comes back
     Then the stream of "cut" goes on behind one seam without a gap
     And the streams of "whole" and "cut" have the same text
+
+  @ORCHD-RESUME-009
+  Scenario: An engine that falls silent in the middle of an answer is told from one that is gone
+    Given the configuration
+      """
+      limits: { engine_silence_ms: 3000 }
+      pools: [{ id: p, model: $MODEL, engine: $STUB_ENGINE }]
+      """
+    And orchestratord runs
+    And the next life of the fake engine has "hang-after=3"
+    And an engine "E" that somebody else runs
+    When the handoff "other.json" says
+      """
+      {"url": "$E", "pool_id": "other"}
+      """
+    Then pool "other" becomes ready
+    When a client submits task "t"
+      """
+      {"model": "other", "on_interrupt": "fail"}
+      """
+    And a client follows task "t"
+    Then the stream of "t" has 3 tokens
+    And the stream of "t" ends with error "ENGINE_STALLED"
+    And the last event of "t" counts the tokens that were sent
+    And task "t" becomes failed
+    And GET /v2/pools/other/health soon shows "1" at "/slots_free"

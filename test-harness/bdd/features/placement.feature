@@ -22,7 +22,7 @@ Feature: Every placement is explained
     And a client follows task "t"
     Then the stream of "t" is started, tokens without a gap, and one end
     And task "t" ran on "p/r1"
-    And the decision about task "t" mentions "r1"
+    And the decision about task "t" mentions "p/r1"
 
   @ORCHD-GATE-001
   Scenario: An alias leads to its pool
@@ -44,6 +44,7 @@ Feature: Every placement is explained
     When a client submits task "t"
     And a client follows task "t"
     Then task "t" ran on "p/r1"
+    And the decision about task "t" mentions "p/r1: the only replica with a free slot"
     And the decision about task "t" mentions "r0"
 
   @ORCHD-PLACE-001
@@ -80,7 +81,7 @@ Feature: Every placement is explained
       """
       {"placement": {"mode": "pin", "pool_id": "p", "replica_id": "r1"}}
       """
-    Then the decision about task "t" mentions "r1"
+    Then the decision about task "t" mentions "p/r1, where it is pinned, has no free slot"
     When a client asks DELETE /v2/tasks/$holds
     Then task "t" becomes done
     And task "t" ran on "p/r1"

@@ -56,7 +56,7 @@ Feature: Engines are prepared, and only prepared
       """
     When engine-provisioner is run
     Then it ends with code 3
-    And it says "gpu"
+    And it says "no NVIDIA card was found"
 
   @MPROV-004
   Scenario: A model with another digest than the configured one is refused
@@ -145,7 +145,7 @@ Feature: Engines are prepared, and only prepared
     And a machine with two NVIDIA cards and a CUDA compiler
     When engine-provisioner is run
     Then it ends with code 3
-    And it says "7"
+    And it says "card 7, which this machine does not have"
     And it says "RTX 3090"
     And it says "GPU-bb"
 

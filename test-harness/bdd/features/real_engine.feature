@@ -148,13 +148,13 @@ Feature: On the real engine
     Given a model that is slow enough to be interrupted
     And the real engine and the configuration
       """
-      pools: [{ id: p, model: $SLOW, deterministic: true }]
+      pools: [{ id: p, model: $SLOW, flags: [--threads, "1"], deterministic: true }]
       """
     And orchestratord runs
     And pool "p" is ready
     When a client submits task "cut"
       """
-      {"max_tokens": 1500, "temperature": 0}
+      {"max_tokens": 800, "temperature": 0}
       """
     And a client reads 10 tokens of task "cut" and leaves
     And the engine of "p" is killed
@@ -162,7 +162,7 @@ Feature: On the real engine
     Then the stream of "cut" goes on behind one seam without a gap
     When a client submits task "long"
       """
-      {"max_tokens": 1500, "temperature": 0}
+      {"max_tokens": 800, "temperature": 0}
       """
     And a client reads 3 tokens of task "long" and leaves
     And a client submits task "waiting"

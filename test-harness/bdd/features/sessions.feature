@@ -76,6 +76,63 @@ Feature: Sessions and budgets
     Then the answer is 429 with code "RATE_LIMITED"
     And the answer mentions "talk"
 
+  @ORCHD-SESSION-001
+  Scenario: A session that is not used is forgotten, and what it had used with it
+    Given the configuration
+      """
+      sessions: { ttl_ms: 1500, turns: 1 }
+      pools: [{ id: p, model: $MODEL, engine: $STUB_ENGINE }]
+      """
+    And orchestratord runs
+    And pool "p" is ready
+    And task "one" is submitted
+      """
+      {"session_id": "talk"}
+      """
+    Then task "one" becomes done
+    And asking GET /v2/sessions/talk is soon answered 404
+    When a client submits task "two"
+      """
+      {"session_id": "talk"}
+      """
+    Then the answer is 202
+
+  @ORCHD-SESSION-001
+  Scenario: Of too many sessions the one that was not used longest is forgotten
+    Given the configuration
+      """
+      sessions: { capacity: 2 }
+      pools: [{ id: p, model: $MODEL, engine: $STUB_ENGINE }]
+      """
+    And orchestratord runs
+    And pool "p" is ready
+    And task "one" is submitted
+      """
+      {"session_id": "first"}
+      """
+    Then GET /v2/sessions/first soon shows "8" at "/tokens_out"
+    When a client submits task "two"
+      """
+      {"session_id": "second"}
+      """
+    Then GET /v2/sessions/second soon shows "8" at "/tokens_out"
+    When a client submits task "three"
+      """
+      {"session_id": "first"}
+      """
+    Then GET /v2/sessions/first soon shows "16" at "/tokens_out"
+    When a client submits task "four"
+      """
+      {"session_id": "third"}
+      """
+    Then the answer is 202
+    When a client asks GET /v2/sessions/second
+    Then the answer is 404 with code "NOT_FOUND"
+    When a client asks GET /v2/sessions/first
+    Then the answer's "/turns" is "2"
+    When a client asks GET /v2/sessions/third
+    Then the answer's "/turns" is "1"
+
   @ORCHD-LIMIT-001
   Scenario: A caller that asks too often is told when the next request is admitted
     Given the configuration

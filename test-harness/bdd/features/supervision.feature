@@ -104,7 +104,7 @@ Feature: Engines are watched, understood and survive their manager
     And the engine of "p" is published
     When a second pool-managerd is run
     Then it ends with code 100
-    And it says "PID"
+    And it says "is in use by another pool-managerd (PID"
     And the engine of "p" is still the same process
 
   @OV-002 @ORCHD-JOURNAL-003

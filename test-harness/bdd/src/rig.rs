@@ -14,6 +14,9 @@ use test_harness_e2e_haiku::{Api, built_binary};
 use crate::process::Process;
 use crate::wait::until;
 
+/// What a directory is called while it is taken away.
+const ASIDE: &str = "aside";
+
 /// A program that ran to its end.
 pub struct Ended {
     /// Its exit code.
@@ -58,16 +61,34 @@ impl Rig {
         self.path("runtime/engines")
     }
 
-    /// A model of random weights that is slow enough on the real engine to be interrupted.
+    /// A model of random weights that is slow enough on the real engine to be interrupted. One thread is
+    /// enough for it: several wait for one another at every layer, for ever where others want the cores.
     pub fn slow_model(&self) -> Result<()> {
         let shape = gguf_random::Shape {
             name: "slow".to_owned(),
             layers: 4,
             width: 256,
             heads: 8,
+            // Room for an answer that is still being written when everything else of its scenario is done.
+            ctx: 16_384,
+            endless: true,
             ..Default::default()
         };
         shape.write(&self.path("slow.gguf")).context("writing the slow model")
+    }
+
+    /// A directory is no directory any more, as on a disk that fails: nothing can be made in it.
+    pub fn take_away(&self, dir: &str) -> Result<()> {
+        let (dir, aside) = (self.path(dir), self.path(ASIDE));
+        std::fs::rename(&dir, aside).with_context(|| format!("taking {} away", dir.display()))?;
+        std::fs::write(&dir, "no directory").context("putting a file in its place")
+    }
+
+    /// It is there again, with what was in it.
+    pub fn put_back(&self, dir: &str) -> Result<()> {
+        let dir = self.path(dir);
+        std::fs::remove_file(&dir).context("removing what stands in its place")?;
+        std::fs::rename(self.path(ASIDE), &dir).with_context(|| format!("putting {} back", dir.display()))
     }
 
     /// A machine with two cards, as far as `nvidia-smi` says it and `nvcc` could build for them.
@@ -183,6 +204,7 @@ impl Rig {
     pub async fn start_stub(&self, name: &str) -> Result<(Process, String)> {
         let mut command = Command::new(&self.stub);
         command.args(["--host", "127.0.0.1", "--port", "0", "--metrics"]);
+        command.env("STUB_SWITCHES_FILE", self.path("switches"));
         let process = Process::start(command, self.path(&format!("{name}.log")))?;
         let mut address = None;
         until("the engine listens", || {

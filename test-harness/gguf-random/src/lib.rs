@@ -35,7 +35,13 @@ pub struct Shape {
     pub f16: bool,
     /// The embedding serves as the output matrix, too, as in most models below a billion parameters.
     pub tied_output: bool,
+    /// At temperature 0 an answer never ends by itself, only where its limit is. Needs an output matrix of
+    /// its own.
+    pub endless: bool,
 }
+
+/// The token that ends an answer.
+const END: u32 = 2;
 
 impl Default for Shape {
     fn default() -> Self {
@@ -50,6 +56,7 @@ impl Default for Shape {
             chat_template: true,
             f16: false,
             tied_output: false,
+            endless: false,
         }
     }
 }
@@ -76,7 +83,12 @@ impl Shape {
             let elements: u64 = dims.iter().product();
             // Norm weights near one and the rest near zero, as a freshly initialised network has.
             let (mean, spread) = if name.contains("norm") { (1.0, 0.05) } else { (0.0, 0.4) };
-            file.data((0..elements).map(|_| mean + spread * random.centered()), self.precision(dims));
+            let silent = self.silent(name);
+            let weight = |at| {
+                let weight = mean + spread * random.centered();
+                if silent.contains(&at) { 0.0 } else { weight }
+            };
+            file.data((0..elements).map(weight), self.precision(dims));
         }
     }
 
@@ -109,6 +121,14 @@ impl Shape {
         std::fs::write(path, self.to_bytes())
     }
 
+    /// Elements of a tensor that are zero: the end token's row in the output, whose logit is then never the
+    /// largest.
+    fn silent(&self, name: &str) -> std::ops::Range<u64> {
+        let width = u64::from(self.width);
+        let end = u64::from(END);
+        if self.endless && name == "output.weight" { end * width..(end + 1) * width } else { 0..0 }
+    }
+
     /// Vectors stay in F32, as everywhere.
     fn precision(&self, dims: &[u64]) -> Precision {
         if self.f16 && dims.len() > 1 { Precision::F16 } else { Precision::F32 }
@@ -134,7 +154,7 @@ impl Shape {
         file.i32s("tokenizer.ggml.token_type", vocab.iter().map(|t| t.kind));
         file.u32("tokenizer.ggml.unknown_token_id", 0);
         file.u32("tokenizer.ggml.bos_token_id", 1);
-        file.u32("tokenizer.ggml.eos_token_id", 2);
+        file.u32("tokenizer.ggml.eos_token_id", END);
         if self.chat_template {
             file.text(
                 "tokenizer.chat_template",
@@ -193,6 +213,17 @@ mod tests {
         let other = Shape { seed: 30, ..shape.clone() };
         assert_ne!(shape.to_bytes(), other.to_bytes());
         assert_eq!(shape.to_bytes().len(), other.to_bytes().len());
+    }
+
+    #[test]
+    fn an_endless_model_differs_in_the_row_of_its_end_token_alone() {
+        let shape = Shape::default();
+        let (plain, endless) = (shape.to_bytes(), Shape { endless: true, ..shape.clone() }.to_bytes());
+        let differs: Vec<usize> = (0..plain.len()).filter(|at| plain[*at] != endless[*at]).collect();
+        let row = shape.width as usize * size_of::<f32>();
+        let (first, last) = (differs[0], differs[differs.len() - 1]);
+        assert!(last - first < row && differs.len() > row / 2, "{first} to {last}");
+        assert!(endless[first..=last].iter().all(|byte| *byte == 0));
     }
 
     #[test]

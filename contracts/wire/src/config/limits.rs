@@ -1,4 +1,4 @@
-//! How much each caller may ask for.
+//! How much each caller may ask for, and how long an engine may keep one waiting in the middle of an answer.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigProblem;
 
-/// How much each caller may ask for: the owner of an API key, else a session, else an address.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// How much each caller may ask for: the owner of an API key, else a session, else an address. And how
+/// long an engine may be silent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
     /// What holds for every caller.
@@ -16,6 +17,16 @@ pub struct LimitsConfig {
     /// What holds for the callers of these names in the tokens file; what one does not say is as in
     /// `default`.
     pub tokens: BTreeMap<String, CallerLimits>,
+    /// Milliseconds without a word, in the middle of an answer, after which its engine counts as lost for
+    /// that task. More where the prompts of other slots hold a slow engine up for longer.
+    #[schemars(range(min = 1_000, max = 3_600_000))]
+    pub engine_silence_ms: u64,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { default: CallerLimits::default(), tokens: BTreeMap::new(), engine_silence_ms: 120_000 }
+    }
 }
 
 /// What one caller may ask for; null is no limit.
@@ -44,6 +55,10 @@ impl LimitsConfig {
     }
 
     pub(super) fn problems(&self, out: &mut Vec<ConfigProblem>) {
+        if !(1_000..=3_600_000).contains(&self.engine_silence_ms) {
+            let problem = "must be 1000 to 3600000".to_owned();
+            out.push(ConfigProblem { path: "limits.engine_silence_ms".to_owned(), problem });
+        }
         let named = self.tokens.iter().map(|(name, limits)| (format!("limits.tokens.{name}"), limits));
         for (at, limits) in std::iter::once(("limits.default".to_owned(), &self.default)).chain(named) {
             for (key, limit) in [
@@ -82,5 +97,20 @@ mod tests {
         serde_json::from_str::<LimitsConfig>(json).unwrap().problems(&mut problems);
         assert_eq!(problems.len(), 1);
         assert_eq!(problems[0].path, "limits.tokens.web.tokens_per_minute");
+    }
+
+    #[test]
+    fn an_engine_may_take_a_breath() {
+        let problems = |json: &str| {
+            let mut problems = Vec::new();
+            serde_json::from_str::<LimitsConfig>(json).unwrap().problems(&mut problems);
+            problems.into_iter().map(|problem| problem.path).collect::<Vec<_>>()
+        };
+        assert!(problems("{}").is_empty());
+        assert!(problems(r#"{"engine_silence_ms":1000}"#).is_empty());
+        for out_of_range in ["999", "0", "3600001"] {
+            let json = format!(r#"{{"engine_silence_ms":{out_of_range}}}"#);
+            assert_eq!(problems(&json), ["limits.engine_silence_ms"]);
+        }
     }
 }

@@ -51,7 +51,7 @@ pub struct Config {
     pub pool_managerd: PoolManagerdConfig,
     /// Which models are trusted, and how much room they may take.
     pub models: ModelsConfig,
-    /// How much each caller may ask for.
+    /// How much each caller may ask for, and how long an engine may be silent.
     pub limits: LimitsConfig,
     /// How long sessions live and how much each may use.
     pub sessions: SessionsConfig,

@@ -61,6 +61,9 @@ pub(super) fn ordered<T>(
         NotTaken::Serves(_) => Problem::new(ErrorCode::Conflict, error.to_string()).hint(format!(
             "POST /v2/pools/{id}/reload exchanges engines while they serve; or drain it first"
         )),
+        NotTaken::Untrusted { .. } => Problem::new(ErrorCode::UntrustedArtifact, error.to_string())
+            .param("model")
+            .hint("`models` in the configuration of this machine says which models may be used"),
         NotTaken::Busy(busy) => Problem::new(ErrorCode::Conflict, busy.to_string())
             .hint(format!("GET /v2/operations/{} shows when it is over", busy.id)),
     })

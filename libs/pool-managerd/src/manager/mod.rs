@@ -71,6 +71,9 @@ pub(crate) enum NotTaken {
     /// It would take an engine away that serves.
     #[error("pool {0} serves with another engine or model than the one that is named")]
     Serves(PoolId),
+    /// The rules for models do not let it be used.
+    #[error("{model} is refused: {problem}")]
+    Untrusted { model: String, problem: String },
     #[error(transparent)]
     Busy(#[from] Busy),
 }

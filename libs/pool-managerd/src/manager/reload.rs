@@ -75,6 +75,10 @@ impl Inner {
         }
         let param = if request.model.is_some() { "model" } else { "engine_ref" };
         check_pool(&pool).map_err(|error| NotTaken::Invalid { param, problem: error.to_string() })?;
+        if pool.model != before.model {
+            let untrusted = |problem| NotTaken::Untrusted { model: pool.model.clone(), problem };
+            self.shared.preparer.trusts(&pool.model).map_err(untrusted)?;
+        }
         Ok(pool)
     }
 

@@ -76,6 +76,11 @@ impl StubPreparer {
 }
 
 impl Prepare for StubPreparer {
+    fn trusts(&self, model: &str) -> Result<(), String> {
+        let theirs = model.starts_with("hf:theirs/");
+        if theirs { Err("it is not from hf:ours/".to_owned()) } else { Ok(()) }
+    }
+
     fn catalog(&self) -> Option<Catalog> {
         self.models.lock().unwrap().clone()
     }

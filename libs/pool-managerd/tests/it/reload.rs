@@ -131,6 +131,11 @@ async fn a_caller_names_no_path_and_no_engine_that_is_not_in_the_store() {
         let (status, answer) = manager.ask("reload", body).await;
         assert_eq!((status, &answer["error"]["param"]), (400, &param.into()), "{body}: {answer}");
     }
+    let (status, answer) = manager.ask("reload", r#"{"model": "hf:theirs/model:Q4_K_M"}"#).await;
+    let error = &answer["error"];
+    assert_eq!((status, &error["code"]), (422, &ErrorCode::UntrustedArtifact.as_str().into()), "{answer}");
+    assert_eq!((&error["param"], &error["retriable"]), (&"model".into(), &false.into()));
+    assert!(error["message"].as_str().unwrap().contains("it is not from hf:ours/"), "{answer}");
     let (status, answer) = manager.ask("reload", r#"{"flags": []}"#).await;
     assert_eq!((status, &answer["error"]["code"]), (400, &ErrorCode::InvalidParams.as_str().into()));
     manager.running.shutdown().await;

@@ -31,4 +31,4 @@ pub use pack::PackedModel;
 pub use reference::{ModelRef, ModelRefError, Selector};
 pub use remote::{Connections, FetchError, Network, Patience, Pinned, Unfinished, fetch_pinned};
 pub use stage::{ModelProvisioner, StageError, StageEvent, StageProgress};
-pub use trust::VerifyFile;
+pub use trust::{VerifyFile, admit};

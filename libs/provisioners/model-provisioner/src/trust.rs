@@ -16,8 +16,12 @@ pub trait VerifyFile: Send + Sync {
     fn verify(&self, file: &Path, cancel: &Cancel) -> Result<(), String>;
 }
 
-/// Whether `reference` may be looked at; `Err` says why not. Before anything is fetched.
-pub(crate) fn admit(config: &ModelsConfig, reference: &ModelRef, pinned: Option<&str>) -> Result<(), String> {
+/// Whether `reference` may be looked at; `Err` says why not. Before anything is fetched, and neither reads
+/// a file nor asks the network.
+///
+/// # Errors
+/// The rule that it breaks, for people.
+pub fn admit(config: &ModelsConfig, reference: &ModelRef, pinned: Option<&str>) -> Result<(), String> {
     if config.trust == TrustPolicy::Permissive || matches!(reference, ModelRef::Builtin(_)) {
         return Ok(());
     }

@@ -31,10 +31,10 @@ async fn ask_with(lab: &mut Lab, method: String, path: String, header: String, s
     Ok(())
 }
 
-/// A text with the ids of tasks in place of their names.
+/// A text with the ids of tasks and what was noted in place of their names.
 fn with_tasks(lab: &Lab, text: &str) -> String {
     let fill = |text: String, (name, id): (&String, &String)| text.replace(&format!("${name}"), id);
-    lab.tasks.iter().fold(text.to_owned(), fill)
+    lab.tasks.iter().chain(&lab.noted_texts).fold(text.to_owned(), fill)
 }
 
 /// The one that the last answer is about.
@@ -193,6 +193,15 @@ fn field_is(lab: &mut Lab, pointer: String, value: String) -> Result<()> {
     Ok(())
 }
 
+#[then(expr = "the answer's {string} is noted as {string}")]
+fn note_field(lab: &mut Lab, pointer: String, name: String) -> Result<()> {
+    let found = field(lab, &pointer)?;
+    let text = found.as_str().filter(|text| !text.is_empty());
+    let text = text.with_context(|| format!("{pointer} is {found}"))?.to_owned();
+    lab.noted_texts.insert(name, text);
+    Ok(())
+}
+
 #[then(expr = "the answer's {string} is a text")]
 fn field_is_text(lab: &mut Lab, pointer: String) -> Result<()> {
     let found = field(lab, &pointer)?;
@@ -251,6 +260,24 @@ fn field_above(lab: &mut Lab, pointer: String, least: f64) -> Result<()> {
 fn no_field(lab: &mut Lab, pointer: String) -> Result<()> {
     let json = lab.answer()?.json()?;
     ensure!(json.pointer(&pointer).is_none(), "{json:#}");
+    Ok(())
+}
+
+/// Best first, and the same text has the same score wherever it stands.
+#[then(expr = "the answer scores document {int} as document {int} and not as document {int}")]
+fn scores(lab: &mut Lab, one: u64, same: u64, other: u64) -> Result<()> {
+    let results = field(lab, "/results")?;
+    let results = results.as_array().context("the results are no list")?;
+    let scores: Option<Vec<f64>> = results.iter().map(|found| found["relevance_score"].as_f64()).collect();
+    let scores = scores.with_context(|| format!("a result without its score: {results:#?}"))?;
+    ensure!(scores.is_sorted_by(|before, after| before >= after), "not the best first: {results:#?}");
+    let of = |document: u64| {
+        let at = results.iter().position(|found| found["index"] == document);
+        at.map(|at| scores[at]).with_context(|| format!("nothing about document {document}: {results:#?}"))
+    };
+    let (one, same, other) = (of(one)?, of(same)?, of(other)?);
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-3 * a.abs().max(b.abs());
+    ensure!(near(one, same) && !near(one, other), "{results:#?}");
     Ok(())
 }
 

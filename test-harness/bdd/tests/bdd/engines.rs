@@ -8,7 +8,7 @@ use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use test_harness_bdd::{Process, listening, lives, until};
+use test_harness_bdd::{Process, listening, lives, until, until_within};
 use test_harness_e2e_haiku::Client;
 
 use crate::world::Lab;
@@ -88,6 +88,27 @@ async fn kill_engine(lab: &mut Lab, pool: String) -> Result<()> {
     published(lab, pool.clone()).await?;
     let pid = lab.pid(&pool)?;
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL).context("killing the engine")
+}
+
+/// Each life once, as soon as it is published.
+#[when(expr = "every engine of {string} is killed until its breaker opens")]
+async fn kill_all(lab: &mut Lab, pool: String) -> Result<()> {
+    let (api, path) = (lab.api()?.clone(), format!("/v2/pools/{pool}"));
+    let mut killed = std::collections::BTreeSet::new();
+    until_within("the breaker opens", Duration::from_secs(180), Duration::from_millis(20), || {
+        let next = lab.rig.handoff(&pool, "r0").and_then(|handoff| handoff["pid"].as_i64());
+        let sent = next.filter(|pid| killed.insert(*pid)).map(|pid| {
+            let pid = i32::try_from(pid).context("a pid")?;
+            kill(Pid::from_raw(pid), Signal::SIGKILL).context("killing the engine")
+        });
+        let view = api.get(&path);
+        async move {
+            sent.transpose()?;
+            Ok(view.await?["replicas"][0]["phase"] == "breaker_open")
+        }
+    })
+    .await?;
+    Ok(())
 }
 
 /// One that was not published yet.

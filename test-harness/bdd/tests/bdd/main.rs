@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a scenario should panic")]
 #![allow(clippy::print_stdout, reason = "it says where its evidence is")]
 
+mod artifacts;
 mod control;
 mod engines;
 mod evidence;

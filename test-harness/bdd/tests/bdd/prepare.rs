@@ -64,6 +64,17 @@ fn file(lab: &mut Lab, name: String, step: &Step) -> Result<()> {
     Ok(std::fs::write(lab.rig.path(&name), lab.rig.filled_in(text.trim_start()))?)
 }
 
+#[given(expr = "the directory {string} is taken away")]
+#[when(expr = "the directory {string} is taken away")]
+fn take_away(lab: &mut Lab, dir: String) -> Result<()> {
+    lab.rig.take_away(&dir)
+}
+
+#[when(expr = "the directory {string} is put back")]
+fn put_back(lab: &mut Lab, dir: String) -> Result<()> {
+    lab.rig.put_back(&dir)
+}
+
 #[given(expr = "the script {string} that runs {string}")]
 fn script(lab: &mut Lab, name: String, body: String) -> Result<()> {
     let body = lab.rig.filled_in(&body);
@@ -145,6 +156,15 @@ async fn run_question(lab: &mut Lab, question: String) -> Result<()> {
     let address = lab.api()?.url("");
     let address = address.strip_prefix("http://").context("an address")?.to_owned();
     let arguments = ["run", "--max-tokens", "8", &question];
+    lab.ended = Some(lab.rig.run("orchestratord", &arguments, &[("ORCHD_ADDR", &address)]).await?);
+    Ok(())
+}
+
+#[when(expr = "orchestratord is run to verify task {string}")]
+async fn run_verify(lab: &mut Lab, name: String) -> Result<()> {
+    let address = lab.api()?.url("");
+    let address = address.strip_prefix("http://").context("an address")?.to_owned();
+    let arguments = ["verify", lab.task(&name)?];
     lab.ended = Some(lab.rig.run("orchestratord", &arguments, &[("ORCHD_ADDR", &address)]).await?);
     Ok(())
 }
