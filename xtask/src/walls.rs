@@ -59,6 +59,34 @@ fn only_the_composition_of_orchestratord_names_the_manager_and_the_adapter() {
     }
 }
 
+/// PROOF-007: a client that holds nothing against the contract is for engines, or checks by itself.
+#[test]
+fn suites_ask_daemons_through_the_client_that_holds_answers_against_the_contract() {
+    let allowed = [
+        // The client itself.
+        "test-harness/e2e-haiku/src/client.rs:",
+        "test-harness/e2e-haiku/src/api.rs:",
+        // Of engines.
+        "libs/pool-managerd/tests/it/harness.rs:",
+        "test-harness/chaos/tests/chaos/house.rs:",
+        "test-harness/determinism-suite/src/engine.rs:",
+    ];
+    let trees = [
+        "bin/orchestratord/src/tests",
+        "bin/orchestratord/tests",
+        "libs/pool-managerd/tests",
+        "test-harness",
+    ];
+    let words = ["reqwest::Client::builder", "reqwest::Client::new", "reqwest::get"];
+    let places = || trees.iter().flat_map(|tree| words.iter().flat_map(|word| lines_with(tree, word)));
+    for file in allowed {
+        assert!(places().any(|place| place.starts_with(file)), "{file} needs no exception any more");
+    }
+    let outside: Vec<_> =
+        places().filter(|place| !allowed.iter().any(|file| place.starts_with(file))).collect();
+    assert!(outside.is_empty(), "{outside:?}");
+}
+
 #[test]
 fn a_word_is_found_whole_and_only_in_code() {
     let text = "// unsafe\nunsafe { }\nlet unsafe_flags = \"unsafe\";\n    #![forbid(unsafe_code)]\n";

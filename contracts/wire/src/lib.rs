@@ -28,6 +28,7 @@ pub mod responses;
 pub mod seed;
 pub mod session;
 pub mod split;
+pub mod streams;
 pub mod task;
 pub mod trace;
 pub mod usage;

@@ -30,8 +30,9 @@ pub enum Body {
     Json(&'static str),
     /// `text/event-stream` whose data is the named schema.
     Sse(&'static str),
-    /// JSON of the first schema, or server-sent events when the request asks for a stream.
-    JsonOrSse(&'static str),
+    /// JSON of the first schema, or server-sent events whose data is the second when the request asks for a
+    /// stream.
+    JsonOrSse(&'static str, &'static str),
     /// `application/openmetrics-text`.
     Metrics,
     /// `application/octet-stream`.
@@ -382,7 +383,7 @@ const OPERATIONS: &[Operation] = &[
             "POST",
             "/v1/chat/completions",
             "OpenAI chat completions",
-            (200, JsonOrSse("ChatCompletion")),
+            (200, JsonOrSse("ChatCompletion", "ChatCompletionFrame")),
             &[400, 401, 404, 413, 429, 503],
         ),
         Json("ChatCompletionRequest"),
@@ -394,7 +395,7 @@ const OPERATIONS: &[Operation] = &[
             "POST",
             "/v1/completions",
             "OpenAI text completions",
-            (200, JsonOrSse("TextCompletion")),
+            (200, JsonOrSse("TextCompletion", "TextCompletionFrame")),
             &[400, 401, 404, 413, 429, 503],
         ),
         Json("TextCompletionRequest"),
@@ -406,7 +407,7 @@ const OPERATIONS: &[Operation] = &[
             "POST",
             "/v1/responses",
             "OpenAI responses, of which nothing is kept",
-            (200, JsonOrSse("ResponsesAnswer")),
+            (200, JsonOrSse("ResponsesAnswer", "ResponsesEvent")),
             &[400, 401, 404, 413, 429, 503],
         ),
         Json("ResponsesRequest"),
@@ -419,7 +420,7 @@ const OPERATIONS: &[Operation] = &[
                 "POST",
                 "/v1/messages",
                 "Anthropic messages",
-                (200, JsonOrSse("MessagesAnswer")),
+                (200, JsonOrSse("MessagesAnswer", "MessagesEvent")),
                 &[400, 401, 404, 413, 429, 503],
             ),
             Json("MessagesRequest"),

@@ -96,19 +96,32 @@ impl Contract {
         }
     }
 
+    /// How a stream names its events and says its end, which OpenAPI has no words for; the descriptions of
+    /// the schemas have.
     fn frame(&self, schema: &Value, frame: &str) -> Result<()> {
         let field = |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        match (field("event"), field("data")) {
-            (Some(event), Some(data))
-                if ["TaskEvent", "DashboardEvent"].iter().any(|name| is(schema, name)) =>
-            {
+        let reference = schema["$ref"].as_str().context("a stream that the contract does not know")?;
+        match (reference.rsplit('/').next().unwrap_or_default(), field("event"), field("data")) {
+            (_, None, None) => {
+                ensure!(frame.lines().all(|line| line.starts_with(':')), "neither data nor comment: {frame}");
+                Ok(())
+            }
+            ("TaskEvent" | "DashboardEvent", Some(event), Some(data)) => {
                 self.valid(schema, &json!({"event": event, "data": parsed(data)?}))
             }
-            (_, Some(data)) if schema["$ref"].is_string() => self.valid(schema, &parsed(data)?),
-            // Other people's streams: their frames are JSON or the word for the end.
-            (_, Some("[DONE]")) | (None, None) => Ok(()),
-            (_, Some(data)) => parsed(data).map(drop),
-            (Some(event), None) => bail!("an event {event} without data"),
+            ("ChatCompletionFrame" | "TextCompletionFrame", None, Some("[DONE]")) => Ok(()),
+            ("ChatCompletionFrame" | "TextCompletionFrame", None, Some(data)) => {
+                self.valid(schema, &parsed(data)?)
+            }
+            ("MessagesEvent" | "ResponsesEvent", Some(event), Some(data)) => {
+                let data = parsed(data)?;
+                ensure!(data["type"] == event, "an event {event} that says it is {}", data["type"]);
+                self.valid(schema, &data)
+            }
+            ("LogLine", Some("log"), Some(data)) => self.valid(schema, &parsed(data)?),
+            (schema, event, _) => {
+                bail!("a stream of {schema} has no frame as the one named {event:?}: {frame}")
+            }
         }
     }
 
@@ -145,11 +158,6 @@ impl Contract {
         validators.insert(key, validator);
         Ok(validator)
     }
-}
-
-/// Whether a schema is a reference to the named one.
-fn is(schema: &Value, name: &str) -> bool {
-    schema["$ref"].as_str().is_some_and(|reference| reference.rsplit('/').next() == Some(name))
 }
 
 fn parsed(text: &str) -> Result<Value> {
@@ -212,5 +220,70 @@ mod tests {
         assert!(stream("event: token\ndata: {\"t\":1,\"i\":0}\n\n").is_err());
         assert!(stream("event: surprise\ndata: {}\n\n").is_err());
         assert!(stream("event: token\n\n").is_err());
+    }
+
+    /// PROOF-007
+    #[test]
+    fn each_frame_of_the_streams_for_clients_of_others_is_checked() {
+        let check = |path: &str, frame: &str| {
+            let contract = Contract::orchestratord().unwrap();
+            contract.check("POST", path, 200, "text/event-stream", &format!("{frame}\n\n"))
+        };
+        let chat = |frame: &str| check("/v1/chat/completions", frame);
+        let chunk = r#"{"id":"chatcmpl-t","object":"chat.completion.chunk","created":1,"model":"m","choices":
+            [{"index":0,"delta":{"role":"assistant","content":null},"finish_reason":null}]}"#;
+        let chunk = chunk.replace('\n', "");
+        chat(&format!("data: {chunk}")).unwrap();
+        chat("data: [DONE]").unwrap();
+        chat(r#"data: {"error":{"code":"ENGINE_LOST","message":"m","type":"t","retriable":true}}"#).unwrap();
+        assert!(chat("data: [OVER]").is_err());
+        assert!(chat(&format!("event: chunk\ndata: {chunk}")).is_err(), "SDKs stumble over a name");
+        for (without, with) in [
+            ("\"id\":\"chatcmpl-t\",", ""),
+            ("chat.completion.chunk", "chat.completion"),
+            ("\"created\":1", "\"created\":null"),
+            ("\"delta\"", "\"message\""),
+            ("\"content\":null", "\"content\":7"),
+        ] {
+            assert!(
+                chunk.contains(without) && chat(&format!("data: {}", chunk.replace(without, with))).is_err()
+            );
+        }
+
+        let text = |frame: &str| check("/v1/completions", frame);
+        let choice = r#"[{"index":0,"text":"a","logprobs":null,"finish_reason":null}]"#;
+        let piece = |choices: &str| {
+            let head = r#""id":"cmpl-t","object":"text_completion","created":1,"model":"m""#;
+            format!("data: {{{head},\"choices\":{choices}}}")
+        };
+        text(&piece(choice)).unwrap();
+        text("data: [DONE]").unwrap();
+        assert!(text(&piece(&choice.replace("text", "delta"))).is_err());
+        assert!(text(&format!("data: {chunk}")).is_err(), "a chat's");
+
+        let typed =
+            |path: &str, event: &str, data: &str| check(path, &format!("event: {event}\ndata: {data}"));
+        let message = |event: &str, data: &str| typed("/v1/messages", event, data);
+        let delta = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}"#;
+        message("content_block_delta", delta).unwrap();
+        message("message_stop", r#"{"type":"message_stop"}"#).unwrap();
+        assert!(message("content_block_stop", delta).is_err(), "another name");
+        assert!(message("content_block_delta", &delta.replace("text_delta", "delta")).is_err());
+        assert!(message("ping", r#"{"type":"ping"}"#).is_err(), "nobody wrote it down");
+        assert!(check("/v1/messages", &format!("data: {delta}")).is_err(), "no name");
+        assert!(check("/v1/messages", "data: [DONE]").is_err());
+
+        let response = |event: &str, data: &str| typed("/v1/responses", event, data);
+        let delta = r#"{"type":"response.output_text.delta","sequence_number":4,"item_id":"msg_t_0",
+            "output_index":0,"content_index":0,"delta":"a"}"#;
+        let delta = delta.replace('\n', "");
+        response("response.output_text.delta", &delta).unwrap();
+        assert!(response("response.output_text.done", &delta).is_err(), "another name");
+        assert!(
+            response("response.output_text.delta", &delta.replace("\"sequence_number\":4,", "")).is_err()
+        );
+        assert!(
+            response("response.completed", r#"{"type":"response.completed","sequence_number":1}"#).is_err()
+        );
     }
 }

@@ -54,17 +54,21 @@ pub(super) fn components() -> Map<String, Value> {
     generator.subschema_for::<wire::event::TaskEvent>();
     generator.subschema_for::<wire::openai::ChatCompletionRequest>();
     generator.subschema_for::<wire::openai::ChatCompletion>();
+    generator.subschema_for::<wire::streams::ChatCompletionFrame>();
     generator.subschema_for::<wire::openai::ModelList>();
     generator.subschema_for::<wire::openai::TextCompletionRequest>();
     generator.subschema_for::<wire::openai::TextCompletion>();
+    generator.subschema_for::<wire::streams::TextCompletionFrame>();
     generator.subschema_for::<wire::openai::EmbeddingsRequest>();
     generator.subschema_for::<wire::openai::EmbeddingList>();
     generator.subschema_for::<wire::openai::RerankRequest>();
     generator.subschema_for::<wire::openai::Reranked>();
     generator.subschema_for::<wire::responses::ResponsesRequest>();
     generator.subschema_for::<wire::responses::ResponsesAnswer>();
+    generator.subschema_for::<wire::streams::ResponsesEvent>();
     generator.subschema_for::<wire::anthropic::MessagesRequest>();
     generator.subschema_for::<wire::anthropic::MessagesAnswer>();
+    generator.subschema_for::<wire::streams::MessagesEvent>();
     generator.subschema_for::<wire::anthropic::MessagesError>();
     generator.subschema_for::<wire::anthropic::CountTokensRequest>();
     generator.subschema_for::<wire::anthropic::TokenCount>();
@@ -72,10 +76,11 @@ pub(super) fn components() -> Map<String, Value> {
 }
 
 #[cfg(test)]
-pub(super) fn schema_name(body: Body) -> Option<&'static str> {
+pub(super) fn schema_names(body: Body) -> Vec<&'static str> {
     match body {
-        Body::Json(name) | Body::Sse(name) | Body::JsonOrSse(name) | Body::TextOrSse(name) => Some(name),
-        Body::None | Body::Metrics | Body::Bytes => None,
+        Body::Json(name) | Body::Sse(name) | Body::TextOrSse(name) => vec![name],
+        Body::JsonOrSse(whole, frame) => vec![whole, frame],
+        Body::None | Body::Metrics | Body::Bytes => Vec::new(),
     }
 }
 
@@ -174,8 +179,9 @@ fn content(body: Body) -> Option<Value> {
         Body::TextOrSse(name) => {
             Some(json!({"text/plain": {"schema": {"type": "string"}}, "text/event-stream": schema(name)}))
         }
-        // A frame's data is JSON or the word for the end, which no one schema says.
-        Body::JsonOrSse(name) => Some(json!({"application/json": schema(name), "text/event-stream": {}})),
+        Body::JsonOrSse(whole, frame) => {
+            Some(json!({"application/json": schema(whole), "text/event-stream": schema(frame)}))
+        }
     }
 }
 

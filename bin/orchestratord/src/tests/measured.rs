@@ -9,7 +9,7 @@ async fn told(settings: &Settings, stub: &RunningStub, life: u64) -> Value {
     let handoff = json!({"url": stub.url(), "pool_id": "p", "generation": life, "slots_total": 1});
     handoffs.publish(&serde_json::from_value(handoff).unwrap()).unwrap();
     let base = format!("http://{}", running.addr());
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = Client::orchestratord();
     let get = async |path: &str| -> Value {
         http.get(format!("{base}{path}")).send().await.unwrap().json().await.unwrap()
     };

@@ -240,8 +240,12 @@ mod tests {
                 events.chunk(&raw, &mut out);
             }
             let text = String::from_utf8(out).unwrap();
-            let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
-            data.map(|data| serde_json::from_str::<Value>(data).unwrap()).collect::<Vec<_>>()
+            let data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+            for data in &data {
+                let event = serde_json::from_str::<wire::streams::MessagesEvent>(data);
+                assert!(event.is_ok(), "{data} is not what the contract says: {event:?}");
+            }
+            data.iter().map(|data| serde_json::from_str::<Value>(data).unwrap()).collect::<Vec<_>>()
         };
         let kinds: Vec<String> = shown(true)
             .iter()

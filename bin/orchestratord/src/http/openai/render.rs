@@ -152,7 +152,10 @@ mod tests {
         chunks.chunk(&raw.replace('\n', ""), &mut out);
         assert!(!chunks.finish_sent);
         chunks.chunk(r#"{"choices":[]}"#, &mut out);
-        chunks.chunk(r#"{"choices":[{"finish_reason":"stop","delta":{}}],"timings":{"x":1}}"#, &mut out);
+        chunks.chunk(
+            r#"{"choices":[{"index":0,"finish_reason":"stop","delta":{}}],"timings":{"x":1}}"#,
+            &mut out,
+        );
         assert!(chunks.finish_sent);
         let text = String::from_utf8(out).unwrap();
         let frames: Vec<serde_json::Value> = text
@@ -160,6 +163,10 @@ mod tests {
             .map(|frame| serde_json::from_str(frame.strip_prefix("data: ").unwrap()).unwrap())
             .collect();
         assert_eq!(frames.len(), 2, "{text}");
+        for frame in &frames {
+            let known = serde_json::from_value::<wire::streams::ChatCompletionChunk>(frame.clone());
+            assert!(known.is_ok(), "{frame} is not what the contract says: {known:?}");
+        }
         assert_eq!((&frames[0]["id"], &frames[0]["model"]), (&json!("chatcmpl-t"), &json!("m\"")), "{text}");
         assert_eq!(frames[0]["choices"][0]["delta"]["tool_calls"][0]["index"], 0);
         assert_eq!((&frames[0]["system_fingerprint"], &frames[0]["__verbose"]), (&json!("b1"), &json!(null)));

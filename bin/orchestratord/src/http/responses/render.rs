@@ -288,6 +288,10 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
         let data: Vec<Value> = data.map(|data| serde_json::from_str(data).unwrap()).collect();
+        for event in &data {
+            let known = serde_json::from_value::<wire::streams::ResponsesEvent>(event.clone());
+            assert!(known.is_ok(), "{event} is not what the contract says: {known:?}");
+        }
         assert!(data.iter().enumerate().all(|(n, event)| event["sequence_number"] == n), "{text}");
         let names: Vec<&str> = data.iter().filter_map(|event| event["type"].as_str()).collect();
         let item = |delta: &'static str, part: bool| {

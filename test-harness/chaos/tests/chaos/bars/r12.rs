@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use socket2::SockRef;
+use test_harness_e2e_haiku::Contract;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -70,7 +71,23 @@ async fn at_token_10(house: &House, route: &str, input: &str) -> Result<TcpStrea
         ensure!(read > 0, "{route} ended early: {text}");
         text.push_str(&String::from_utf8_lossy(&bytes[..read]));
     }
+    check_frames(&format!("/v1/{route}"), &text)?;
     Ok(stream)
+}
+
+/// Holds what came whole against the contract; the sizes of chunks stand between its lines.
+fn check_frames(path: &str, text: &str) -> Result<()> {
+    let mut event = "";
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        if line.starts_with("event: ") {
+            event = line;
+        } else if line.starts_with("data: ") {
+            let frame = format!("{event}{line}\n");
+            Contract::orchestratord()?.check("POST", path, 200, "text/event-stream", &frame)?;
+            event = "";
+        }
+    }
+    Ok(())
 }
 
 /// Frames with text, in any of the dialects.
