@@ -1,19 +1,31 @@
 //! Small files over restarts, beside the journal: written every half minute that they changed, and at the
-//! end. What came since is lost with a crash; a file that cannot be read is set aside, never a reason not
-//! to start.
+//! end. What came since is lost with a crash; a file that cannot be read, or that a later version wrote, is
+//! set aside as it is, never a reason not to start.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 const PERIOD: Duration = Duration::from_secs(30);
 
-/// What was kept; `None` where nothing was, or nothing that can be read.
-pub(crate) fn read<T: DeserializeOwned>(file: &Path, what: &str) -> Option<T> {
+/// What every kept file says, whatever else is in it.
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(default = "first_version")]
+    version: u32,
+}
+
+/// Of a file that says none: the first version of some did not.
+pub(crate) fn first_version() -> u32 {
+    1
+}
+
+/// What was kept in a version up to `newest`; `None` where nothing was, or nothing that can be read.
+pub(crate) fn read<T: DeserializeOwned>(file: &Path, what: &str, newest: u32) -> Option<T> {
     let text = match std::fs::read(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
@@ -22,12 +34,20 @@ pub(crate) fn read<T: DeserializeOwned>(file: &Path, what: &str) -> Option<T> {
             return None;
         }
     };
-    serde_json::from_slice(&text)
+    parse(&text, newest)
         .inspect_err(|error| {
             let kept = std::fs::rename(file, file.with_extension("json.unreadable")).is_ok();
-            tracing::warn!(file = %file.display(), %error, kept, "cannot read {what}; beginning anew");
+            tracing::warn!(file = %file.display(), error, kept, "cannot read {what}; beginning anew");
         })
         .ok()
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8], newest: u32) -> Result<T, String> {
+    let Versioned { version } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if !(1..=newest).contains(&version) {
+        return Err(format!("it has version {version}, and this program reads up to {newest}"));
+    }
+    serde_json::from_slice(text).map_err(|error| error.to_string())
 }
 
 /// Keeps the file current until `stop`, and once more then.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::kept;
 
 const WHAT: &str = "what was measured of the pools";
-/// What is written, and all that is read: measurements of another kind are of no use.
+/// What is written.
 const VERSION: u32 = 1;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ struct File {
 
 /// Takes in what was measured before.
 pub(crate) fn restore(file: &Path, dispatch: &Dispatch) {
-    if let Some(kept) = kept::read::<File>(file, WHAT).filter(|kept| kept.version == VERSION) {
+    if let Some(kept) = kept::read::<File>(file, WHAT, VERSION) {
         dispatch.recall(kept.pools);
     }
 }

@@ -8,11 +8,15 @@ use serde_json::{Value, json};
 
 use crate::Kind;
 
+/// Raised when a reader of an earlier one could not use a bundle. Each version that was released has one
+/// in `tests/fixtures/released`.
+pub const SCHEMA_VERSION: u32 = 1;
+
 /// The facts of `metadata.json`. What is not known is null, never guessed.
 pub(crate) fn metadata(crate_dir: &Path, kind: Kind, run_id: &str) -> Value {
     let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     json!({
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "crate": crate_dir.file_name().map(|name| name.to_string_lossy()),
         "kind": kind.as_str(),
         "run_id": run_id,

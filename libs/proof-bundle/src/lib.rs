@@ -9,3 +9,4 @@ mod bundle;
 mod facts;
 
 pub use bundle::{Kind, ProofBundle, Root};
+pub use facts::SCHEMA_VERSION;

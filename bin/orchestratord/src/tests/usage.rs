@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// ORCHD-USAGE-002
+/// ORCHD-USAGE-002, ORCHD-JOURNAL-009
 #[tokio::test(flavor = "multi_thread")]
 async fn usage_is_counted_by_token_and_survives_a_restart() {
     let keys = tempfile::NamedTempFile::new().unwrap();
@@ -54,4 +54,6 @@ async fn usage_is_counted_by_token_and_survives_a_restart() {
         running.shutdown(std::future::pending()).await;
     }
     assert_eq!(seen[0], seen[1]);
+    let kept: Value = serde_json::from_slice(&std::fs::read(dir.path().join("usage.json")).unwrap()).unwrap();
+    assert_eq!((&kept["version"], &kept["since"]), (&json!(1), &seen[0]), "{kept}");
 }

@@ -1,8 +1,10 @@
 //! An engine from one machine to another in one file.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use provisioners_engine_provisioner::{Bundled, Cancel, import_bundle};
+use provisioners_model_provisioner::Catalog;
 use wire::PreparedEngine;
 use wire::config::PoolConfig;
 
@@ -86,6 +88,38 @@ fn of_a_bundle_that_is_not_as_it_says_nothing_is_used() {
         refused(&bytes[..cut], None);
     }
     assert!(refused(b"GGUF and so on", None).contains("bundle"), "something else");
+}
+
+/// EPROV-030: an engine of scripts and a model of random weights, packed by the version that began the
+/// format. Kept for ever.
+#[test]
+fn a_bundle_of_every_released_format_is_taken_in_and_another_format_is_refused_by_its_number() {
+    let kept = [&include_bytes!("../fixtures/released/bundle-v1.tar.gz")[..]];
+    for packed in kept {
+        let mut bundle = Vec::new();
+        flate2::read::GzDecoder::new(packed).read_to_end(&mut bundle).unwrap();
+        let to = elsewhere();
+        let file = to.path("released.bundle");
+        std::fs::write(&file, &bundle).unwrap();
+        if std::env::consts::ARCH == "x86_64" {
+            let taken = import(&to, &file, None).unwrap();
+            assert_eq!(taken.engine_version, "llamacpp-2942e8dc-214d2451f831");
+            let engine = to.cache().join("engines").join(&taken.engine_digest);
+            assert_eq!(std::fs::read_to_string(engine.join("bin/llama-server")).unwrap(), ENGINE);
+            let models = Catalog::new(&to.cache()).list();
+            let model = models.iter().find(|model| model.digest == taken.model_digest).unwrap();
+            assert_eq!((&model.source, model.problem.as_deref()), (&taken.model_reference, None));
+        } else {
+            assert!(import(&to, &file, None).unwrap_err().contains("it is for x86_64"));
+        }
+        // The list is the first entry; a number of the same length leaves the rest where it is.
+        let number = b"\"format\": 1";
+        let at = bundle.windows(number.len()).position(|window| window == number).unwrap();
+        bundle[at + number.len() - 1] = b'9';
+        std::fs::write(&file, &bundle).unwrap();
+        let problem = import(&to, &file, None).unwrap_err();
+        assert!(problem.contains("it has format 9, this program reads 1"), "{problem}");
+    }
 }
 
 /// EPROV-026

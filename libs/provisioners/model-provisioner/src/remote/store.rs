@@ -6,7 +6,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest as _, Sha256};
 use wire::{ModelPart, ModelRecord, SplitName};
 
@@ -77,6 +78,9 @@ pub(crate) enum Trust {
 /// What is written beside a fetched file.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Manifest {
+    /// Absent from those of the time before it was written down.
+    #[serde(default = "Manifest::first_version", deserialize_with = "Manifest::known_version")]
+    schema_version: u32,
     pub(crate) reference: String,
     pub(crate) url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,6 +104,23 @@ struct Part {
 }
 
 impl Manifest {
+    /// Raised when an older reader could not use what a newer writer says.
+    const VERSION: u32 = 1;
+
+    fn first_version() -> u32 {
+        1
+    }
+
+    /// What a later version wrote is not guessed at.
+    fn known_version<'de, D: Deserializer<'de>>(value: D) -> Result<u32, D::Error> {
+        let version = u32::deserialize(value)?;
+        if (1..=Self::VERSION).contains(&version) {
+            return Ok(version);
+        }
+        let known = Self::VERSION;
+        Err(D::Error::custom(format!("it has version {version}, and this program reads up to {known}")))
+    }
+
     /// For a model that goes to another machine. What the hub's cache holds has the hub's digest; for a file
     /// of that machine nobody vouches.
     pub(crate) fn packed(record: &ModelRecord, held: Option<&Self>, parts: &[ModelPart]) -> Self {
@@ -114,6 +135,7 @@ impl Manifest {
             parts.clear();
         }
         Self {
+            schema_version: Self::VERSION,
             reference: record.model_ref.clone(),
             url: held.map(|held| held.url.clone()).unwrap_or_default(),
             commit: held.and_then(|held| held.commit.clone()),
@@ -292,6 +314,7 @@ impl Store {
             })
             .collect();
         let manifest = Manifest {
+            schema_version: Manifest::VERSION,
             reference: reference.to_owned(),
             url: targets.first().map(|target| target.url.to_string()).unwrap_or_default(),
             commit: commit.map(str::to_owned),

@@ -211,20 +211,28 @@ fn the_catalog_describes_what_is_here_and_finds_what_was_damaged() {
     assert!(error.to_string().contains("ships with the program"), "{error}");
 }
 
-/// MPROV-013: a model that an earlier version fetched is in the catalog after an upgrade.
+/// MPROV-027, MPROV-013: a model that an earlier version fetched is in the catalog after an upgrade.
 #[test]
-fn a_manifest_of_the_first_version_is_read() {
-    let text = include_str!("../fixtures/released/manifest-v1.json");
+fn a_manifest_of_every_released_version_is_read_and_a_later_one_is_not() {
+    let unversioned = include_str!("../fixtures/released/manifest-unversioned.json");
+    let first = include_str!("../fixtures/released/manifest-v1.json");
+    let later = first.replace("\"schema_version\": 1", "\"schema_version\": 2");
+    assert_ne!(later, first);
     let cache = tempfile::tempdir().unwrap();
     let bytes = b"not much of a model";
     let dir = cache.path().join("models").join(sha256(bytes));
     std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("manifest.json"), text).unwrap();
     std::fs::write(dir.join("pico.gguf"), bytes).unwrap();
-    let found = Catalog::new(cache.path()).list().remove(0);
-    assert_eq!((found.digest, found.size_bytes), (sha256(bytes), bytes.len() as u64));
-    assert_eq!(found.source.as_str(), "hf:org/repo:Q4_K_M");
-    assert_eq!(found.fetched_unix_ms, Some(1_795_864_244_000));
+    for text in [unversioned, first] {
+        std::fs::write(dir.join("manifest.json"), text).unwrap();
+        let found = Catalog::new(cache.path()).list().remove(0);
+        assert_eq!((found.digest, found.size_bytes), (sha256(bytes), bytes.len() as u64));
+        assert_eq!(found.source.as_str(), "hf:org/repo:Q4_K_M");
+        assert_eq!(found.fetched_unix_ms, Some(1_795_864_244_000));
+    }
+    std::fs::write(dir.join("manifest.json"), &later).unwrap();
+    assert_eq!(Catalog::new(cache.path()).list(), []);
+    assert_eq!(std::fs::read_to_string(dir.join("manifest.json")).unwrap(), later);
 }
 
 fn set_age(path: &Path, age: Duration) {

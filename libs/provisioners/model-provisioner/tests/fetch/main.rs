@@ -147,6 +147,7 @@ fn a_hub_model_is_fetched_verified_and_kept_under_its_digest() {
     assert_eq!(record.model_ref, REF);
     let manifest = std::fs::read_to_string(record.path.with_file_name("manifest.json")).unwrap();
     assert!(manifest.contains(COMMIT) && manifest.contains("\"verified\""), "{manifest}");
+    assert!(manifest.contains("\"schema_version\": 1"), "{manifest}");
     let last = hub.gets().pop().unwrap();
     assert!(last.path.contains(&format!("/resolve/{COMMIT}/")), "the commit is asked, not the branch");
     let total = model().len() as u64;
