@@ -13,6 +13,7 @@ const REPORT: &str = "docs/mutation-report.md";
 struct Core {
     name: &'static str,
     package: &'static str,
+    /// Paths; `*.rs` is every file of a directory but its tests.
     files: &'static [&'static str],
     tests: &'static [&'static str],
 }
@@ -21,7 +22,12 @@ const CORES: &[Core] = &[
     Core {
         name: "registry",
         package: "registry",
-        files: &["libs/registry/src/fold.rs", "libs/registry/src/snapshot.rs"],
+        files: &[
+            "libs/registry/src/fold.rs",
+            "libs/registry/src/lease.rs",
+            "libs/registry/src/ready.rs",
+            "libs/registry/src/snapshot.rs",
+        ],
         tests: &["--lib", "--test", "leases"],
     },
     Core {
@@ -97,14 +103,18 @@ pub(crate) fn run(core: Option<&str>) -> Result<()> {
 }
 
 fn mutate(core: &Core) -> Result<Outcome> {
+    let files = files(core)?;
     let out = crate::root().join("target/mutants").join(core.name);
     std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+    // The copy that is broken, and what tests that fail leave behind; gone with this value.
+    let scratch =
+        tempfile::tempdir_in(&out).with_context(|| format!("making a directory in {}", out.display()))?;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["mutants", "--package", core.package, "--jobs", "1", "--no-shuffle", "--colors", "never"]);
     // A machine that is busy is no mutant that was noticed.
     command.args(["--minimum-test-timeout", "60", "--output"]).arg(&out);
-    command.args(core.files.iter().flat_map(|file| ["--file", file]));
-    command.arg("--").args(core.tests).current_dir(crate::root());
+    command.args(files.iter().flat_map(|file| ["--file", file]));
+    command.arg("--").args(core.tests).env("TMPDIR", scratch.path()).current_dir(crate::root());
     let status =
         command.status().context("running cargo mutants; `cargo install cargo-mutants` brings it")?;
     // 2: some survive, 3: some do not end. What they are is in the files.
@@ -121,6 +131,31 @@ fn mutate(core: &Core) -> Result<Outcome> {
         unviable: lines(&dir, "unviable")?.len(),
         missed: lines(&dir, "missed")?.iter().map(|line| without_place(line)).collect(),
     })
+}
+
+/// The files of a core. One that is not there, renamed or split, would be one that nobody tries.
+fn files(core: &Core) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for pattern in core.files {
+        let Some(dir) = pattern.strip_suffix("/*.rs") else {
+            let there = crate::root().join(pattern).is_file();
+            ensure!(
+                there,
+                "{pattern} of the core {} is not there; name what it is now in {}",
+                core.name,
+                file!()
+            );
+            found.push((*pattern).to_owned());
+            continue;
+        };
+        let path = crate::root().join(dir);
+        let all = crate::trace::files(&path, "rs")?;
+        let names = all.iter().filter_map(|file| file.strip_prefix(crate::root()).ok()?.to_str());
+        let before = found.len();
+        found.extend(names.filter(|name| !name.ends_with("/tests.rs")).map(str::to_owned));
+        ensure!(found.len() > before, "{pattern} of the core {} names no file", core.name);
+    }
+    Ok(found)
 }
 
 fn lines(dir: &Path, name: &str) -> Result<Vec<String>> {
@@ -190,19 +225,26 @@ mod tests {
             assert_eq!(numbers.len(), 5, "{row}");
             assert_eq!(numbers[0], numbers[1..].iter().sum::<usize>(), "{row}");
             survive += numbers[4];
-            for pattern in core.files {
-                let dir = pattern.rsplit_once('/').unwrap().0;
-                assert!(crate::root().join(dir).is_dir(), "{pattern}");
-            }
         }
         let named = survivors(&report);
         assert!(named.len() <= survive && (named.is_empty() == (survive == 0)), "{survive}: {named:#?}");
         assert!(named.iter().all(|(_, reason)| reason.split_whitespace().count() >= 4), "{named:#?}");
     }
 
+    /// PROOF-008
     #[test]
-    fn every_core_is_of_a_package_that_there_is() {
+    fn every_core_is_of_a_package_and_of_files_that_there_are() {
         let members = crate::floors::members().unwrap();
-        assert!(CORES.iter().all(|core| members.iter().any(|member| member == core.package)));
+        for core in CORES {
+            assert!(members.iter().any(|member| member == core.package), "{}", core.package);
+            assert!(!files(core).unwrap().is_empty(), "{}", core.name);
+        }
+        let queue = files(&CORES[1]).unwrap();
+        assert!(queue.iter().any(|file| file.ends_with("queue/fair.rs")), "{queue:?}");
+        assert!(!queue.iter().any(|file| file.ends_with("tests.rs")), "{queue:?}");
+        let core = |files| Core { name: "x", package: "registry", files, tests: &[] };
+        let renamed = files(&core(&["libs/registry/src/once.rs"])).unwrap_err().to_string();
+        assert!(renamed.contains("libs/registry/src/once.rs of the core x is not there"), "{renamed}");
+        assert!(files(&core(&["libs/registry/fuzz/*.rs"])).is_err());
     }
 }

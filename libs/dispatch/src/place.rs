@@ -145,9 +145,8 @@ pub fn place(
         _ if best.is_some_and(|best| best.by_pace) => PlacementOutcome::LeastEnd,
         _ => PlacementOutcome::MostFree,
     };
-    let held = home.filter(|home| outcome == PlacementOutcome::HoldsPrefix && home.key == *key);
     let others = Others { snapshot, wish, chosen: key, usable: &usable };
-    let words = Why { key, replica, outcome, held, best, feasible: feasible.len(), others }.to_string();
+    let words = Why { key, replica, outcome, home, best, feasible: feasible.len(), others }.to_string();
     Decision { chosen: Some((key.clone(), replica.generation)), words, outcome }
 }
 
@@ -177,7 +176,8 @@ struct Why<'a, U> {
     key: &'a ReplicaKey,
     replica: &'a Replica,
     outcome: PlacementOutcome,
-    held: Option<&'a Home>,
+    /// Of whoever has the outcome [`PlacementOutcome::HoldsPrefix`], the one that was chosen.
+    home: Option<&'a Home>,
     best: Option<Best<'a>>,
     feasible: usize,
     others: Others<'a, U>,
@@ -220,11 +220,11 @@ impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Others<'_, U> {
 
 impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Why<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, replica, outcome, held, best, feasible, others } = self;
+        let Self { key, replica, outcome, home, best, feasible, others } = self;
         match outcome {
             PlacementOutcome::Pinned => write!(f, "{key}: pinned there")?,
             PlacementOutcome::HoldsPrefix => {
-                let tokens = held.map_or(0, |home| home.tokens);
+                let tokens = home.map_or(0, |home| home.tokens);
                 write!(f, "{key}: holds {tokens} tokens of the session")?;
             }
             PlacementOutcome::Preferred => write!(f, "{key}: preferred and free")?,
@@ -269,168 +269,4 @@ fn why_not(snapshot: &Snapshot, wish: &Wish) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use registry::{Event, Registry, Up};
-
-    fn key(replica: &str) -> ReplicaKey {
-        ReplicaKey { pool: PoolId::try_new("p").unwrap(), replica: ReplicaId::try_new(replica).unwrap() }
-    }
-
-    fn up(registry: &Registry, replica: &str, slots: u32, draining: bool) {
-        registry.apply(Event::Up(Up {
-            engine_version: "v".to_owned(),
-            model_id: "m".to_owned(),
-            draining,
-            ..Up::new(key(replica), 1, slots)
-        }));
-    }
-
-    fn wish(mode: PlacementMode, replica: Option<&str>) -> Wish {
-        let placement = Placement {
-            mode,
-            pool_id: None,
-            replica_id: replica.map(|name| ReplicaId::try_new(name).unwrap()),
-        };
-        Wish::new(&key("r0").pool, Some(&placement)).unwrap()
-    }
-
-    fn chosen(registry: &Registry, wish: &Wish) -> (Option<String>, PlacementOutcome) {
-        let decision = place(&registry.snapshot(), wish, None, |_, _| true);
-        (decision.chosen.map(|(key, _)| key.replica.to_string()), decision.outcome)
-    }
-
-    #[test]
-    fn the_most_free_replica_is_chosen_and_the_lowest_key_among_equals() {
-        let registry = Registry::default();
-        ["r2", "r1"].iter().for_each(|name| up(&registry, name, 2, false));
-        up(&registry, "r0", 1, false);
-        let auto = wish(PlacementMode::Auto, None);
-        assert_eq!(chosen(&registry, &auto), (Some("r1".to_owned()), PlacementOutcome::MostFree));
-        let _held = registry.try_lease(&key("r1"), 1);
-        assert_eq!(chosen(&registry, &auto), (Some("r2".to_owned()), PlacementOutcome::MostFree));
-    }
-
-    #[test]
-    fn a_preference_is_honoured_when_it_is_free_and_only_then() {
-        let registry = Registry::default();
-        up(&registry, "r0", 4, false);
-        up(&registry, "r1", 1, false);
-        let prefer = wish(PlacementMode::Prefer, Some("r1"));
-        assert_eq!(chosen(&registry, &prefer), (Some("r1".to_owned()), PlacementOutcome::Preferred));
-        let _held = registry.try_lease(&key("r1"), 1);
-        assert_eq!(chosen(&registry, &prefer), (Some("r0".to_owned()), PlacementOutcome::MostFree));
-    }
-
-    #[test]
-    fn a_pinned_task_waits_rather_than_run_elsewhere() {
-        let registry = Registry::default();
-        up(&registry, "r0", 4, false);
-        let pin = wish(PlacementMode::Pin, Some("r1"));
-        assert_eq!(chosen(&registry, &pin), (None, PlacementOutcome::Waits));
-        up(&registry, "r1", 1, false);
-        assert_eq!(chosen(&registry, &pin), (Some("r1".to_owned()), PlacementOutcome::Pinned));
-    }
-
-    #[test]
-    fn a_draining_replica_and_one_ruled_out_take_nothing_and_the_words_say_so() {
-        let registry = Registry::default();
-        let auto = wish(PlacementMode::Auto, None);
-        let words = |usable: bool| place(&registry.snapshot(), &auto, None, |_, _| usable).words;
-        assert_eq!(words(true), "waits: pool p has no ready engine");
-        up(&registry, "r0", 1, true);
-        assert_eq!(words(true), "waits: pool p is draining");
-        up(&registry, "r0", 1, false);
-        assert!(words(false).contains("did not answer"), "{}", words(false));
-        assert_eq!(words(true), "p/r0: the only replica with a free slot (1 of 1 slots free)");
-    }
-
-    /// ORCHD-PLACE-003
-    #[test]
-    fn a_session_goes_where_its_prompt_lies_unless_that_is_much_busier() {
-        let registry = Registry::default();
-        ["r0", "r1"].iter().for_each(|name| up(&registry, name, 4, false));
-        let auto = wish(PlacementMode::Auto, None);
-        let home = |generation| Home { key: key("r1"), generation, tokens: 812 };
-        let decide = |generation| place(&registry.snapshot(), &auto, Some(&home(generation)), |_, _| true);
-        let decision = decide(1);
-        assert_eq!(decision.outcome, PlacementOutcome::HoldsPrefix);
-        assert!(decision.words.starts_with("p/r1: holds 812 tokens of the session (4 of 4"), "{decision:?}");
-        assert_eq!(decide(2).outcome, PlacementOutcome::MostFree, "another life holds nothing");
-        let _held: Vec<_> = (0..3).map(|_| registry.try_lease(&key("r1"), 1)).collect();
-        let elsewhere = decide(1);
-        assert_eq!(elsewhere.outcome, PlacementOutcome::MostFree);
-        assert_eq!(elsewhere.chosen, Some((key("r0"), 1)));
-    }
-
-    /// ORCHD-PLACE-001
-    #[test]
-    fn a_decision_says_why_not_the_others() {
-        let registry = Registry::default();
-        ["r0", "r1", "r2", "r3"].iter().for_each(|name| up(&registry, name, 1, *name == "r2"));
-        let _held = registry.try_lease(&key("r0"), 1);
-        registry.apply(Event::Down { key: key("r3"), generation: 1, reason: "killed".to_owned() });
-        let words = place(&registry.snapshot(), &wish(PlacementMode::Auto, None), None, |_, _| true).words;
-        let expected = "p/r1: the only replica with a free slot (1 of 1 slots free); p/r0: no free slot; \
-                        p/r2: draining; p/r3: down (killed)";
-        assert_eq!(words, expected);
-    }
-
-    fn generated(registry: &Registry, replica: &str, ms: u64) {
-        let took = std::time::Duration::from_millis(ms);
-        registry.apply(Event::Generated { key: key(replica), generation: 1, tokens: 1, took });
-    }
-
-    /// ORCHD-PLACE-005, ORCHD-PLACE-001
-    #[test]
-    fn of_equally_free_replicas_the_one_that_is_through_first_is_chosen_and_the_words_say_so() {
-        let registry = Registry::default();
-        ["r0", "r1"].iter().for_each(|name| up(&registry, name, 2, false));
-        generated(&registry, "r0", 40);
-        let auto = wish(PlacementMode::Auto, None);
-        let decide = || place(&registry.snapshot(), &auto, None, |_, _| true);
-        let words = "p/r1: not measured yet, so it is tried, of 2 replicas with as many free slots (2 of 2 \
-                     slots free); p/r0: 2 of 2 slots free, 40.0 ms a token";
-        assert_eq!((decide().words.as_str(), decide().outcome), (words, PlacementOutcome::LeastEnd));
-        generated(&registry, "r1", 12);
-        let words = "p/r1: least predicted end, 12.0 ms a token, of 2 replicas with as many free slots (2 of \
-                     2 slots free); p/r0: 2 of 2 slots free, 40.0 ms a token";
-        assert_eq!((decide().words.as_str(), decide().outcome), (words, PlacementOutcome::LeastEnd));
-        let _held = registry.try_lease(&key("r1"), 1);
-        assert_eq!(chosen(&registry, &auto), (Some("r0".to_owned()), PlacementOutcome::MostFree));
-    }
-
-    /// ORCHD-PLACE-002
-    #[test]
-    fn a_decision_among_a_thousand_replicas_costs_microseconds() {
-        let registry = Registry::default();
-        (0..1_000).for_each(|n| up(&registry, &format!("r{n}"), 4, false));
-        (0..1_000).for_each(|n| generated(&registry, &format!("r{n}"), 1_000 - n));
-        let (snapshot, auto) = (registry.snapshot(), wish(PlacementMode::Auto, None));
-        let decide = || place(&snapshot, &auto, None, |_, _| true);
-        assert_eq!(decide(), decide());
-        let decisions = |_| {
-            let began = std::time::Instant::now();
-            (0..10).for_each(|_| drop(std::hint::black_box(decide())));
-            began.elapsed() / 10
-        };
-        // Whatever else runs only adds: of many rounds the shortest is what a decision costs.
-        let each = (0..100).map(decisions).min().unwrap();
-        println!("a decision among 1,000 replicas: {each:?}");
-        let patience = if cfg!(debug_assertions) { 100 } else { 1 };
-        assert!(each <= std::time::Duration::from_micros(20) * patience, "{each:?}");
-    }
-
-    #[test]
-    fn a_placement_that_contradicts_the_model_is_refused() {
-        let pool = key("r0").pool;
-        let other = Placement {
-            mode: PlacementMode::Auto,
-            pool_id: Some(PoolId::try_new("q").unwrap()),
-            replica_id: None,
-        };
-        assert!(matches!(Wish::new(&pool, Some(&other)), Err(InvalidPlacement::OtherPool { .. })));
-        let nothing = Placement { mode: PlacementMode::Pin, pool_id: None, replica_id: None };
-        assert_eq!(Wish::new(&pool, Some(&nothing)), Err(InvalidPlacement::PinToNothing));
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What breaks readers more often than noise does.
@@ -169,6 +169,11 @@ pub fn corpus(dir: &Path) -> std::io::Result<Vec<Vec<u8>>> {
     paths.iter().map(std::fs::read).collect()
 }
 
+/// Where the input is left that made the test of this name fail.
+fn left_at(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("mutate-{name}-{}", std::process::id()))
+}
+
 #[expect(clippy::print_stderr, reason = "it is for whoever reads the failed test")]
 fn tell(name: &str, input: &[u8]) {
     let mut shown = String::new();
@@ -176,7 +181,7 @@ fn tell(name: &str, input: &[u8]) {
         // Writing to memory does not fail.
         let _ = write!(shown, "{}", std::ascii::escape_default(*byte));
     }
-    let file = std::env::temp_dir().join(format!("mutate-{name}-{}", std::process::id()));
+    let file = left_at(name);
     let kept =
         std::fs::write(&file, input).map_or_else(|error| error.to_string(), |()| file.display().to_string());
     eprintln!("{name} fails with these {} bytes ({kept}):\n{shown}", input.len());
@@ -211,10 +216,14 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_breaks_a_reader_is_found() {
+    fn an_input_that_breaks_a_reader_is_found_and_left_for_the_corpus() {
         let broken = catch_unwind(|| {
-            campaign("own-test", &[b"abcdef".to_vec()], |input, _| assert!(!input.contains(&b'{')))
+            campaign("own-broken", &[b"abcdef".to_vec()], |input, _| assert!(!input.contains(&b'{')))
         });
         assert!(broken.is_err());
+        let left = std::fs::read(left_at("own-broken")).unwrap();
+        assert!(left.contains(&b'{'), "{left:?}");
+        // This one is no find.
+        std::fs::remove_file(left_at("own-broken")).unwrap();
     }
 }

@@ -341,6 +341,8 @@ mod tests {
         assert!(canonical(&pool(&["--threads"])).unwrap_err().contains("needs a value"));
         assert!(canonical(&pool(&["--threads", "--mlock"])).unwrap_err().contains("needs a value"));
         assert!(canonical(&pool(&["4"])).is_err());
+        let hint = |flag: &str| canonical(&pool(&[flag])).unwrap_err().contains("did you mean");
+        assert!(hint("--thrds") && !hint("--thrxyz"), "two slips are one flag, three are another");
     }
 
     #[test]
@@ -351,7 +353,10 @@ mod tests {
             "LLAMA_API_KEY",
             "AIP_MODE",
             "CUDA_VISIBLE_DEVICES",
+            "cuda_device_order",
             "A=B",
+            "A B",
+            "1A",
             "",
         ] {
             let mut pool = pool(&[]);
@@ -360,6 +365,7 @@ mod tests {
         }
         let mut fine = pool(&[]);
         fine.env.insert("OMP_NUM_THREADS".to_owned(), "2".to_owned());
-        assert_eq!(checked_env(&fine).unwrap().len(), 1);
+        fine.env.insert("_a1".to_owned(), String::new());
+        assert_eq!(checked_env(&fine).unwrap(), fine.env);
     }
 }

@@ -185,6 +185,34 @@ mod tests {
         assert_eq!(parse(&lines).1, Err(SseFault::TooLarge));
     }
 
+    /// LCPP-006
+    #[test]
+    fn an_event_of_the_largest_size_is_one_and_a_byte_more_is_a_fault() {
+        let (head, end) = (&b"data: "[..], &b"\n\n"[..]);
+        let x = |n: usize| vec![b'x'; n];
+        let lengths = |events: Vec<Seen>| -> Vec<usize> {
+            let length = |event: &Seen| match event {
+                Seen::Data(text) | Seen::Error(text) => text.len(),
+            };
+            events.iter().map(length).collect()
+        };
+        // One line in two pieces.
+        let most = MAX_EVENT_BYTES - head.len();
+        let line = |n: usize| parse(&[head, &x(n), end]);
+        let (events, result) = line(most);
+        assert_eq!((lengths(events), result), (vec![most], Ok(())));
+        let (events, result) = line(most + 1);
+        assert_eq!((lengths(events), result), (vec![], Err(SseFault::TooLarge)));
+        // Two lines, the second in two pieces: what the first said counts, too.
+        let half = MAX_EVENT_BYTES / 2;
+        let most = MAX_EVENT_BYTES - half - head.len();
+        let lines = |n: usize| parse(&[head, &x(half), b"\n", head, &x(n), end]);
+        let (events, result) = lines(most);
+        assert_eq!((lengths(events), result), (vec![half + 1 + most], Ok(())));
+        let (events, result) = lines(most + 1);
+        assert_eq!((lengths(events), result), (vec![], Err(SseFault::TooLarge)));
+    }
+
     #[test]
     fn bytes_that_are_no_text_are_a_fault_after_the_events_before() {
         let (events, result) = parse(&[b"data: a\n\ndata: \xe6\n\n"]);
