@@ -79,6 +79,7 @@ fn write_proof(
 ) -> Result<()> {
     let mut bundle = ProofBundle::create(env!("CARGO_MANIFEST_DIR"), Kind::E2e, None)?;
     bundle.write("admission.json", admission.to_string().as_bytes())?;
+    bundle.fact("seed", &followed.end()?["receipt"]["seed"])?;
     for event in &followed.events {
         bundle.append_event(&json!({"id": event.id, "event": event.name, "data": event.data}))?;
     }

@@ -1,5 +1,6 @@
 //! The evidence of a run: one event for each scenario as it ends, and a report of all of them.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -16,14 +17,18 @@ pub(crate) struct Evidence {
 
 struct Kept {
     bundle: ProofBundle,
-    passed: usize,
+    /// By feature, in the order in which they ended.
+    passed: BTreeMap<String, Vec<String>>,
     failed: Vec<String>,
 }
 
 impl Evidence {
     pub(crate) fn begin() -> std::io::Result<Self> {
         let bundle = ProofBundle::create(env!("CARGO_MANIFEST_DIR"), Kind::Bdd, None)?;
-        Ok(Self { began: Instant::now(), kept: Mutex::new(Kept { bundle, passed: 0, failed: Vec::new() }) })
+        Ok(Self {
+            began: Instant::now(),
+            kept: Mutex::new(Kept { bundle, passed: BTreeMap::new(), failed: Vec::new() }),
+        })
     }
 
     /// A scenario has ended.
@@ -42,7 +47,7 @@ impl Evidence {
         };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         match &why {
-            None => kept.passed += 1,
+            None => kept.passed.entry(feature.name.clone()).or_default().push(scenario.name.clone()),
             Some(why) => kept.failed.push(format!("{} / {}: {why}", feature.name, scenario.name)),
         }
         kept.bundle.append_event(&json!({
@@ -55,10 +60,13 @@ impl Evidence {
     /// Writes the report and says where the bundle lies.
     pub(crate) fn finish(&self) -> std::io::Result<std::path::PathBuf> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut report =
-            format!("# Behaviour\n\n{} scenarios passed, {} failed.\n", kept.passed, kept.failed.len());
+        let passed: usize = kept.passed.values().map(Vec::len).sum();
+        let mut report = format!("# Behaviour\n\n{passed} scenarios passed, {} failed.\n", kept.failed.len());
         for failure in &kept.failed {
-            report.push_str(&format!("\n- {}", failure.replace('\n', "\n  ")));
+            report.push_str(&format!("\n- {}\n", failure.replace('\n', "\n  ")));
+        }
+        for (feature, scenarios) in &kept.passed {
+            report.push_str(&format!("\n## {feature}\n\n- {}\n", scenarios.join("\n- ")));
         }
         kept.bundle.report(&report)
     }
