@@ -39,7 +39,7 @@ const CORES: &[Core] = &[
     Core {
         name: "placement",
         package: "dispatch",
-        files: &["libs/dispatch/src/place.rs"],
+        files: &["libs/dispatch/src/pace.rs", "libs/dispatch/src/place.rs"],
         tests: &["--lib", "place::"],
     },
     Core {

@@ -234,7 +234,7 @@ fn a_preference_goes_before_what_a_replica_holds_and_that_before_free_slots() {
 
 #[test]
 fn each_outcome_has_a_label_of_its_own() {
-    use PlacementOutcome::{HoldsPrefix, MostFree, Pinned, Preferred, Waits};
-    let labels = [MostFree, Preferred, HoldsPrefix, Pinned, Waits].map(PlacementOutcome::as_str);
-    assert_eq!(labels, ["most_free", "preferred", "holds_prefix", "pinned", "waits"]);
+    use PlacementOutcome::{HoldsPrefix, LeastEnd, MostFree, Pinned, Preferred, Waits};
+    let labels = [MostFree, LeastEnd, Preferred, HoldsPrefix, Pinned, Waits].map(PlacementOutcome::as_str);
+    assert_eq!(labels, ["most_free", "least_end", "preferred", "holds_prefix", "pinned", "waits"]);
 }

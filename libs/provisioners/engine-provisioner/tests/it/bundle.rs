@@ -90,7 +90,7 @@ fn of_a_bundle_that_is_not_as_it_says_nothing_is_used() {
     assert!(refused(b"GGUF and so on", None).contains("bundle"), "something else");
 }
 
-/// EPROV-030: an engine of scripts and a model of random weights, packed by the version that began the
+/// EPROV-031: an engine of scripts and a model of random weights, packed by the version that began the
 /// format. Kept for ever.
 #[test]
 fn a_bundle_of_every_released_format_is_taken_in_and_another_format_is_refused_by_its_number() {
