@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, CatalogError};
 use crate::digest::{DigestCache, of_model};
 use crate::gguf;
 use crate::provenance::{self, Happened};
-use crate::remote::{MANIFEST, Manifest, Trust, local_name};
+use crate::remote::{Disk, MANIFEST, Manifest, Trust, local_name};
 
 /// What belongs to a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,9 @@ impl Catalog {
         };
         let remembered = DigestCache::new(self.models.join("digests"));
         entry.pieces().iter().for_each(|piece| remembered.know(&piece.path, &piece.sha256));
-        self.store.record(&manifest.reference, &entry).map_err(|error| refuse(error.to_string()))?;
+        self.store
+            .record(&manifest.reference, &entry, Disk::Now)
+            .map_err(|error| refuse(error.to_string()))?;
         let whole = (digest.as_str(), entry.size);
         let from = Some(manifest.url.as_str());
         provenance::note(&self.models, Happened::Imported, whole, &manifest.reference, from, Some(vouched));

@@ -12,7 +12,7 @@ use ureq::http::{Request, Response, StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body as UreqBody};
 
-use super::chunk::{Buffers, CHUNK, Chunk};
+use super::chunk::{AHEAD, Buffers, CHUNK, Chunk};
 use super::settings::Token;
 use super::url::{Endpoint, Rule, SafeUrl};
 use super::{FetchError, Patience};
@@ -20,8 +20,6 @@ use crate::Cancel;
 
 /// Hops after which a redirect is a circle.
 const HOPS: usize = 8;
-/// Chunks between the network and the disk: memory stays flat.
-const AHEAD: usize = 4;
 /// How often a wait looks whether it is still wanted.
 const POLL: Duration = Duration::from_millis(100);
 

@@ -5,11 +5,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use sha2::{Digest as _, Sha256};
 
-use super::chunk::Chunk;
+use super::chunk::{AHEAD, Chunk};
 use crate::digest::hex;
-
-/// Chunks that wait.
-const AHEAD: usize = 4;
 
 enum Job {
     Update(Chunk),

@@ -45,7 +45,7 @@ use hub::{Hub, Wanted};
 use hub_cache::Local;
 use source::{Source, addressed, target_of, with_pin};
 use store::Entry;
-pub(crate) use store::{MANIFEST, Manifest, Piece, Store, Trust, local_name};
+pub(crate) use store::{Disk, MANIFEST, Manifest, Piece, Store, Trust, local_name};
 use url::Endpoint;
 
 /// One staging of one reference.
@@ -85,7 +85,7 @@ impl Remote<'_> {
         let patience = self.network.patience;
         let source = self.source(&client, &endpoint, patience, reference, pinned.as_deref())?;
         let entry = self.obtain(&store, &client, &source, &name)?;
-        store.record(&name, &entry)?;
+        store.record(&name, &entry, Disk::Soon)?;
         Ok(entry.path)
     }
 

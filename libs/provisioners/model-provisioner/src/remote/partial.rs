@@ -150,8 +150,13 @@ impl Partial {
     /// Throws away what there is and notes what comes instead, before any byte of it.
     pub(crate) fn restart(&mut self, whole: Whole) -> Result<(), FetchError> {
         self.pieces = None;
-        let empty = self.file.set_len(0);
-        empty.and_then(|()| self.note(&whole)).map_err(local("write", &self.path))?;
+        // ext4 puts a file that was ever cut to nothing onto the disk when it is closed, and whoever closes it
+        // waits: a new one is left as it is.
+        let empty = || match self.file.metadata()?.len() {
+            0 => Ok(()),
+            _ => self.file.set_len(0),
+        };
+        empty().and_then(|()| self.note(&whole)).map_err(local("write", &self.path))?;
         // Without a word of them beside the file they say nothing.
         let _ = std::fs::remove_file(self.path.with_extension("pieces"));
         self.hasher.restart().map_err(local("hash", &self.path))?;

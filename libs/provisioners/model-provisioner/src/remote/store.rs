@@ -255,9 +255,9 @@ impl Store {
     }
 
     /// Remembers what `reference` leads to from now on.
-    pub(crate) fn record(&self, reference: &str, entry: &Entry) -> Result<(), FetchError> {
+    pub(crate) fn record(&self, reference: &str, entry: &Entry, reaches: Disk) -> Result<(), FetchError> {
         let indexed = Indexed { reference: reference.to_owned(), entry: entry.clone() };
-        write_json(&self.index(reference), &indexed)
+        write_json(&self.index(reference), &indexed, reaches)
     }
 
     /// A fetched model with this digest.
@@ -325,14 +325,13 @@ impl Store {
             fetched_at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_secs()),
             parts: if parts.len() > 1 { parts } else { Vec::new() },
         };
-        write_json(&dir.join(MANIFEST), &manifest)?;
+        write_json(&dir.join(MANIFEST), &manifest, Disk::Soon)?;
         let pieces = manifest.pieces(&dir);
         for (ready, piece) in ready.into_iter().zip(&pieces) {
             if let Ready::Fetched(file) = ready {
                 file.rename(&piece.path)?;
             }
         }
-        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(local("write", &dir))?;
         let size = manifest.size_bytes;
         Ok(Entry::of(pieces).unwrap_or(Entry { path: dir, sha256, size, parts: Vec::new() }))
     }
@@ -376,13 +375,24 @@ fn is_digest(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), FetchError> {
+/// When what is written has to be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// Before anything else happens.
+    Now,
+    /// When the system writes it: lost, it costs a download.
+    Soon,
+}
+
+fn write_json(path: &Path, value: &impl Serialize, reaches: Disk) -> Result<(), FetchError> {
     let write = || -> std::io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(dir)?;
         let mut temp = tempfile::NamedTempFile::new_in(dir)?;
         temp.write_all(&serde_json::to_vec_pretty(value)?)?;
-        temp.as_file().sync_all()?;
+        if reaches == Disk::Now {
+            temp.as_file().sync_all()?;
+        }
         temp.persist(path).map(drop).map_err(|e| e.error)
     };
     write().map_err(local("write", path))
