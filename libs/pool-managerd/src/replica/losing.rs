@@ -50,6 +50,10 @@ impl Replica {
         } else if loss.cause.needs_a_change() {
             return After::Failed(Box::new(loss.into_wire()));
         }
+        if self.orders.take_reset() {
+            // It was asked for while the engine served: what it forgives came before this loss.
+            self.schedule.reset();
+        }
         self.shared.metrics.lost(&self.key, loss.cause);
         let next = self.schedule.lost(served, loss.cause.weight(), jitter());
         self.shared.metrics.breaker(&self.key, matches!(next, Next::Trial(_)));

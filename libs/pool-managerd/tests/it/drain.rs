@@ -134,6 +134,10 @@ async fn a_reset_of_an_engine_that_serves_forgets_its_losses_and_leaves_it_alone
     assert_eq!(manager.ended(&reset).await.state, OperationState::Succeeded);
     let after = manager.replica().await;
     assert_eq!((after.failures, after.pid, after.phase), (0, again.pid, Phase::Ready));
+    // It forgives what came before it, and no more.
+    signal(after.pid.unwrap(), rustix::process::Signal::KILL);
+    let lost = manager.until(|r| r.phase == Phase::Ready && r.generation > after.generation).await;
+    assert_eq!(lost.failures, 1);
     manager.running.shutdown().await;
 }
 
