@@ -142,8 +142,14 @@ async fn full(run: &Run, disk: &str) -> Result<()> {
             freed
         }
         _ => {
+            let before = house.replica().await?["generation"].clone();
             signal(first, Signal::SIGKILL)?;
-            reached("not ready", || async { Ok(house.health().await?["ready"] == false) }).await?;
+            // What is removed with the lost life makes room, and the next one may be there before we look.
+            reached("the engine is lost", || async {
+                let gone = house.health().await?["ready"] == false;
+                Ok(gone || house.replica().await?["generation"] != before)
+            })
+            .await?;
             let (mut unrecorded, until) = (0, Instant::now() + Duration::from_secs(3));
             let mut cut = Vec::new();
             while Instant::now() < until {
