@@ -112,7 +112,7 @@ impl Manager {
 
     /// Milliseconds from each kill to the end of the claim; every engine serves again afterwards.
     async fn kill_each_engine(&self) -> Result<Vec<f64>> {
-        let mut times = Vec::new();
+        let (before, mut times) = (self.engines()?, Vec::new());
         for nth in 0..REPLICAS {
             let (file, pid) = (self.handoff(nth), self.engine(nth)?);
             let claim = std::fs::metadata(&file).context("looking at the claim")?.ino();
@@ -124,6 +124,10 @@ impl Manager {
                 tokio::time::sleep(Duration::from_micros(200)).await;
             }
             times.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        // A claim is withdrawn before its replica is shown as lost.
+        while !self.engines().is_ok_and(|now| now.iter().all(|pid| !before.contains(pid))) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         self.until_all_ready().await?;
         // Or the sixth loss would open the breaker.
