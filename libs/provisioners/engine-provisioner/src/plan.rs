@@ -83,7 +83,12 @@ impl EngineProvisioner {
         let decision = match self.decide(pool, cancel) {
             Ok(decision) => decision,
             Err(error @ EnsureError::Gpu { .. }) => {
+                // Whoever has to mend that wants to know of everything else as well.
                 plan.stopped(error.to_string());
+                plan.preflight = self.without_card(pool, cancel)?;
+                let size = self.size_of(pool, &reference, &mut plan, cancel)?;
+                let staged = self.models.staged_before(&reference);
+                plan.steps.push(model_line(&reference, staged.as_deref(), &size, self.offline));
                 return Ok(plan);
             }
             Err(other) => return Err(other),
@@ -111,6 +116,19 @@ impl EngineProvisioner {
         let (replicas, argv) = (pool.replicas, argv.join(" "));
         plan.steps.push(format!("hand over {replicas} replica(s), {memory}, of: llama-server {argv}"));
         Ok(plan)
+    }
+
+    /// What a build needs of this machine apart from its cards.
+    fn without_card(&self, pool: &PoolConfig, cancel: &Cancel) -> Result<Report, EnsureError> {
+        let step = Step::new(&Silent, &pool.id, StepKind::EngineProvision);
+        let (host, cache, config, target) =
+            (&self.host, self.cache.as_path(), &pool.provisioning, &Target::Cpu);
+        let (pool, step, offline, remembers) = (&pool.id, &step, self.offline, false);
+        let search = Search { host, cache, pool, config, target, step, cancel, offline, remembers };
+        match config.sources.iter().any(source::compiles) {
+            true => search.report(),
+            false => Ok(Report::default()),
+        }
     }
 
     /// How large the model is, in words; a model that its source refuses, or that does not fit, stops the plan.
@@ -218,8 +236,8 @@ impl EngineProvisioner {
         plan.steps.push(tools_line(&BuildTools::look(host, cache, cancel)));
         plan.steps.extend(toolkit_line(target, cache));
         plan.steps.push(format!(
-            "the build: up to {} of disk while it goes on, up to {} at once, as cores and free memory allow",
-            mib(preflight::FREE_BYTES),
+            "the build: up to {} of objects while it goes on, up to {} at once, as cores and free memory allow",
+            mib(preflight::objects(target)),
             match host.jobs() {
                 1 => "one compiler".to_owned(),
                 jobs => format!("{jobs} compilers"),

@@ -162,7 +162,10 @@ impl Catalog {
 
     fn one(&self, digest: &str) -> Result<Held, CatalogError> {
         let mut held = self.held();
-        let known: Vec<String> = held.iter().map(|held| held.digest.chars().take(12).collect()).collect();
+        let mut known: Vec<String> = held.iter().map(|held| held.digest.chars().take(12).collect()).collect();
+        if known.is_empty() {
+            known.push("no model".to_owned());
+        }
         let wanted = digest.to_ascii_lowercase();
         held.retain(|held| wanted.len() >= 8 && held.digest.starts_with(&wanted));
         match held.pop() {

@@ -41,7 +41,7 @@ impl EngineProvisioner {
         let unportable = |problem: &str| BundleError::Unportable { problem: problem.to_owned() };
         let manifest =
             store.manifest(&engine.digest).ok_or_else(|| unportable("its engine has no manifest"))?;
-        portable(&manifest).map_err(|problem| BundleError::Unportable { problem })?;
+        portable(&manifest, &self.cache).map_err(|problem| BundleError::Unportable { problem })?;
         let dir = store.engine_dir(&engine.digest);
         let mut content = Vec::new();
         for name in ["manifest.json", "sbom.cdx.json"] {
@@ -91,16 +91,22 @@ impl EngineProvisioner {
 }
 
 /// What cannot work on another machine is not packed.
-fn portable(manifest: &Manifest) -> Result<(), String> {
-    if manifest.external.is_some() {
-        return Err(
-            "its engine is a binary of this machine (`path`); copy it, and name it there, too".to_owned()
-        );
+fn portable(manifest: &Manifest, cache: &Path) -> Result<(), String> {
+    if let Some(binary) = &manifest.external {
+        return Err(format!(
+            "its engine is a binary of this machine ({}, named by `path`), and nobody recorded what it was built from \
+             or which libraries of this machine it needs; copy it and name it by `path` there, too, or pack a pool \
+             whose engine was built from a source",
+            binary.display()
+        ));
     }
     if manifest.inputs["compilers"].to_string().contains("managed CUDA") {
-        return Err("its engine needs the CUDA libraries of this cache; with a toolkit of the system \
-                    (`provisioning.toolkit: system`) on both machines it can be packed"
-            .to_owned());
+        return Err(format!(
+            "its engine loads CUDA's runtime and cuBLAS (libcudart.so.13, libcublas.so.13) from their place in this \
+             cache ({}), which is written into the binary and does not exist elsewhere; with a toolkit of the system \
+             (`provisioning.toolkit: system`) on both machines it can be packed, or let the other machine build",
+            cache.join("tools").display()
+        ));
     }
     Ok(())
 }

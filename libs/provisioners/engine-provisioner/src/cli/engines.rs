@@ -41,6 +41,9 @@ pub(super) fn list(cache: &Path, json: bool) -> u8 {
 
 pub(super) fn verify(cache: &Path, json: bool, cancel: &Cancel) -> Result<u8, EnsureError> {
     let verdicts = EngineStore::new(cache).verify(cancel)?;
+    if verdicts.is_empty() && !json {
+        print(&format!("no engine in {}\n", cache.join("engines").display()));
+    }
     let bad = verdicts.iter().any(|verdict| verdict.problem.is_some());
     for verdict in verdicts {
         match (&verdict.problem, json) {
@@ -53,7 +56,11 @@ pub(super) fn verify(cache: &Path, json: bool, cancel: &Cancel) -> Result<u8, En
 }
 
 pub(super) fn gc(cache: &Path, keep: usize, json: bool) -> u8 {
-    for removal in EngineStore::new(cache).gc(keep) {
+    let removals = EngineStore::new(cache).gc(keep);
+    if removals.is_empty() && !json {
+        print(&format!("nothing to remove in {}\n", cache.join("engines").display()));
+    }
+    for removal in removals {
         if json {
             print_json(&removal);
             continue;

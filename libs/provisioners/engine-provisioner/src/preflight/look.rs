@@ -12,6 +12,7 @@ use crate::cuda::managed;
 use crate::gpu::Target;
 use crate::helper::{Helper, Tool};
 use crate::host::Host;
+use crate::source;
 use crate::tools::{self, BuildTools};
 
 /// What was found, apart from the deciding, so that the deciding can be tested.
@@ -31,6 +32,8 @@ pub(crate) struct Found {
     /// Of the loaded NVIDIA driver.
     pub(super) driver: Option<String>,
     pub(super) free_bytes: u64,
+    /// What the largest source that is not in the cache takes there.
+    pub(super) source_bytes: u64,
 }
 
 /// A program and what it says of itself.
@@ -57,6 +60,7 @@ pub(crate) fn look(host: &Host, cache: &Path, needs: &Needs<'_>, cancel: &Cancel
         Target::Cuda { nvcc, .. } => managed::is_managed(cache, nvcc) && !managed::installed(cache),
     };
     let sdist = needs.config.sources.iter().any(|source| matches!(source, EngineSource::Sdist(_)));
+    let compiled = needs.config.sources.iter().filter(|source| source::compiles(source));
     let version = |program: Option<PathBuf>, tool| move || says(host, program?, tool, cancel);
     std::thread::scope(|scope| {
         let git = scope.spawn(version(host.find("git"), Tool::Git));
@@ -83,6 +87,7 @@ pub(crate) fn look(host: &Host, cache: &Path, needs: &Needs<'_>, cancel: &Cancel
             own_toolkit,
             driver: host.nvidia_driver(),
             free_bytes: host.free_disk(cache),
+            source_bytes: compiled.map(|source| source::room(source, cache)).max().unwrap_or(0),
         }
     })
 }

@@ -4,6 +4,7 @@
 mod cuda;
 mod look;
 mod report;
+mod room;
 
 use std::path::Path;
 
@@ -11,19 +12,17 @@ use wire::config::{EngineSource, ProvisioningConfig};
 
 pub(crate) use look::{Found, look};
 pub use report::{Check, Finding, Report};
+pub(crate) use room::objects;
 
-use crate::cuda::managed;
 use crate::gpu::Target;
 use crate::host::Distro;
 use crate::key::{self, Compilers};
 use crate::tools::{self, Builder, Choice};
 use look::{Program, Python};
+use room::Room;
 
 #[cfg(test)]
 mod tests;
-
-/// Sources, objects and the binary together stay below this on every target tried.
-pub(crate) const FREE_BYTES: u64 = 3 * 1024 * 1024 * 1024;
 
 const SOURCES: &str = "provisioning.sources";
 const CACHE: &str = "paths.cache";
@@ -81,7 +80,7 @@ pub(crate) fn report(found: &Found, needs: &Needs<'_>, distro: Distro, cache: &P
     compiler(&mut report, "C compiler", "CC", found.c.as_deref(), line(0), &words);
     compiler(&mut report, "C++ compiler", "CXX", found.cxx.as_deref(), line(1), &words);
     python(&mut report, found, needs, &words);
-    disk(&mut report, found, cache);
+    disk(&mut report, found, needs.target, cache);
     cuda::lines(&mut report, found, needs, distro, cache);
     report
 }
@@ -206,15 +205,14 @@ fn python(report: &mut Report, found: &Found, needs: &Needs<'_>, words: &Words) 
     report.missing_one(what, why, remedy, words.packages(packages), SOURCES);
 }
 
-fn disk(report: &mut Report, found: &Found, cache: &Path) {
-    let wanted = FREE_BYTES + if found.own_toolkit { managed::DISK_BYTES } else { 0 };
-    let (free, wanted_mib) = (found.free_bytes >> 20, wanted >> 20);
+fn disk(report: &mut Report, found: &Found, target: &Target, cache: &Path) {
+    let room = Room::of(found, target);
+    let free = found.free_bytes >> 20;
     let what = format!("free disk in {}", cache.display());
-    if found.free_bytes >= wanted {
-        let text = format!("{free} MiB; sources and build take up to {wanted_mib} MiB");
-        return report.found(what, text, CACHE);
+    if found.free_bytes >= room.bytes() {
+        return report.found(what, format!("{free} MiB; a build takes up to {room}"), CACHE);
     }
-    let why = format!("sources and build take up to {wanted_mib} MiB");
+    let why = format!("a build takes up to {room}");
     let remedy = format!("there are {free} MiB; make room or set LLAMA_ORCH_CACHE");
     report.missing_one(what, why, remedy, "", CACHE);
 }

@@ -18,6 +18,7 @@ fn nothing() -> Found {
         own_toolkit: false,
         driver: None,
         free_bytes: 1 << 20,
+        source_bytes: 290 << 20,
     }
 }
 
@@ -67,7 +68,7 @@ fn what_is_there_is_named_with_its_version_and_the_key_that_changes_it() {
         ok       C compiler: cc (Debian 12.2.0-14) 12.2.0 (/usr/bin/cc) [provisioning.sources]
         ok       C++ compiler: c++ (Debian 12.2.0-14) 12.2.0 (/usr/bin/c++) [provisioning.sources]
         ok       python3 with pip: 3.11.2 (/usr/bin/python3) [provisioning.sources]
-        ok       free disk in /c: 40960 MiB; sources and build take up to 3072 MiB [paths.cache]
+        ok       free disk in /c: 40960 MiB; a build takes up to 930 MiB (290 for the source, 512 for objects, 128 for what else there is) [paths.cache]
         "#);
 }
 
@@ -82,7 +83,7 @@ fn everything_that_is_missing_is_reported_at_once_with_its_remedy() {
         MISSING  C compiler (to build the engine): sudo apt-get install build-essential, set CC, or list an existing binary under `provisioning.sources` as `path` [provisioning.allow_package_installs]
         MISSING  C++ compiler (to build the engine): sudo apt-get install build-essential, set CXX, or list an existing binary under `provisioning.sources` as `path` [provisioning.allow_package_installs]
         MISSING  python3 with pip (to install CMake and Ninja into the cache): sudo apt-get install python3 python3-pip python3-venv (or, without an sdist: sudo apt-get install cmake ninja-build) [provisioning.allow_package_installs]
-        MISSING  free disk in /c (sources and build take up to 3072 MiB): there are 1 MiB; make room or set LLAMA_ORCH_CACHE [paths.cache]
+        MISSING  free disk in /c (a build takes up to 1043 MiB (290 for the source, 113 for CMake and Ninja, 512 for objects, 128 for what else there is)): there are 1 MiB; make room or set LLAMA_ORCH_CACHE [paths.cache]
         "#);
     let missing = |distro| {
         let text = cpu(&nothing(), &config, &none(), distro);
@@ -95,19 +96,19 @@ fn everything_that_is_missing_is_reported_at_once_with_its_remedy() {
         MISSING  C compiler (to build the engine): sudo pacman -S base-devel, set CC, or list an existing binary under `provisioning.sources` as `path` [provisioning.allow_package_installs]
         MISSING  C++ compiler (to build the engine): sudo pacman -S base-devel, set CXX, or list an existing binary under `provisioning.sources` as `path` [provisioning.allow_package_installs]
         MISSING  python3 with pip (to install CMake and Ninja into the cache): sudo pacman -S python python-pip (or, without an sdist: sudo pacman -S cmake ninja) [provisioning.allow_package_installs]
-        MISSING  free disk in /c (sources and build take up to 3072 MiB): there are 1 MiB; make room or set LLAMA_ORCH_CACHE [paths.cache]
+        MISSING  free disk in /c (a build takes up to 1043 MiB (290 for the source, 113 for CMake and Ninja, 512 for objects, 128 for what else there is)): there are 1 MiB; make room or set LLAMA_ORCH_CACHE [paths.cache]
         "#);
     insta::assert_snapshot!(missing(Distro::Fedora), @r#"
         MISSING  C compiler (to build the engine): sudo dnf install gcc gcc-c++, set CC, or list an existing binary under `provisioning.sources` as `path` [provisioning.allow_package_installs]
         MISSING  C++ compiler (to build the engine): sudo dnf install gcc gcc-c++, set CXX, or list an existing binary under `provisioning.sources` as `path` [provisioning.allow_package_installs]
         MISSING  python3 with pip (to install CMake and Ninja into the cache): sudo dnf install python3 python3-pip (or, without an sdist: sudo dnf install cmake ninja-build) [provisioning.allow_package_installs]
-        MISSING  free disk in /c (sources and build take up to 3072 MiB): there are 1 MiB; make room or set LLAMA_ORCH_CACHE [paths.cache]
+        MISSING  free disk in /c (a build takes up to 1043 MiB (290 for the source, 113 for CMake and Ninja, 512 for objects, 128 for what else there is)): there are 1 MiB; make room or set LLAMA_ORCH_CACHE [paths.cache]
         "#);
     insta::assert_snapshot!(missing(Distro::Other), @r#"
         MISSING  C compiler (to build the engine): install the packages that Debian calls build-essential, set CC, or list an existing binary under `provisioning.sources` as `path` [provisioning.sources]
         MISSING  C++ compiler (to build the engine): install the packages that Debian calls build-essential, set CXX, or list an existing binary under `provisioning.sources` as `path` [provisioning.sources]
         MISSING  python3 with pip (to install CMake and Ninja into the cache): install the packages that Debian calls python3 python3-pip python3-venv (or, without an sdist: install the packages that Debian calls cmake ninja-build) [provisioning.sources]
-        MISSING  free disk in /c (sources and build take up to 3072 MiB): there are 1 MiB; make room or set LLAMA_ORCH_CACHE [paths.cache]
+        MISSING  free disk in /c (a build takes up to 1043 MiB (290 for the source, 113 for CMake and Ninja, 512 for objects, 128 for what else there is)): there are 1 MiB; make room or set LLAMA_ORCH_CACHE [paths.cache]
         "#);
 }
 
@@ -123,7 +124,7 @@ fn what_pip_brings_is_not_missing() {
         ok       C compiler: cc (Debian 12.2.0-14) 12.2.0 (/usr/bin/cc) [provisioning.sources]
         ok       C++ compiler: c++ (Debian 12.2.0-14) 12.2.0 (/usr/bin/c++) [provisioning.sources]
         ok       python3 with pip: 3.11.2 (/usr/bin/python3) [provisioning.sources]
-        ok       free disk in /c: 40960 MiB; sources and build take up to 3072 MiB [paths.cache]
+        ok       free disk in /c: 40960 MiB; a build takes up to 1043 MiB (290 for the source, 113 for CMake and Ninja, 512 for objects, 128 for what else there is) [paths.cache]
         "#);
     let old = Some(Cmake { path: "/usr/bin/cmake".into(), version: "3.10.2".into() });
     let found = Found { tools: BuildTools { cmake: old, ..BuildTools::default() }, ..everything() };
@@ -154,7 +155,7 @@ fn without_python_make_builds_where_it_is_there_and_a_source_needs_no_pip() {
         ok       C compiler: cc (Debian 12.2.0-14) 12.2.0 (/usr/bin/cc) [provisioning.sources]
         ok       C++ compiler: c++ (Debian 12.2.0-14) 12.2.0 (/usr/bin/c++) [provisioning.sources]
         ok       python3 with pip: not usable: make builds instead [provisioning.sources]
-        ok       free disk in /c: 40960 MiB; sources and build take up to 3072 MiB [paths.cache]
+        ok       free disk in /c: 40960 MiB; a build takes up to 930 MiB (290 for the source, 512 for objects, 128 for what else there is) [paths.cache]
         "#);
     let sdist = cpu(&found, &ProvisioningConfig::default(), &gcc(), Distro::Debian);
     assert!(sdist.contains("MISSING  python3 with pip (to fetch the `sdist` source)"), "{sdist}");

@@ -116,6 +116,22 @@ pub(crate) fn cost(source: &EngineSource, cache: &Path) -> String {
     }
 }
 
+/// What fetching and unpacking it takes in the cache. A source that is not the pinned one is allowed as much as
+/// a whole tree of the engine, or where its packed size is known, four times that: the pinned one unpacks to three.
+pub(crate) fn room(source: &EngineSource, cache: &Path) -> u64 {
+    if home(source, cache).is_none_or(|home| home.exists()) {
+        return 0;
+    }
+    let packed = match source {
+        EngineSource::Archive(archive) => archive.url.strip_prefix("file:"),
+        _ => None,
+    };
+    match packed.and_then(|path| Path::new(path.trim_start_matches("//")).metadata().ok()) {
+        Some(file) => file.len().saturating_mul(4),
+        None => sdist::PINNED_MIB << 20,
+    }
+}
+
 /// Whether it has to be compiled, and with what is on this machine.
 pub(crate) fn compiles(source: &EngineSource) -> bool {
     match source {

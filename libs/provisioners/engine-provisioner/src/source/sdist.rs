@@ -15,6 +15,8 @@ use crate::helper::{Helper, Tool};
 
 /// Of [`SdistSource::pinned`], measured.
 pub(super) const PINNED_COST: &str = "73 MiB to fetch, 217 MiB unpacked";
+/// Both together: the packed one goes when it is unpacked.
+pub(super) const PINNED_MIB: u64 = 73 + 217;
 const LIMIT: Duration = Duration::from_secs(1800);
 
 pub(super) fn fetch(

@@ -48,7 +48,7 @@ fn a_plan_says_what_is_here_and_each_step_with_its_size_and_reason_and_touches_n
             ok       C compiler: fakecc 1.0 (/M/bin/cc) [provisioning.sources]
             ok       C++ compiler: fakec++ 1.0 (/M/bin/c++) [provisioning.sources]
             ok       python3 with pip: 3.11.2 (/M/bin/python3) [provisioning.sources]
-            ok       free disk in /M/cache: 40960 MiB; sources and build take up to 3072 MiB [paths.cache]
+            ok       free disk in /M/cache: 40960 MiB; a build takes up to 930 MiB (290 for the source, 512 for objects, 128 for what else there is) [paths.cache]
           steps
             1. build for the CPU (gpu: auto; no NVIDIA card found: the engine runs on the CPU)
             2. model builtin:haiku (1.8 MiB): write it into the cache, it ships with the program
@@ -86,7 +86,7 @@ fn a_plan_for_a_card_has_the_toolkit_and_what_stops_it() {
         "CUDA compiler (nvcc): pip installs 13.0.88 into the cache (528 MiB to fetch) [provisioning.toolkit]",
         "compute capabilities of the cards: 86 (used: GPU-aa) [devices]",
         "3.30.1 (/M/bin/cmake) without Ninja; pip installs 4.4.4 into the cache (29 MiB to fetch)",
-        "40960 MiB; sources and build take up to 4096 MiB [paths.cache]",
+        "40960 MiB; a build takes up to 2619 MiB (1 for the source, 113 for CMake and Ninja, 841 for the CUDA toolkit, 1536 for objects of compute capability 86, 128 for what else there is) [paths.cache]",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
@@ -134,6 +134,21 @@ fn a_plan_asks_the_hub_how_large_a_model_is_and_fetches_nothing_of_it() {
     let (line, _) = model(&with_hub(&machine, &hub.base).offline(true), &pool);
     assert!(line.contains("its size is unknown): offline"), "{line}");
     assert!(!machine.cache().exists(), "planning writes nothing");
+}
+
+/// EPROV-004, EPROV-005
+#[test]
+fn a_plan_without_the_card_it_needs_says_everything_else_as_well() {
+    let machine = with_tools();
+    std::fs::remove_file(machine.bin().join("c++")).unwrap();
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.provisioning.gpu = wire::config::GpuPolicy::Required;
+    pool.model = format!("file:{}", machine.path("nowhere.gguf").display());
+    let planned = plan(&machine.alone(), &pool);
+    let stopped = planned.stopped_by.clone().unwrap();
+    assert!(stopped.contains("required") && stopped.contains("nowhere.gguf is not there"), "{stopped}");
+    let missing: Vec<_> = planned.preflight.missing().map(|check| check.what.as_str()).collect();
+    assert_eq!(missing, ["C++ compiler"], "{planned}");
 }
 
 /// EPROV-004, EPROV-015
