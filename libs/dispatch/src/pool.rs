@@ -188,7 +188,8 @@ impl Pool {
         self.lock_queue().settle(core.place.priority, &core.caller, core.size, size);
         if let Some(to_first) = account.to_first.filter(|_| finished) {
             let priority = core.place.priority;
-            let served = Served { priority, bytes: core.asked.bytes, size, to_first, total };
+            let cut = core.asked.at_most.is_some_and(|most| size.tokens_out >= most);
+            let served = Served { priority, bytes: core.asked.bytes, size, cut, to_first, total };
             self.lock_estimator().served(&served, Instant::now());
             // Places are as before, starts are not.
             self.moved.send_modify(|version| *version += 1);

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::correction::Ratios;
 use super::lengths::Bucket;
 use super::{Estimator, Ratio};
 
@@ -16,7 +17,9 @@ pub struct Measured {
     bytes_per_token: Ratio,
     /// Of interactive and of batch tasks.
     lengths: [Vec<Bucket>; 2],
-    corrections: [Ratio; 2],
+    /// Likewise, how waits turned out.
+    #[serde(default)]
+    waits: [Ratios; 2],
 }
 
 impl Estimator {
@@ -28,7 +31,7 @@ impl Estimator {
             per_token_out: self.per_token_out,
             bytes_per_token: self.bytes_per_token,
             lengths: [self.lengths[0].kept(), self.lengths[1].kept()],
-            corrections: self.correction.classes(),
+            waits: self.correction.classes(),
         })
     }
 
@@ -44,7 +47,7 @@ impl Estimator {
         for (lengths, kept) in self.lengths.iter_mut().zip(measured.lengths) {
             lengths.recall(&kept);
         }
-        self.correction.recall(measured.corrections);
+        self.correction.recall(measured.waits);
     }
 }
 
@@ -52,9 +55,12 @@ impl Measured {
     /// A file may hold anything, and every estimate would come of it.
     fn is_sound(&self) -> bool {
         let ratios = [self.per_token_in, self.per_token_out, self.bytes_per_token].into_iter();
-        let ratios = ratios.chain(self.corrections).flat_map(|ratio| [ratio.above, ratio.below]);
-        let buckets = self.lengths.iter().flatten().flat_map(|bucket| [bucket.weight, bucket.tokens]);
-        ratios.chain(buckets).all(|number| number.is_finite() && number >= 0.0)
+        let ratios = ratios.flat_map(|ratio| [ratio.above, ratio.below]);
+        let buckets = self.lengths.iter().flatten();
+        let buckets = buckets.flat_map(|bucket| [bucket.weight, bucket.tokens, bucket.cut]);
+        let waits = self.waits.map(|ratios| ratios.waits);
+        let finite = self.waits.iter().all(|ratios| ratios.logarithms.is_finite());
+        finite && ratios.chain(buckets).chain(waits).all(|number| number.is_finite() && number >= 0.0)
     }
 }
 
@@ -78,6 +84,7 @@ mod tests {
                 priority: if n % 3 == 0 { Priority::Batch } else { Priority::Interactive },
                 bytes: 300 + n,
                 size: Size { tokens_in: 100, tokens_out: 10 * n as u64 },
+                cut: n % 4 == 0,
                 to_first: Duration::from_millis(100),
                 total: Duration::from_millis(100 + 90 * n as u64),
             };
@@ -120,6 +127,7 @@ mod tests {
                 priority: Priority::Batch,
                 bytes: 1,
                 size: Size { tokens_in: 1, tokens_out: 1 },
+                cut: false,
                 to_first: Duration::from_secs(1),
                 total: Duration::from_secs(1),
             },

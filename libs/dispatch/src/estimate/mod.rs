@@ -71,6 +71,8 @@ pub(crate) struct Served {
     /// Of its prompt.
     pub(crate) bytes: usize,
     pub(crate) size: Size,
+    /// Its answer ended because it was allowed no more.
+    pub(crate) cut: bool,
     /// From its slot to its first token.
     pub(crate) to_first: Duration,
     /// From its slot to its end.
@@ -92,7 +94,7 @@ pub(crate) struct Estimator {
 
 impl Estimator {
     pub(crate) fn served(&mut self, served: &Served, now: Instant) {
-        let Served { priority, bytes, size, to_first, total } = *served;
+        let Served { priority, bytes, size, cut, to_first, total } = *served;
         let (tokens_in, tokens_out) = (size.tokens_in as f64, size.tokens_out as f64);
         self.per_token_in.saw(to_first.as_secs_f64(), tokens_in.max(1.0));
         // The first token came with the prompt.
@@ -101,7 +103,7 @@ impl Estimator {
         if size.tokens_in > 0 {
             self.bytes_per_token.saw(bytes as f64, tokens_in);
         }
-        self.lengths[class(priority)].saw(size.tokens_out);
+        self.lengths[class(priority)].saw(size.tokens_out, cut);
         self.seen = self.seen.saturating_add(1);
         self.last = Some(now);
     }
@@ -168,6 +170,7 @@ mod tests {
             priority: Priority::Interactive,
             bytes: 300,
             size: Size { tokens_in: 100, tokens_out: 51 },
+            cut: false,
             to_first: Duration::from_secs(1),
             total: Duration::from_secs(6),
         };

@@ -68,7 +68,7 @@ fn pool(now: Instant) -> (Estimator, Vec<Slot>) {
     let mut estimator = Estimator::default();
     let size = Size { tokens_in: 400, tokens_out: 120 };
     let (to_first, total) = (Duration::from_millis(200), Duration::from_secs(3));
-    let served = Served { priority: Priority::Interactive, bytes: 1_600, size, to_first, total };
+    let served = Served { priority: Priority::Interactive, bytes: 1_600, size, cut: false, to_first, total };
     estimator.served(&served, now);
     let slots = (0..8).map(|n| Slot::Busy { asked: asked(), size, held: f64::from(n) / 4.0 });
     (estimator, slots.collect())

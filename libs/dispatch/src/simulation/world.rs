@@ -143,6 +143,7 @@ impl World {
             priority: arrival.priority,
             bytes: arrival.size.tokens_in as usize * 4,
             size: arrival.size,
+            cut: arrival.at_most.is_some_and(|most| arrival.size.tokens_out >= most),
             to_first: Duration::from_secs_f64(arrival.to_first),
             total: Duration::from_secs_f64(arrival.service),
         };
