@@ -262,11 +262,20 @@ fn a_kill_in_the_middle_of_several_parts_costs_almost_nothing_and_leaves_no_wron
         return;
     }
     let requests = Arc::new(AtomicUsize::new(0));
-    let count = requests.clone();
+    // So many are answered: none is done before it is killed, however late whoever kills it wakes up.
+    let answered = Arc::new((Mutex::new(0), Condvar::new()));
+    let (count, gate) = (requests.clone(), answered.clone());
     let hub = hub(move |seen, nth| {
-        count.fetch_add(1, Ordering::SeqCst);
+        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+        let (allowed, more) = &*gate;
+        let limit = Duration::from_secs(60);
+        drop(more.wait_timeout_while(allowed.lock().unwrap(), limit, |allowed| number > *allowed));
         good(seen, nth)
     });
+    let answer = |number| {
+        *answered.0.lock().unwrap() = number;
+        answered.1.notify_all();
+    };
     let place = Machine::new(&hub);
     let start = || {
         Command::new(std::env::current_exe().unwrap())
@@ -280,9 +289,11 @@ fn a_kill_in_the_middle_of_several_parts_costs_almost_nothing_and_leaves_no_wron
     let mut interrupted = 0;
     for after in [1, 3, 5, 8, 2, 7, 4, 6] {
         let begin = requests.load(Ordering::SeqCst);
+        answer(begin + after);
         let mut child = start();
         let until = Instant::now() + Duration::from_secs(60);
-        while requests.load(Ordering::SeqCst) < begin + after && child.try_wait().unwrap().is_none() {
+        // One more than is answered: what was answered is on its way.
+        while requests.load(Ordering::SeqCst) <= begin + after && child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < until, "the download does not move");
             std::thread::yield_now();
         }
@@ -293,7 +304,8 @@ fn a_kill_in_the_middle_of_several_parts_costs_almost_nothing_and_leaves_no_wron
         }
         interrupted += usize::from(place.finals().is_empty());
     }
-    assert!(interrupted > 0, "one of them was killed before it was done");
+    assert!(interrupted > 0, "the first of them cannot be done");
+    answer(usize::MAX);
     assert!(start().wait().unwrap().success());
     assert_eq!(place.finals().len(), 1);
     assert!(place.partials().is_empty() && files_with(&place, "pieces").is_empty());
