@@ -120,8 +120,10 @@ mod tests {
     fn everything_with_the_mark_ends_and_nothing_else() {
         let mark = format!("{}-{:?}", std::process::id(), std::thread::current().id());
         let sleeper = |value: &str| {
+            // A shell that waits stays what it is; one that becomes its last command shows no environment
+            // while it does.
             let mut command = Command::new("/bin/sh");
-            command.args(["-c", "sleep 60 & sleep 60"]).env("LLORCH_TEST_MARK", value).stdout(Stdio::null());
+            command.args(["-c", "sleep 60 & wait"]).env("LLORCH_TEST_MARK", value).stdout(Stdio::null());
             command.spawn().unwrap()
         };
         let (mut ours, mut stranger) = (sleeper(&mark), sleeper(&format!("{mark}-stranger")));
