@@ -19,6 +19,7 @@ mod provenance;
 mod reference;
 mod remote;
 mod stage;
+mod stage_error;
 mod trust;
 
 pub use cancel::Cancel;
@@ -30,5 +31,6 @@ pub use in_use::InUse;
 pub use pack::PackedModel;
 pub use reference::{ModelRef, ModelRefError, Selector};
 pub use remote::{Connections, FetchError, Network, Patience, Pinned, Unfinished, fetch_pinned};
-pub use stage::{ModelProvisioner, StageError, StageEvent, StageProgress};
+pub use stage::{ModelProvisioner, StageEvent, StageProgress};
+pub use stage_error::StageError;
 pub use trust::{VerifyFile, admit};
