@@ -8,7 +8,7 @@ pub use crate::tokens::Scope;
 
 /// llama-orch's control plane: runs llama.cpp, queues tasks and streams their tokens.
 #[derive(Debug, Parser)]
-#[command(name = "orchestratord", version)]
+#[command(name = "orchestratord", version = crate::built::version_line())]
 pub struct Cli {
     /// Configuration file, YAML or JSON; without it one pool with the built-in small model runs
     #[arg(long, short, global = true, value_name = "FILE")]

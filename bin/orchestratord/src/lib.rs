@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+mod built;
 pub mod cli;
 mod compose;
 mod credentials;

@@ -77,6 +77,10 @@ pub struct Version {
     pub service: String,
     /// Its version.
     pub version: String,
+    /// The commit that was checked out when it was built; null when that was not in a git checkout.
+    pub commit: Option<String>,
+    /// Whether its sources differed from that commit's then; null where there is none.
+    pub modified: Option<bool>,
 }
 
 /// `GET /v2/meta/capabilities`.

@@ -28,7 +28,7 @@ pub(super) async fn ready(State(state): State<AppState>) -> Response {
 }
 
 pub(super) async fn version() -> Json<Version> {
-    Json(Version { service: SERVICE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+    Json(crate::built::version(SERVICE))
 }
 
 /// The document as it was generated with this source.

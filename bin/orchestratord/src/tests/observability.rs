@@ -38,6 +38,17 @@ async fn declared(orchestrator: &Orchestrator) -> Vec<String> {
     samples.collect()
 }
 
+/// ORCHD-META-003
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_says_what_the_program_was_built_from() {
+    let orchestrator = Orchestrator::start().await;
+    let version = orchestrator.get("/v2/meta/version").await;
+    let built = crate::built::version("orchestratord");
+    assert_eq!(version, serde_json::to_value(&built).unwrap());
+    assert!(version.as_object().unwrap().contains_key("commit"), "null, never absent: {version}");
+    orchestrator.stop().await;
+}
+
 /// ORCHD-METRICS-002
 #[tokio::test(flavor = "multi_thread")]
 async fn every_promised_metric_is_there_and_the_dashboard_asks_for_no_other() {
