@@ -53,6 +53,12 @@ impl Manifest {
         version(&self.source, &self.engine_digest)
     }
 
+    /// What is wrong with a planned command line whose flags this build does not know, if it was asked for them.
+    pub(crate) fn unknown_flag(&self, argv: &[String]) -> Option<String> {
+        let survey = self.survey.as_ref()?;
+        survey.refusal(&self.version(), argv)
+    }
+
     /// The definitions it was built with, as `-DNAME=VALUE`; none of a binary that was there already.
     pub(crate) fn build_flags(&self) -> Vec<String> {
         let definitions = self.inputs["definitions"].as_object();

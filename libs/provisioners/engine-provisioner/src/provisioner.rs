@@ -110,12 +110,7 @@ impl EngineProvisioner {
         let engine = self.engine(pool, &decision.target, observer, cancel)?;
         let argv =
             argv::plan(pool, &model.path, memory::pooled(&model.path), &decision.target).map_err(config)?;
-        if let Some((flag, nearest)) = engine.survey.unknown(&argv) {
-            let nearest = nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
-            let problem = format!(
-                "flags: {flag} is not known to {} ({}){nearest}",
-                engine.version, engine.survey.version
-            );
+        if let Some(problem) = engine.survey.refusal(&engine.version, &argv) {
             return Err(config(problem));
         }
         let device_mask = match decision.target {

@@ -83,8 +83,15 @@ impl Survey {
         Ok(Self { version, flags, cuda_devices })
     }
 
+    /// What is wrong with a planned command line, for people; `engine` is the version of ours.
+    pub(crate) fn refusal(&self, engine: &str, argv: &[String]) -> Option<String> {
+        let (flag, nearest) = self.unknown(argv)?;
+        let nearest = nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
+        Some(format!("flags: {flag} is not known to {engine} ({}){nearest}", self.version))
+    }
+
     /// The first flag of a planned command line that this build does not know, with the nearest it does.
-    pub(crate) fn unknown(&self, argv: &[String]) -> Option<(String, Option<String>)> {
+    fn unknown(&self, argv: &[String]) -> Option<(String, Option<String>)> {
         let flag = argv.iter().find(|item| is_flag(item) && self.flags.binary_search(item).is_err())?;
         let distance = |known: &&String| strsim::damerau_levenshtein(flag, known);
         let nearest = self.flags.iter().min_by_key(distance).filter(|known| distance(known) <= 3);

@@ -12,6 +12,7 @@ mod catalog;
 mod digest;
 mod estimate;
 mod file_memory;
+mod foresee;
 pub mod gguf;
 mod in_use;
 mod pack;
@@ -30,7 +31,9 @@ pub use file_memory::{FileMemory, FileState};
 pub use in_use::InUse;
 pub use pack::PackedModel;
 pub use reference::{ModelRef, ModelRefError, Selector};
-pub use remote::{Connections, FetchError, Network, Patience, Pinned, Unfinished, fetch_pinned};
+pub use remote::{
+    Announced, Connections, FetchError, Network, Patience, Pinned, Unfinished, announced_bytes, fetch_pinned,
+};
 pub use stage::{ModelProvisioner, StageEvent, StageProgress};
 pub use stage_error::StageError;
 pub use trust::{VerifyFile, admit};

@@ -84,6 +84,7 @@ impl Catalog {
         if !vouched {
             manifest.trust = Trust::UnverifiedBySource;
         }
+        self.store.refuse_later(&digest).map_err(|error| refuse(error.to_string()))?;
         if self.store.held(&digest).is_none() {
             let target = self.store.dir(&digest);
             std::fs::write(&path, serde_json::to_vec_pretty(&manifest).unwrap_or(text))

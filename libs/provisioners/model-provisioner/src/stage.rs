@@ -13,9 +13,9 @@ use crate::catalog;
 use crate::digest::{DigestCache, DigestError, hex, of_model};
 use crate::file_memory::{FileMemory, FileState};
 use crate::gguf::{self, Dimensions, GgufHeader};
-use crate::remote::{FetchError, Network, Remote, staged_before};
+use crate::remote::{Network, Remote};
 use crate::stage_error::StageError;
-use crate::trust::{self, VerifyFile};
+use crate::trust::VerifyFile;
 use crate::{Cancel, ModelRef};
 
 /// Stages models into, and remembers digests in, one cache directory.
@@ -89,42 +89,16 @@ impl ModelProvisioner {
         self
     }
 
-    /// Where an earlier staging of `reference` put its file, if it is still there; for plans. Neither
-    /// reads the file nor asks the network.
-    #[must_use]
-    pub fn staged_before(&self, reference: &ModelRef) -> Option<PathBuf> {
-        staged_before(&self.cache.join("models"), reference)
+    pub(crate) fn is_offline(&self) -> bool {
+        self.offline
     }
 
-    /// How large the model is, where that is known without asking anybody; for plans.
-    #[must_use]
-    pub fn known_bytes(&self, reference: &ModelRef) -> Option<u64> {
-        let path = match reference {
-            ModelRef::Builtin(name) => return find_builtin(name).ok().map(|model| model.bytes.len() as u64),
-            ModelRef::File(path) if path.is_file() => path.clone(),
-            ModelRef::File(_) | ModelRef::Https(_) | ModelRef::Hub { .. } => self.staged_before(reference)?,
-        };
-        wire::split::files(&path).iter().map(|file| file.metadata().ok().map(|meta| meta.len())).sum()
+    pub(crate) fn rules(&self) -> &ModelsConfig {
+        &self.config
     }
 
-    /// How large the model is, as its source says when it is asked once, briefly; `None` where it does not say,
-    /// or nobody is to be asked. For plans: nothing is fetched and nothing written.
-    ///
-    /// # Errors
-    /// The source's refusal, or that it does not answer.
-    pub fn announced_bytes(
-        &self,
-        reference: &ModelRef,
-        expected_sha256: Option<&str>,
-        cancel: &Cancel,
-    ) -> Result<Option<u64>, FetchError> {
-        match reference {
-            ModelRef::Builtin(_) | ModelRef::File(_) => Ok(self.known_bytes(reference)),
-            ModelRef::Https(_) | ModelRef::Hub { .. } if self.offline => Ok(None),
-            ModelRef::Https(_) | ModelRef::Hub { .. } => {
-                self.with_remote(&|_| (), cancel, |remote| remote.announced_bytes(reference, expected_sha256))
-            }
-        }
+    pub(crate) fn models(&self) -> PathBuf {
+        self.cache.join("models")
     }
 
     /// Makes the model available and verified. Blocking: may fetch and read the whole file.
@@ -139,7 +113,7 @@ impl ModelProvisioner {
         cancel: &Cancel,
     ) -> Result<ModelRecord, StageError> {
         let untrusted = |problem| StageError::Untrusted { reference: reference.to_string(), problem };
-        trust::admit(&self.config, reference, expected_sha256).map_err(untrusted)?;
+        self.admit(reference, expected_sha256)?;
         let path = match reference {
             ModelRef::Builtin(name) => self.place_builtin(find_builtin(name)?, cancel)?,
             // One that came in a bundle stands for the file that it was on the other machine.
@@ -178,7 +152,7 @@ impl ModelProvisioner {
                 }
             })?;
         }
-        catalog::touch(&self.cache.join("models"), &path);
+        catalog::touch(&self.models(), &path);
         let stem = || path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let number = |of: fn(&Dimensions) -> Option<u64>| {
             header.dimensions.as_ref().and_then(of).and_then(|number| u32::try_from(number).ok())
@@ -208,21 +182,17 @@ impl ModelProvisioner {
         on_event: &dyn Fn(StageEvent),
         cancel: &Cancel,
     ) -> Result<PathBuf, StageError> {
-        let reference_text = reference.to_string();
         let staged = self.with_remote(on_event, cancel, |remote| remote.stage(reference, pinned));
-        staged.map_err(|source| match source {
-            FetchError::Untrusted { problem } => StageError::Untrusted { reference: reference_text, problem },
-            source => StageError::Fetch { reference: reference_text, source: Box::new(source) },
-        })
+        staged.map_err(|source| StageError::of_fetch(reference, source))
     }
 
-    fn with_remote<T>(
+    pub(crate) fn with_remote<T>(
         &self,
         on_event: &dyn Fn(StageEvent),
         cancel: &Cancel,
         work: impl FnOnce(&Remote<'_>) -> T,
     ) -> T {
-        let models = self.cache.join("models");
+        let models = self.models();
         let digests = self.digests();
         let (network, offline) = (&self.network, self.offline);
         let strict = self.config.trust == TrustPolicy::Strict;
@@ -267,16 +237,21 @@ impl ModelProvisioner {
         Ok(parts)
     }
 
+    /// Where a built-in model is in the cache, once it is there.
+    pub(crate) fn builtin_path(&self, model: &Builtin) -> PathBuf {
+        self.models().join("builtin").join(model.digest()).join(format!("{}.gguf", model.name))
+    }
+
     /// The path of a built-in model in the cache, written or repaired when it is not intact there.
     fn place_builtin(&self, model: &Builtin, cancel: &Cancel) -> Result<PathBuf, StageError> {
-        let dir = self.cache.join("models/builtin").join(model.digest());
-        let path = dir.join(format!("{}.gguf", model.name));
+        let path = self.builtin_path(model);
+        let dir = path.parent().unwrap_or(&self.cache);
         let same_size =
             path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() == model.bytes.len() as u64);
         if same_size && self.digests().digest(&path, &mut |_| (), cancel)? == model.digest() {
             return Ok(path);
         }
-        match write_atomically(&dir, &path, model.bytes) {
+        match write_atomically(dir, &path, model.bytes) {
             Ok(()) => Ok(path),
             Err(source) => Err(StageError::Store { path, source }),
         }
@@ -287,14 +262,14 @@ impl ModelProvisioner {
     }
 }
 
-fn find_builtin(name: &str) -> Result<&'static Builtin, StageError> {
+pub(crate) fn find_builtin(name: &str) -> Result<&'static Builtin, StageError> {
     builtin::all().into_iter().find(|model| model.name == name).ok_or_else(|| StageError::UnknownBuiltin {
         name: name.to_owned(),
         known: builtin::all().map(|model| model.name).join(", "),
     })
 }
 
-fn existing_file(path: &Path) -> Result<PathBuf, StageError> {
+pub(crate) fn existing_file(path: &Path) -> Result<PathBuf, StageError> {
     let unusable = |problem: String| StageError::Unusable { path: path.to_path_buf(), problem };
     let path = std::path::absolute(path).map_err(|e| unusable(e.to_string()))?;
     match path.metadata() {

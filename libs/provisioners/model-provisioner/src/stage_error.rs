@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::ModelRef;
 use crate::digest::DigestError;
 use crate::gguf::GgufError;
 use crate::remote::FetchError;
@@ -88,6 +89,15 @@ pub enum StageError {
 }
 
 impl StageError {
+    /// Why `reference` did not come over the network.
+    pub(crate) fn of_fetch(reference: &ModelRef, source: FetchError) -> Self {
+        let reference = reference.to_string();
+        match source {
+            FetchError::Untrusted { problem } => Self::Untrusted { reference, problem },
+            source => Self::Fetch { reference, source: Box::new(source) },
+        }
+    }
+
     /// Whether it ended because someone asked to stop.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

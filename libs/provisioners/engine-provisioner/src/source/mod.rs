@@ -97,22 +97,21 @@ pub(crate) fn absent(source: &EngineSource, cache: &Path) -> Option<String> {
         .then(|| format!("offline: neither the engine nor its source ({}) is in the cache", home.display()))
 }
 
-/// What fetching it costs, as far as anybody knows before it is asked for.
-pub(crate) fn cost(source: &EngineSource, cache: &Path) -> String {
-    let home = home(source, cache).filter(|home| home.exists());
-    if let Some(home) = home {
-        return format!("it is in the cache, {}", mib(size_below(&home)));
+/// What fetching it costs, where that is known on this machine.
+pub(crate) fn cost(source: &EngineSource, cache: &Path) -> Option<String> {
+    if let Some(home) = home(source, cache).filter(|home| home.exists()) {
+        return Some(format!("it is in the cache, {}", mib(size_below(&home))));
     }
-    let local = match source {
-        EngineSource::Archive(archive) => archive.url.strip_prefix("file:"),
-        _ => None,
-    };
     match source {
-        EngineSource::Sdist(sdist) if *sdist == SdistSource::pinned() => sdist::PINNED_COST.to_owned(),
-        _ => match local.and_then(|path| Path::new(path.trim_start_matches("//")).metadata().ok()) {
-            Some(file) => format!("{} here", mib(file.len())),
-            None => "its size shows when it is asked for".to_owned(),
-        },
+        EngineSource::Sdist(sdist) if *sdist == SdistSource::pinned() => Some(sdist::PINNED_COST.to_owned()),
+        EngineSource::Archive(archive) => {
+            let path = archive.url.strip_prefix("file:")?;
+            Some(match Path::new(path.trim_start_matches("//")).metadata() {
+                Ok(file) => format!("{} here", mib(file.len())),
+                Err(_) => "it is not there".to_owned(),
+            })
+        }
+        EngineSource::Path(_) | EngineSource::Git(_) | EngineSource::Sdist(_) => None,
     }
 }
 

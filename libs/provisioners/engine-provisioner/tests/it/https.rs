@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
 
+#[derive(Clone)]
 pub(crate) struct Https {
     pub(crate) base: String,
     /// What a client has to trust.
@@ -81,7 +82,9 @@ fn answer(
     }
     head += &format!("Connection: close\r\nETag: \"v1\"\r\nContent-Length: {}\r\n\r\n", rest.len());
     stream.write_all(head.as_bytes())?;
-    let sent = if first.contains("/cut-once") && from.is_none() { file.len() / 2 } else { rest.len() };
+    let rest = if first.starts_with("HEAD ") { &[] } else { rest };
+    let cut = first.contains("/cut-once") && from.is_none();
+    let sent = if cut { rest.len() / 2 } else { rest.len() };
     stream.write_all(&rest[..sent])?;
     stream.flush()?;
     stream.conn.send_close_notify();
@@ -90,4 +93,54 @@ fn answer(
     let _ = stream.sock.shutdown(std::net::Shutdown::Write);
     let _ = stream.sock.read(&mut [0; 64]);
     Ok(())
+}
+
+/// A proxy for https: it notes where it is asked to lead, and leads there.
+pub(crate) struct Proxy {
+    pub(crate) base: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Proxy {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let log = log.clone();
+                // Whoever hangs up in the middle is done.
+                std::thread::spawn(move || drop(lead(stream, &log)));
+            }
+        });
+        Self { base, asked }
+    }
+
+    /// What it was asked for, as `CONNECT host:port`.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+fn lead(mut client: TcpStream, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let mut words = head.split(' ');
+    let (method, place) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    log.lock().unwrap().push(format!("{method} {place}"));
+    let mut server = TcpStream::connect(place.replace("localhost", "127.0.0.1"))?;
+    client.write_all(b"HTTP/1.1 200 x\r\n\r\n")?;
+    let (mut up, mut down) = (client.try_clone()?, server.try_clone()?);
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut up, &mut server);
+        let _ = server.shutdown(std::net::Shutdown::Write);
+    });
+    std::io::copy(&mut down, &mut client)?;
+    client.shutdown(std::net::Shutdown::Both)
 }

@@ -13,12 +13,12 @@ use wire::config::EngineSource;
 
 use crate::machine::Machine;
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const PIECE: usize = 16 * 1024;
 /// As slow as a line may be.
 const SLOWLY: Duration = Duration::from_micros(200);
 
-fn digest(bytes: &[u8]) -> String {
+pub(crate) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 

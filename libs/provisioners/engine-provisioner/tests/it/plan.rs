@@ -1,9 +1,9 @@
 //! What `plan` says about a machine, and what builds where there is no Ninja.
 
 use provisioners_engine_provisioner::{Cancel, EngineProvisioner, Plan};
-use wire::config::{EngineSource, PoolConfig, SdistSource, ToolkitPolicy};
+use wire::config::{EngineSource, ModelsConfig, PoolConfig, SdistSource, ToolkitPolicy, TrustPolicy};
 
-use crate::kills::Hub;
+use crate::kills::{COMMIT, Hub};
 use crate::machine::{Log, Machine, no_card};
 
 fn with_tools() -> Machine {
@@ -52,7 +52,7 @@ fn a_plan_says_what_is_here_and_each_step_with_its_size_and_reason_and_touches_n
           steps
             1. build for the CPU (gpu: auto; no NVIDIA card found: the engine runs on the CPU)
             2. model builtin:haiku (1.8 MiB): write it into the cache, it ships with the program
-            3. archive file:/M/nowhere.tar.gz: fetch (its size shows when it is asked for), check against 1111111111111111111111111111111111111111111111111111111111111111, build as DIGEST, because nothing in the cache was built from the same
+            3. archive file:/M/nowhere.tar.gz: fetch (it is not there), check against 1111111111111111111111111111111111111111111111111111111111111111, build as DIGEST, because nothing in the cache was built from the same
             4. sdist llama-cpp-python 0.3.36: fetch (73 MiB to fetch, 217 MiB unpacked), check against 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e, build as DIGEST, because nothing in the cache was built from the same
             5. the first source that works is used; it is built with /M/bin/cmake and /M/bin/ninja
             N. the build: (what cores and memory allow)
@@ -131,9 +131,98 @@ fn a_plan_asks_the_hub_how_large_a_model_is_and_fetches_nothing_of_it() {
     let (line, stopped) = model(&with_hub(&machine, &format!("http://{nobody}")), &pool);
     assert!(line.contains("its size is unknown, because its source does not answer"), "{line}");
     assert_eq!(stopped, None);
-    let (line, _) = model(&with_hub(&machine, &hub.base).offline(true), &pool);
-    assert!(line.contains("its size is unknown): offline"), "{line}");
+    let (line, stopped) = model(&with_hub(&machine, &hub.base).offline(true), &pool);
+    assert!(line.contains("its size is unknown): neither in this cache nor in the hub's own"), "{line}");
+    assert!(stopped.unwrap().contains("offline: it is not in"), "it could not be staged");
     assert!(!machine.cache().exists(), "planning writes nothing");
+}
+
+/// EPROV-004, MPROV-012
+#[test]
+fn a_plan_says_which_model_would_be_refused_and_why_and_asks_nobody_about_it() {
+    let machine = with_tools();
+    let hub = Hub::start(std::fs::read(machine.path("model.gguf")).unwrap(), std::time::Duration::ZERO);
+    let strict = |sources: &[&str]| ModelsConfig {
+        trust: TrustPolicy::Strict,
+        allowed_sources: sources.iter().map(|source| (*source).to_owned()).collect(),
+        ..ModelsConfig::default()
+    };
+    let planned = |rules: &ModelsConfig, model: &str, pinned: Option<&str>| {
+        let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+        model.clone_into(&mut pool.model);
+        pool.model_sha256 = pinned.map(str::to_owned);
+        let planned = plan(&with_hub(&machine, &hub.base).with_model_rules(rules), &pool);
+        (planned.steps[1].clone(), planned.stopped_by.unwrap_or_default())
+    };
+    // Nobody is asked: nothing answers there, and no word of it is said.
+    let (step, stopped) = planned(&strict(&[]), "https://127.0.0.1:1/m.gguf", None);
+    assert_eq!(
+        step,
+        "model https://127.0.0.1:1/m.gguf: refused by `models` of the configuration, nothing is fetched"
+    );
+    assert!(stopped.starts_with("UNTRUSTED_ARTIFACT: https://127.0.0.1:1/m.gguf is refused"), "{stopped}");
+    assert!(stopped.contains("write the one you trust as `model_sha256`"), "{stopped}");
+    let (_, stopped) = planned(&strict(&["hf:trusted"]), "hf:o/r:Q4_K_M", None);
+    assert!(stopped.contains("not from one of `models.allowed_sources` (hf:trusted)"), "{stopped}");
+    assert_eq!(planned(&strict(&["hf:o"]), "hf:o/r:Q4_K_M", None).1, "", "the hub names its digest");
+    // What shows without asking anybody is said whatever the policy.
+    let easy = ModelsConfig::default();
+    let (step, stopped) = planned(&easy, "builtin:nope", None);
+    assert!(step.ends_with("it cannot be used") && stopped.contains("known: haiku"), "{step} {stopped}");
+    let (_, stopped) = planned(&easy, "builtin:haiku", Some(&"0".repeat(64)));
+    assert!(stopped.contains("expected 0000"), "{stopped}");
+    std::fs::write(machine.path("text.gguf"), "no model at all").unwrap();
+    let (_, stopped) = planned(&easy, &format!("file:{}", machine.path("text.gguf").display()), None);
+    assert!(stopped.contains("is not a usable GGUF model"), "{stopped}");
+    assert_eq!(hub.sent(), 0);
+    assert!(!machine.cache().exists(), "planning writes nothing");
+}
+
+/// EPROV-004, MPROV-009
+#[test]
+fn a_plan_finds_a_model_in_the_hubs_cache_with_and_without_a_network() {
+    let machine = with_tools();
+    let bytes = std::fs::read(machine.path("model.gguf")).unwrap();
+    let hub = Hub::start(bytes.clone(), std::time::Duration::ZERO);
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.model = "hf:o/r:Q4_K_M".into();
+    let home = machine.path(".cache/huggingface/hub/models--o--r");
+    let snapshot = home.join("snapshots").join(COMMIT);
+    for dir in [&snapshot, &home.join("blobs"), &home.join("refs")] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    std::fs::write(home.join("refs/main"), COMMIT).unwrap();
+    let blob = home.join("blobs").join(crate::kills::digest(&bytes));
+    std::fs::write(&blob, &bytes).unwrap();
+    std::os::unix::fs::symlink(&blob, snapshot.join("m-q4_k_m.gguf")).unwrap();
+    for offline in [false, true] {
+        let provisioner = with_hub(&machine, &hub.base).with_free_disk(1).offline(offline);
+        let planned = plan(&provisioner, &pool);
+        assert!(planned.steps[1].contains("in the hub's cache of this machine, check"), "{planned}");
+        let stopped = planned.stopped_by.clone().unwrap_or_default();
+        assert!(!stopped.contains("model"), "it takes no room and no network: {stopped}");
+        assert!(
+            planned.steps.last().unwrap().contains("each about "),
+            "its memory is estimated: {planned:?}"
+        );
+    }
+    // Shorter than the hub says: another file.
+    std::fs::write(&blob, &bytes[1..]).unwrap();
+    let planned = plan(&with_hub(&machine, &hub.base), &pool);
+    assert!(planned.steps[1].contains("to fetch): fetch it into the cache"), "{planned}");
+}
+
+/// EPROV-004, EPROV-016
+#[test]
+fn a_plan_holds_the_flags_against_the_engine_that_is_there() {
+    let machine = with_tools();
+    let source = machine.archive("a.tar.gz");
+    machine.ensure(vec![source.clone()]).unwrap();
+    let mut pool = machine.pool(vec![source]);
+    assert_eq!(plan(&machine.provisioner(), &pool).stopped_by, None);
+    pool.flags = vec!["--batch-size 64".into()];
+    let stopped = plan(&machine.provisioner(), &pool).stopped_by.unwrap();
+    assert!(stopped.contains("flags: --batch-size is not known to llamacpp-"), "{stopped}");
 }
 
 /// EPROV-004, EPROV-005
@@ -146,7 +235,7 @@ fn a_plan_without_the_card_it_needs_says_everything_else_as_well() {
     pool.model = format!("file:{}", machine.path("nowhere.gguf").display());
     let planned = plan(&machine.alone(), &pool);
     let stopped = planned.stopped_by.clone().unwrap();
-    assert!(stopped.contains("required") && stopped.contains("nowhere.gguf is not there"), "{stopped}");
+    assert!(stopped.contains("required") && stopped.contains("nowhere.gguf does not exist"), "{stopped}");
     let missing: Vec<_> = planned.preflight.missing().map(|check| check.what.as_str()).collect();
     assert_eq!(missing, ["C++ compiler"], "{planned}");
 }
@@ -163,7 +252,16 @@ fn a_plan_without_a_network_names_what_is_not_here() {
         "{planned}"
     );
     let stopped = planned.stopped_by.unwrap();
-    assert!(stopped.contains("nowhere.gguf is not there; offline: neither an engine nor"), "{stopped}");
+    assert!(stopped.contains("nowhere.gguf does not exist"), "{stopped}");
+    assert!(stopped.contains("; offline: neither an engine nor"), "{stopped}");
+    // The source is here, and what would build it is not.
+    std::fs::remove_file(machine.bin().join("ninja")).unwrap();
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    let stopped = plan(&machine.alone().offline(true), &pool).stopped_by;
+    assert_eq!(
+        stopped.as_deref(),
+        Some("offline: CMake and Ninja are neither on this machine nor in the cache")
+    );
 }
 
 /// EPROV-027

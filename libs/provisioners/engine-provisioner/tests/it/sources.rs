@@ -7,7 +7,7 @@ use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EngineStore};
 use sha2::{Digest as _, Sha256};
 use wire::config::{ArchiveSource, EngineSource, GitSource};
 
-use crate::https::Https;
+use crate::https::{Https, Proxy};
 use crate::machine::{ENGINE, Log, Machine, manifest, no_card};
 
 /// An archive as projects release them: binaries and libraries in one directory, links between them.
@@ -67,6 +67,10 @@ fn a_built_engine_is_used_with_its_libraries_on_a_machine_without_any_compiler()
 
 /// Runs the program against `https`, whose certificate it is told to trust.
 fn provision(machine: &Machine, https: &Https, sha256: &str, path: &str) -> Output {
+    program(machine, https, sha256, path).output().unwrap()
+}
+
+fn program(machine: &Machine, https: &Https, sha256: &str, path: &str) -> Command {
     let config = machine.path("c.yaml");
     let text = format!(
         "pools:\n  - id: p\n    model: builtin:haiku\n    provisioning:\n      gpu: off\n      sources:\n        - archive: \
@@ -74,16 +78,66 @@ fn provision(machine: &Machine, https: &Https, sha256: &str, path: &str) -> Outp
         https.base
     );
     std::fs::write(&config, text).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_engine-provisioner"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_engine-provisioner"));
+    program
         .arg("--config")
         .arg(&config)
         .env_clear()
         .env("PATH", "/nonexistent")
         .env("HOME", machine.dir.path())
         .env("LLAMA_ORCH_CACHE", machine.cache())
-        .env("SSL_CERT_FILE", &https.authority)
-        .output()
-        .unwrap()
+        .env("SSL_CERT_FILE", &https.authority);
+    program
+}
+
+/// EPROV-004
+#[test]
+fn a_plan_asks_how_large_an_archive_is_and_fetches_nothing_of_it() {
+    let machine = Machine::new();
+    let https = Https::start(&machine.path("authority.pem"), vec![0; 5 << 20]);
+    let planned = |base: &str| {
+        let mut https = https.clone();
+        base.clone_into(&mut https.base);
+        let output = program(&machine, &https, &"5".repeat(64), "/x").arg("plan").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = planned(&https.base);
+    assert!(text.contains("/x: fetch (5.0 MiB to fetch), check against 555"), "{text}");
+    assert_eq!(https.ranges().len(), 1, "it was asked once");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = planned(&format!("https://{nobody}"));
+    assert!(text.contains("fetch (its size is unknown, because its source does not answer: "), "{text}");
+    assert!(!machine.cache().exists(), "planning writes nothing");
+}
+
+/// EPROV-032
+#[test]
+fn https_goes_through_the_proxy_that_the_usual_variables_name() {
+    let machine = Machine::new();
+    let sha256 = release(&machine.path("r.tar.gz"), ENGINE);
+    let https =
+        Https::start(&machine.path("authority.pem"), std::fs::read(machine.path("r.tar.gz")).unwrap());
+    let place = format!("CONNECT {}", https.base.strip_prefix("https://").unwrap());
+    for (names, through) in [
+        (&["HTTPS_PROXY"][..], true),
+        (&["https_proxy"], true),
+        (&["ALL_PROXY"], true),
+        (&["HTTPS_PROXY", "NO_PROXY"], false),
+        (&["https_proxy", "no_proxy"], false),
+    ] {
+        let _ = std::fs::remove_dir_all(machine.cache());
+        let proxy = Proxy::start();
+        let mut program = program(&machine, &https, &sha256, "/whole");
+        for name in names {
+            let value = if name.eq_ignore_ascii_case("NO_PROXY") { "localhost" } else { proxy.base.as_str() };
+            program.env(name, value);
+        }
+        let output = program.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{names:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let expected = if through { vec![place.clone()] } else { Vec::new() };
+        assert_eq!(proxy.asked(), expected, "{names:?}");
+    }
 }
 
 /// EPROV-003, EPROV-022

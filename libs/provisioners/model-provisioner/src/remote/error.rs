@@ -20,6 +20,19 @@ pub enum FetchError {
         /// Why it is refused.
         problem: String,
     },
+    /// What is known of it here was written in a format of the future.
+    #[error(
+        "{path} was written by a later version of this program (format {version}, this one reads up to {known}), \
+         and nothing of it was touched: use that version, or another cache (LLAMA_ORCH_CACHE)"
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        version: u32,
+        /// The last one that is understood.
+        known: u32,
+    },
     /// There is no room for it among the models.
     #[error("there is no room for it")]
     Quota {

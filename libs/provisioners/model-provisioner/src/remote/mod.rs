@@ -26,6 +26,7 @@ mod store;
 mod together;
 mod unfinished;
 mod url;
+mod version;
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,7 @@ pub use error::FetchError;
 pub use patience::Patience;
 pub use pinned::{Pinned, fetch_pinned};
 pub use settings::Network;
+pub use size::{Announced, announced_bytes};
 pub use unfinished::Unfinished;
 
 use crate::digest::{DigestCache, of_model};
@@ -91,18 +93,22 @@ impl Remote<'_> {
 
     /// What another program fetched from the hub, by what its cache says of it; checked like everything.
     fn without_network(&self, reference: &ModelRef, pinned: Option<&str>) -> Result<PathBuf, FetchError> {
-        if let ModelRef::Hub { repo, selector, revision } = reference {
-            let revision = revision.as_deref().unwrap_or(hub::DEFAULT_REVISION);
-            let found = hub_cache::local(&self.network.hub_caches, repo, revision, selector);
-            let digest = |found: &[Local]| of_model(found.iter().map(|file| file.sha256.as_str()));
-            if let Some(found) = found.filter(|found| pinned.is_none_or(|pinned| pinned == digest(found)))
-                && let Some(first) = found.first()
-                && self.all(&found, |file| self.intact(&file.path, &file.sha256, None))?
-            {
-                return Ok(first.path.clone());
-            }
+        if let Some(found) = self.hub_cache_alone(reference, pinned)
+            && let Some(first) = found.first()
+            && self.all(&found, |file| self.intact(&file.path, &file.sha256, None))?
+        {
+            return Ok(first.path.clone());
         }
         Err(FetchError::Offline { cache: self.models.clone() })
+    }
+
+    /// What the hub's cache on this machine has of `reference` by itself; its bytes are not looked at.
+    fn hub_cache_alone(&self, reference: &ModelRef, pinned: Option<&str>) -> Option<Vec<Local>> {
+        let ModelRef::Hub { repo, selector, revision } = reference else { return None };
+        let revision = revision.as_deref().unwrap_or(hub::DEFAULT_REVISION);
+        let found = hub_cache::local(&self.network.hub_caches, repo, revision, selector)?;
+        let digest = of_model(found.iter().map(|file| file.sha256.as_str()));
+        pinned.is_none_or(|pinned| pinned.eq_ignore_ascii_case(&digest)).then_some(found)
     }
 
     /// What an earlier staging left, if it is intact. Touches no network.
@@ -112,13 +118,7 @@ impl Remote<'_> {
         reference: &ModelRef,
         pinned: Option<&str>,
     ) -> Result<Option<PathBuf>, FetchError> {
-        let entry = match store.recall(&reference.to_string()) {
-            Some(entry) if pinned.is_none_or(|pinned| pinned == entry.sha256) => Some(entry),
-            _ => pinned.and_then(|pinned| store.find(pinned)),
-        };
-        if let Some(entry) = &entry {
-            self.vouched_for(store, entry, pinned)?;
-        }
+        let entry = self.remembered(store, reference, pinned)?;
         match entry {
             Some(entry) if self.intact_entry(&entry)? => {
                 settle::later(&self.digests, entry.pieces().into_iter().map(|piece| piece.path));
@@ -126,6 +126,32 @@ impl Remote<'_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Whether what an earlier staging left may be used, or there is nothing; its bytes are not looked at.
+    pub(crate) fn usable(&self, reference: &ModelRef, pinned: Option<&str>) -> Result<(), FetchError> {
+        self.remembered(&Store::new(&self.models), reference, pinned).map(drop)
+    }
+
+    /// What an earlier staging left, if it may be used.
+    fn remembered(
+        &self,
+        store: &Store,
+        reference: &ModelRef,
+        pinned: Option<&str>,
+    ) -> Result<Option<Entry>, FetchError> {
+        let entry = match store.recall(&reference.to_string())? {
+            Some(entry) if pinned.is_none_or(|pinned| pinned == entry.sha256) => Some(entry),
+            _ => {
+                pinned.map_or(Ok(()), |pinned| store.refuse_later(pinned))?;
+                pinned.and_then(|pinned| store.find(pinned))
+            }
+        };
+        if let Some(entry) = &entry {
+            store.refuse_later(&entry.sha256)?;
+            self.vouched_for(store, entry, pinned)?;
+        }
+        Ok(entry)
     }
 
     fn intact_entry(&self, entry: &Entry) -> Result<bool, FetchError> {
@@ -215,6 +241,7 @@ impl Remote<'_> {
 }
 
 /// Where an earlier staging of `reference` left its file, without checking the bytes.
-pub(crate) fn staged_before(models: &Path, reference: &ModelRef) -> Option<PathBuf> {
-    Store::new(models).recall(&reference.to_string()).map(|entry| entry.path).filter(|path| path.is_file())
+pub(crate) fn staged_before(models: &Path, reference: &ModelRef) -> Result<Option<PathBuf>, FetchError> {
+    let entry = Store::new(models).recall(&reference.to_string())?;
+    Ok(entry.map(|entry| entry.path).filter(|path| path.is_file()))
 }

@@ -31,6 +31,7 @@ impl Remote<'_> {
         let name = source.targets.first().map_or(reference, |target| target.name.as_str());
         let _one = store.lock(&store::key(&source.url()), &self.wait_notice(name), self.cancel)?;
         let digest = source.digest();
+        digest.as_deref().map_or(Ok(()), |sha256| store.refuse_later(sha256))?;
         if let Some(entry) = digest.as_deref().and_then(|sha256| store.find(sha256))
             && self.intact_entry(&entry)?
         {
@@ -128,28 +129,35 @@ impl Remote<'_> {
     /// All files of the model in one cache of another program, the engine finding the others beside the
     /// first.
     fn in_hub_cache(&self, source: &Source) -> Result<Option<Entry>, FetchError> {
-        let (Some(repo), Some(commit)) = (&source.repo, &source.commit) else { return Ok(None) };
-        let places: Vec<Vec<PathBuf>> = source
-            .files
-            .iter()
-            .map(|file| hub_cache::candidates(&self.network.hub_caches, repo, commit, file))
-            .collect();
-        for place in 0..places.first().map_or(0, Vec::len) {
+        for places in self.hub_cache_places(source) {
             let mut pieces = Vec::new();
-            for (target, places) in source.targets.iter().zip(&places) {
-                let (Some(sha256), Some(path)) = (&target.sha256, places.get(place)) else { break };
+            for (target, path) in source.targets.iter().zip(&places) {
+                let Some(sha256) = &target.sha256 else { break };
                 if !self.intact(path, sha256, target.size)? {
                     break;
                 }
                 let size = path.metadata().map_or(0, |meta| meta.len());
                 pieces.push(Piece { path: path.clone(), sha256: sha256.clone(), size });
             }
-            let paths: Vec<PathBuf> = pieces.iter().map(|piece| piece.path.clone()).collect();
-            if pieces.len() == source.targets.len() && gguf::read_files(&paths).is_ok() {
+            if pieces.len() == source.targets.len() && gguf::read_files(&places).is_ok() {
                 return Ok(Entry::of(pieces));
             }
         }
         Ok(None)
+    }
+
+    /// Where each cache of another program would have all files of the model, in order; nothing is looked at.
+    pub(super) fn hub_cache_places(&self, source: &Source) -> Vec<Vec<PathBuf>> {
+        let (Some(repo), Some(commit)) = (&source.repo, &source.commit) else { return Vec::new() };
+        let of_each: Vec<Vec<PathBuf>> = source
+            .files
+            .iter()
+            .map(|file| hub_cache::candidates(&self.network.hub_caches, repo, commit, file))
+            .collect();
+        let places = of_each.iter().map(Vec::len).min().unwrap_or(0);
+        (0..places)
+            .map(|place| of_each.iter().filter_map(|each| each.get(place).cloned()).collect())
+            .collect()
     }
 }
 

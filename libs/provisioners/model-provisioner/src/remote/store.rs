@@ -6,8 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use wire::{ModelPart, ModelRecord, SplitName};
 
@@ -15,6 +14,7 @@ use super::FetchError;
 use super::error::local;
 use super::fetch::Target;
 use super::partial::Finished;
+use super::version;
 use crate::Cancel;
 use crate::digest::{hex, of_model};
 
@@ -79,7 +79,7 @@ pub(crate) enum Trust {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     /// Absent from those of the time before it was written down.
-    #[serde(default = "Manifest::first_version", deserialize_with = "Manifest::known_version")]
+    #[serde(default = "version::first", deserialize_with = "version::known")]
     schema_version: u32,
     pub(crate) reference: String,
     pub(crate) url: String,
@@ -104,23 +104,6 @@ struct Part {
 }
 
 impl Manifest {
-    /// Raised when an older reader could not use what a newer writer says.
-    const VERSION: u32 = 1;
-
-    fn first_version() -> u32 {
-        1
-    }
-
-    /// What a later version wrote is not guessed at.
-    fn known_version<'de, D: Deserializer<'de>>(value: D) -> Result<u32, D::Error> {
-        let version = u32::deserialize(value)?;
-        if (1..=Self::VERSION).contains(&version) {
-            return Ok(version);
-        }
-        let known = Self::VERSION;
-        Err(D::Error::custom(format!("it has version {version}, and this program reads up to {known}")))
-    }
-
     /// For a model that goes to another machine. What the hub's cache holds has the hub's digest; for a file
     /// of that machine nobody vouches.
     pub(crate) fn packed(record: &ModelRecord, held: Option<&Self>, parts: &[ModelPart]) -> Self {
@@ -135,7 +118,7 @@ impl Manifest {
             parts.clear();
         }
         Self {
-            schema_version: Self::VERSION,
+            schema_version: version::VERSION,
             reference: record.model_ref.clone(),
             url: held.map(|held| held.url.clone()).unwrap_or_default(),
             commit: held.and_then(|held| held.commit.clone()),
@@ -204,6 +187,9 @@ pub(crate) fn digest_of(ready: &[Ready]) -> String {
 
 #[derive(Serialize, Deserialize)]
 struct Indexed {
+    /// Absent from those of the time before it was written down.
+    #[serde(default = "version::first", deserialize_with = "version::known")]
+    schema_version: u32,
     reference: String,
     #[serde(flatten)]
     entry: Entry,
@@ -248,16 +234,21 @@ impl Store {
         self.models.join(".partial").join(format!("{key}.part"))
     }
 
-    /// What `reference` led to the last time.
-    pub(crate) fn recall(&self, reference: &str) -> Option<Entry> {
-        let known: Indexed = serde_json::from_slice(&std::fs::read(self.index(reference)).ok()?).ok()?;
-        (known.reference == reference).then_some(known.entry)
+    /// What `reference` led to the last time. What a later program noted is an error.
+    pub(crate) fn recall(&self, reference: &str) -> Result<Option<Entry>, FetchError> {
+        let path = self.index(reference);
+        version::refuse_later(&path)?;
+        let text = std::fs::read(path).unwrap_or_default();
+        let known: Option<Indexed> = serde_json::from_slice(&text).ok();
+        Ok(known.filter(|known| known.reference == reference).map(|known| known.entry))
     }
 
     /// Remembers what `reference` leads to from now on.
     pub(crate) fn record(&self, reference: &str, entry: &Entry, reaches: Disk) -> Result<(), FetchError> {
-        let indexed = Indexed { reference: reference.to_owned(), entry: entry.clone() };
-        write_json(&self.index(reference), &indexed, reaches)
+        let (schema_version, reference, entry) = (version::VERSION, reference.to_owned(), entry.clone());
+        let path = self.index(&reference);
+        version::refuse_later(&path)?;
+        write_json(&path, &Indexed { schema_version, reference, entry }, reaches)
     }
 
     /// A fetched model with this digest.
@@ -274,6 +265,12 @@ impl Store {
         let dir = self.dir(sha256);
         let manifest: Manifest = serde_json::from_slice(&std::fs::read(dir.join(MANIFEST)).ok()?).ok()?;
         manifest.pieces(&dir).iter().all(|piece| piece.path.is_file()).then_some(manifest)
+    }
+
+    /// An error when a later program wrote what is said of the model with this digest: nobody here may use it,
+    /// and nobody here may replace it.
+    pub(crate) fn refuse_later(&self, sha256: &str) -> Result<(), FetchError> {
+        version::refuse_later(&self.dir(sha256).join(MANIFEST))
     }
 
     /// Where the files of the model with this digest are.
@@ -303,6 +300,7 @@ impl Store {
         trust: Trust,
     ) -> Result<Entry, FetchError> {
         let sha256 = digest_of(&ready);
+        self.refuse_later(&sha256)?;
         let dir = self.dir(&sha256);
         let parts: Vec<Part> = targets
             .iter()
@@ -314,7 +312,7 @@ impl Store {
             })
             .collect();
         let manifest = Manifest {
-            schema_version: Manifest::VERSION,
+            schema_version: version::VERSION,
             reference: reference.to_owned(),
             url: targets.first().map(|target| target.url.to_string()).unwrap_or_default(),
             commit: commit.map(str::to_owned),

@@ -290,3 +290,58 @@ fn a_later_file_of_a_split_set_is_in_use_while_the_set_is_fetched() {
     assert_eq!(catalog.collect_unfinished(DAY).unwrap().len(), 1);
     assert!(!part.exists() && !part.with_extension("json").exists());
 }
+
+/// MPROV-027, MPROV-009: what a reference led to is known after an upgrade, and what a later version noted is
+/// neither used nor written over.
+#[test]
+fn an_index_of_every_released_version_is_read_and_a_later_one_is_refused_and_kept() {
+    let unversioned = include_str!("../fixtures/released/index-unversioned.json");
+    let first = include_str!("../fixtures/released/index-v1.json");
+    let hub = hub(good);
+    let machine = Machine::new(&hub);
+    let path = machine.stage(REF).unwrap().path;
+    let index =
+        std::fs::read_dir(machine.dir.path().join("models/index")).unwrap().next().unwrap().unwrap().path();
+    // As it was written there, of the model that is here.
+    let own = |text: &str| {
+        let mut kept: serde_json::Value = serde_json::from_str(text).unwrap();
+        kept["path"] = path.to_str().unwrap().into();
+        kept["sha256"] = sha256(model()).into();
+        kept["size"] = model().len().into();
+        serde_json::to_string_pretty(&kept).unwrap()
+    };
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+    assert_eq!(
+        written,
+        serde_json::from_str::<serde_json::Value>(&own(first)).unwrap(),
+        "the newest is kept"
+    );
+    let asked = hub.seen().len();
+    for text in [unversioned, first] {
+        std::fs::write(&index, own(text)).unwrap();
+        assert_eq!(machine.stage(REF).unwrap().path, path);
+        assert_eq!(machine.provisioner().staged_before(&REF.parse().unwrap()), Some(path.clone()));
+    }
+    let later = own(first).replace("\"schema_version\": 1", "\"schema_version\": 2");
+    std::fs::write(&index, &later).unwrap();
+    let error = machine.refusal(REF);
+    let told = format!("{} was written by a later version of this program (format 2", index.display());
+    assert!(error.contains(&told) && error.contains("LLAMA_ORCH_CACHE"), "{error}");
+    let foreseen = machine.provisioner().foresee(&REF.parse().unwrap(), None).unwrap_err();
+    assert!(chain(&foreseen).contains(&told), "{foreseen}");
+    assert_eq!(std::fs::read_to_string(&index).unwrap(), later);
+    // A manifest of the future, whatever the index says.
+    std::fs::write(&index, own(first)).unwrap();
+    let manifest = path.with_file_name("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let later = text.replace("\"schema_version\": 1", "\"schema_version\": 2");
+    std::fs::write(&manifest, &later).unwrap();
+    for known in [true, false] {
+        let error = machine.refusal(REF);
+        assert!(error.contains("manifest.json was written by a later version"), "{known}: {error}");
+        assert_eq!(std::fs::read_to_string(&manifest).unwrap(), later);
+        std::fs::remove_file(&index).ok();
+    }
+    assert_eq!(hub.gets().len(), 1, "nothing was fetched again");
+    assert!(hub.seen().len() > asked, "the last of them asked the hub which model it is");
+}
