@@ -203,9 +203,13 @@ async fn the_certificate_is_read_again_when_it_changes() {
     let daemon = Daemon::start_in(dir, json!({"api": {"tls": {"cert": cert, "key": key}}}));
     let addr = daemon.addr.clone();
     assert_eq!(health(&addr, &first).await.unwrap(), "HTTP/1.1 200 OK");
+    let mut open = connected(&addr, &first).await.unwrap();
+    assert_eq!(asked(&mut open, "keep-alive").await.unwrap(), "HTTP/1.1 200 OK");
     let second = certify(&cert, &key);
     until(async || health(&addr, &second).await.is_ok()).await;
     assert!(health(&addr, &first).await.is_err(), "the old certificate is still offered");
+    // Who was connected before stays so.
+    assert_eq!(asked(&mut open, "close").await.unwrap(), "HTTP/1.1 200 OK");
     // A certificate without its key keeps the one before.
     std::fs::write(&cert, &first).unwrap();
     daemon.wait_for_line(|line| line["level"] == "ERROR");
@@ -224,7 +228,13 @@ fn certify(cert: &Path, key: &Path) -> String {
 
 /// The status line of `/health` over TLS, trusting `root` only.
 async fn health(addr: &str, root: &str) -> Result<String, std::io::Error> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    asked(&mut connected(addr, root).await?, "close").await
+}
+
+async fn connected(
+    addr: &str,
+    root: &str,
+) -> Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>, std::io::Error> {
     use tokio_rustls::rustls::pki_types::pem::PemObject;
     use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
     use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -237,10 +247,25 @@ async fn health(addr: &str, root: &str) -> Result<String, std::io::Error> {
         .with_no_client_auth();
     let stream = tokio::net::TcpStream::connect(addr).await?;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await?;
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-    let mut text = String::new();
-    let _ = stream.read_to_string(&mut text).await;
+    connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// The status line of one more request, whose answer has a body of one line.
+async fn asked(
+    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
+    connection: &str,
+) -> Result<String, std::io::Error> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let request = format!("GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let (mut text, mut part) = (String::new(), [0; 1024]);
+    while !text.ends_with('}') {
+        let read = stream.read(&mut part).await?;
+        if read == 0 {
+            return Err(std::io::Error::other(format!("closed after {text:?}")));
+        }
+        text.push_str(&String::from_utf8_lossy(&part[..read]));
+    }
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 

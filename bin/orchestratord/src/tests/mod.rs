@@ -18,6 +18,7 @@ mod otlp;
 mod resume;
 mod stops;
 mod streams;
+mod turns;
 mod usage;
 mod workers;
 
