@@ -10,17 +10,17 @@ use wire::event::Queued;
 
 use crate::Limits;
 use crate::core::TaskCore;
-use crate::estimate::{Before, Slot};
+use crate::estimate::{Asked, Before, Estimator, Slot};
 use crate::pool::{Pool, waiting};
 use crate::queue::{Ahead, Queue};
+use crate::size::Size;
 
-/// What is foreseen for a task.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Foreseen {
-    /// Tasks that go first.
-    pub(crate) position: u32,
-    /// `None` while nothing was measured or no engine is up.
-    pub(crate) start: Option<Predicted>,
+/// What stands before a waiting task.
+struct Standing {
+    ahead: Ahead,
+    slots: Vec<Slot>,
+    /// In order, as many of them as are looked at one by one.
+    tasks: Vec<(Asked, Size)>,
 }
 
 /// Time until a task starts.
@@ -40,24 +40,24 @@ pub(crate) struct Late {
 }
 
 impl Pool {
-    /// A waiting task's place, now.
+    /// A waiting task's place, now. The queue is locked while it is looked at, and not while the start is
+    /// worked out: of those who watch their places there may be as many as wait.
     pub(crate) fn queued(&self, core: &TaskCore, snapshot: &Snapshot) -> Option<Queued> {
-        let queue = self.lock_queue();
-        let foreseen = self.foresee(&queue, core, snapshot)?;
-        let predicted_start_ms = foreseen.start.and_then(|start| u64::try_from(start.told.as_millis()).ok());
-        Some(Queued { position: foreseen.position, predicted_start_ms })
+        let before = self.before(&self.lock_queue(), core, snapshot)?;
+        let position = u32::try_from(before.ahead.position).unwrap_or(u32::MAX);
+        let start = self.start(core, before);
+        let predicted_start_ms = start.and_then(|start| u64::try_from(start.told.as_millis()).ok());
+        Some(Queued { position, predicted_start_ms })
     }
 
-    /// The same for whoever holds the queue. `None` for a task that does not wait.
+    /// When a task starts that has just been queued, for whoever holds the queue.
     pub(crate) fn foresee(
         &self,
         queue: &Queue<Arc<TaskCore>>,
         core: &TaskCore,
         snapshot: &Snapshot,
-    ) -> Option<Foreseen> {
-        let ahead = queue.ahead_of(core.place)?;
-        let position = u32::try_from(ahead.position).unwrap_or(u32::MAX);
-        Some(Foreseen { position, start: self.start(core, queue, ahead, snapshot) })
+    ) -> Option<Predicted> {
+        self.start(core, self.before(queue, core, snapshot)?)
     }
 
     /// What makes a task late that has not been queued yet, if it has a deadline and enough is known.
@@ -74,7 +74,7 @@ impl Pool {
         if !self.lock_estimator().may_refuse(core.admitted) {
             return None;
         }
-        let look = |queue: &Queue<_>| self.start(core, queue, queue.ahead_of(core.place)?, snapshot);
+        let look = |queue: &Queue<_>| self.foresee(queue, core, snapshot);
         let start = queue.as_if_with(core.place, waiting(core), look)?.told;
         let service = Duration::from_secs_f64(self.lock_estimator().service(core.size)?);
         (start + service > deadline).then_some(Late { start, service })
@@ -96,13 +96,9 @@ impl Pool {
         whole_seconds(wait, limits)
     }
 
-    fn start(
-        &self,
-        core: &TaskCore,
-        queue: &Queue<Arc<TaskCore>>,
-        ahead: Ahead,
-        snapshot: &Snapshot,
-    ) -> Option<Predicted> {
+    /// What stands before a task; `None` for one that does not wait.
+    fn before(&self, queue: &Queue<Arc<TaskCore>>, core: &TaskCore, snapshot: &Snapshot) -> Option<Standing> {
+        let ahead = queue.ahead_of(core.place)?;
         let (total, free) = self.slots(snapshot);
         let now = Instant::now();
         let busy = |(since, core): &(Instant, Arc<TaskCore>)| Slot::Busy {
@@ -111,14 +107,20 @@ impl Pool {
             held: now.saturating_duration_since(*since).as_secs_f64(),
         };
         let free = std::iter::repeat_n(Slot::Free, free as usize);
-        let slots: Vec<Slot> = {
+        let slots = {
             let running = self.lock_running();
             let known = free.chain(running.values().map(busy));
             known.chain(std::iter::repeat(Slot::Strange)).take(total as usize).collect()
         };
-        let tasks = queue.first_ones().map(|waiting| (waiting.item.asked, waiting.size));
-        let before = Before { position: ahead.position, total: ahead.total, tasks };
+        let wanted = Estimator::looks_at(ahead.position);
+        let tasks = queue.first_ones().take(wanted).map(|waiting| (waiting.item.asked, waiting.size));
+        Some(Standing { ahead, slots, tasks: tasks.collect() })
+    }
+
+    fn start(&self, core: &TaskCore, before: Standing) -> Option<Predicted> {
+        let Standing { ahead, slots, tasks } = before;
         let estimator = self.lock_estimator();
+        let before = Before { position: ahead.position, total: ahead.total, tasks: tasks.into_iter() };
         let queue = estimator.start(&slots, before)?;
         Some(Predicted { queue, told: estimator.corrected(&core.caller, core.place.priority, queue) })
     }

@@ -142,7 +142,7 @@ impl Pool {
                 return Err(NotQueued::Late(late));
             }
             let dropped = queue.admit(core.place, waiting(core)).map_err(NotQueued::NoPlace)?;
-            if let Some(start) = self.foresee(queue, core, snapshot).and_then(|seen| seen.start) {
+            if let Some(start) = self.foresee(queue, core, snapshot) {
                 // Set once, by its admission.
                 let _ = core.predicted.set(start);
             }

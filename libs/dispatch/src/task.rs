@@ -95,7 +95,12 @@ impl QueuePlace {
     /// The place if its position is another one than was told last, or its start is expected at
     /// another time; at first in any case.
     pub fn news(&mut self) -> Option<Queued> {
-        let (place, now) = (self.now()?, Instant::now());
+        let place = self.now()?;
+        self.news_of(place)
+    }
+
+    fn news_of(&mut self, place: Queued) -> Option<Queued> {
+        let now = Instant::now();
         let told = self.told.as_ref();
         let news = told.is_none_or(|(told, at)| is_news(told, &place, now.saturating_duration_since(*at)));
         news.then(|| {
@@ -109,10 +114,10 @@ impl QueuePlace {
         loop {
             // Marked as seen before looking, so that no move in between is missed.
             self.moved.borrow_and_update();
-            if let Some(news) = self.news() {
+            let place = self.now()?;
+            if let Some(news) = self.news_of(place) {
                 return Some(news);
             }
-            self.now()?;
             self.moved.changed().await.ok()?;
         }
     }

@@ -44,6 +44,7 @@ impl Ratios {
 
 /// How waits turn out.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Correction {
     classes: [Ratios; 2],
     callers: [HashMap<CallerId, Ratios>; 2],

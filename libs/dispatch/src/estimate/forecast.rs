@@ -43,6 +43,11 @@ pub(crate) struct Before<I> {
 }
 
 impl Estimator {
+    /// How many of the tasks before one are looked at one by one.
+    pub(crate) fn looks_at(position: usize) -> usize {
+        if position > ONE_BY_ONE { 0 } else { position }
+    }
+
     /// Until the task starts, if nothing else came. `None` before something was measured, or without
     /// slots.
     pub(crate) fn start<I>(&self, slots: &[Slot], before: Before<I>) -> Option<Duration>

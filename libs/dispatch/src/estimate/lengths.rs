@@ -28,6 +28,7 @@ pub(super) struct Bucket {
 
 /// The lengths of answers, in tokens.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Lengths {
     buckets: [Bucket; BUCKETS],
 }

@@ -81,6 +81,7 @@ pub(crate) struct Served {
 
 /// What was measured of one pool.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Estimator {
     per_token_in: Ratio,
     per_token_out: Ratio,

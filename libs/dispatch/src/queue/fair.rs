@@ -20,6 +20,7 @@ const DEBTORS: usize = 1_024;
 
 /// The callers of one class and their tasks.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Fair<T> {
     flows: HashMap<CallerId, Flow<T>>,
     /// The waiting ones by the round of their next turn, and within a round as they joined.
@@ -37,6 +38,7 @@ pub(super) struct Fair<T> {
 pub(super) type Turn = (u64, u64);
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Flow<T> {
     pub(super) joined: u64,
     pub(super) account: Account,

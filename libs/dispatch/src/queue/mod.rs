@@ -40,6 +40,7 @@ pub(crate) struct Place {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Waiting<T> {
     pub(crate) caller: CallerId,
     /// What it is charged.
@@ -73,6 +74,7 @@ pub(crate) struct Ahead {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Queue<T> {
     capacity: usize,
     policy: FullPolicy,

@@ -19,6 +19,7 @@ const MOST: usize = 256;
 
 /// The callers of one class that were seen lately.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Places {
     seen: HashMap<CallerId, Instant>,
     last: Option<Instant>,

@@ -9,6 +9,7 @@ use crate::size::Size;
 /// The tasks of one caller, oldest first. Entering behind them and leaving before them costs the same
 /// however many there are; in their middle, what lies on the shorter side.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Sums {
     /// What the running sums begin at.
     origin: Sum,

@@ -6,12 +6,23 @@ use wire::task::Priority;
 
 use super::load::{Arrival, CALLERS, Load};
 
+/// Seconds: shorter waits are told in time for nobody to care.
+pub(super) const WORTH_S: f64 = 1.0;
+
 /// What became of a task.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Outcome {
     pub(super) admitted: bool,
     pub(super) started: Option<f64>,
     pub(super) foretold: Option<Foretold>,
+    /// Seconds until its start, as the oracle guessed, where it was asked.
+    pub(super) guessed: Option<f64>,
+}
+
+impl Outcome {
+    pub(super) fn waits(&self) -> bool {
+        self.admitted && self.started.is_none()
+    }
 }
 
 /// What a task was told when it came.
@@ -39,6 +50,8 @@ pub(super) struct Report {
     pub(super) batch_share: f64,
     waits: [Vec<f64>; 2],
     pub(super) median_error: f64,
+    /// Of the oracle, where it was asked.
+    pub(super) least_error: Option<f64>,
     /// With fewer than 4, fewer than 16, and more tasks ahead.
     pub(super) errors: [f64; 3],
 }
@@ -53,7 +66,7 @@ impl Report {
     ) -> Self {
         let (mut work, mut batch, mut all) = (vec![0.0; CALLERS], 0.0, 0.0);
         let mut waits = [Vec::new(), Vec::new()];
-        let mut errors = Vec::new();
+        let (mut errors, mut guesses) = (Vec::new(), Vec::new());
         let mut by_position = [Vec::new(), Vec::new(), Vec::new()];
         for (arrival, outcome) in arrivals.iter().zip(outcomes) {
             let Some(started) = outcome.started else { continue };
@@ -64,8 +77,11 @@ impl Report {
                 all += arrival.service;
                 batch += if arrival.priority == Priority::Batch { arrival.service } else { 0.0 };
             }
-            // Shorter waits are told in time for nobody to care.
-            if let Some(foretold) = outcome.foretold.filter(|_| waited >= 1.0) {
+            if waited < WORTH_S {
+                continue;
+            }
+            guesses.extend(outcome.guessed.map(|guessed| (guessed - waited).abs() / waited));
+            if let Some(foretold) = outcome.foretold {
                 let error = (foretold.told - waited).abs() / waited;
                 errors.push(error);
                 let by = [4, 16, usize::MAX].iter().position(|most| foretold.position < *most).unwrap_or(2);
@@ -73,7 +89,7 @@ impl Report {
             }
         }
         waits.iter_mut().for_each(|waits| waits.sort_by(f64::total_cmp));
-        errors.sort_by(f64::total_cmp);
+        [&mut errors, &mut guesses].into_iter().for_each(|errors| errors.sort_by(f64::total_cmp));
         by_position.iter_mut().for_each(|errors| errors.sort_by(f64::total_cmp));
         Self {
             slots: load.slots,
@@ -86,6 +102,7 @@ impl Report {
             batch_share: batch / all,
             waits,
             median_error: quantile(&errors, 0.5),
+            least_error: (!guesses.is_empty()).then(|| quantile(&guesses, 0.5)),
             errors: by_position.map(|errors| quantile(&errors, 0.5)),
         }
     }
@@ -100,7 +117,7 @@ impl Report {
             };
             let percent = |part: f64| format!("{:.0} %", part * 100.0);
             say(&format!(
-                "| {} | {} | {} | {:.4} | {:.4} | {} | {} | {:.1} % | {}, {} |",
+                "| {} | {} | {} | {:.4} | {:.4} | {} | {} | {:.1} % | {}, {}, {} |",
                 report.slots,
                 report.tasks,
                 report.refused,
@@ -110,6 +127,7 @@ impl Report {
                 waits(1),
                 report.batch_share * 100.0,
                 percent(report.median_error),
+                report.least_error.map_or_else(|| "not asked".to_owned(), percent),
                 report.errors.map(percent).join(" / ")
             ));
         }
@@ -118,7 +136,7 @@ impl Report {
 
 const HEAD: &str = "\
 | slots | tasks | refused | Jain, of its due | Jain, of the slots | interactive waits p50 / p90 / p99 s \
-| batch waits p50 / p90 / p99 s | batch's part | estimate's error p50, with < 4 / < 16 / more ahead |
+| batch waits p50 / p90 / p99 s | batch's part | estimate's error p50, the oracle's, with < 4 / < 16 / more ahead |
 |--:|--:|--:|--:|--:|--:|--:|--:|--:|";
 
 /// Prints a line of a table.
