@@ -122,6 +122,7 @@ mod tests {
     fn three_mute_lives_open_the_breaker() {
         let mut schedule = RestartSchedule::new(RestartPolicy::default());
         let next: Vec<Next> = (0..4).map(|_| schedule.lost(NEVER, 2, 0.0)).collect();
+        assert_eq!(schedule.losses(), 8, "each counts twice");
         let restarts = [0, 1].map(|s| Next::Restart(seconds(s)));
         assert_eq!(next, [restarts, [60, 120].map(|s| Next::Trial(seconds(s)))].concat());
     }

@@ -33,6 +33,8 @@ pub struct Rig {
     stub: PathBuf,
     /// The tester's own cache, where the real engine is.
     shared_cache: bool,
+    /// The real engine's binary.
+    engine: Option<PathBuf>,
 }
 
 impl Rig {
@@ -41,12 +43,17 @@ impl Rig {
         let dir = TempDir::new().context("making a directory for the scenario")?;
         let shape = gguf_random::Shape { name: "random".to_owned(), ..Default::default() };
         shape.write(&dir.path().join("model.gguf")).context("writing the model")?;
-        Ok(Self { dir, stub: built_binary("stub-llama")?, shared_cache: false })
+        Ok(Self { dir, stub: built_binary("stub-llama")?, shared_cache: false, engine: None })
     }
 
     /// From now on engines and models come from the cache that all suites share.
     pub fn use_shared_cache(&mut self) {
         self.shared_cache = true;
+    }
+
+    /// From now on `$ENGINE` is the real engine; the cache stays the scenario's own.
+    pub fn use_engine(&mut self, binary: &Path) {
+        self.engine = Some(binary.to_owned());
     }
 
     /// A path in the scenario's directory.
@@ -115,7 +122,7 @@ impl Rig {
         std::fs::write(self.path("switches"), switches).context("writing the engine's switches")
     }
 
-    /// Writes the configuration. `$STUB` is the fake engine, `$MODEL` the model, `$DIR` the directory;
+    /// Writes the configuration. `$STUB` is the fake engine, `$ENGINE` the real one, `$MODEL` the model, `$DIR` the directory;
     /// `engine: $STUB_ENGINE` stands for the provisioning that takes the fake engine as it is.
     pub fn configure(&self, yaml: &str) -> Result<()> {
         let provisioning = format!(
@@ -137,7 +144,9 @@ impl Rig {
     /// A text with this machine's paths in place of their names.
     #[must_use]
     pub fn filled_in(&self, text: &str) -> String {
+        let engine = self.engine.as_deref().unwrap_or(Path::new("$ENGINE"));
         text.replace("$STUB", &self.stub.display().to_string())
+            .replace("$ENGINE", &engine.display().to_string())
             .replace("$MODEL", &format!("file:{}", self.path("model.gguf").display()))
             .replace("$SLOW", &format!("file:{}", self.path("slow.gguf").display()))
             .replace("$DIR", &self.dir.path().display().to_string())
@@ -180,8 +189,13 @@ impl Rig {
 
     /// Starts orchestratord with the configuration and waits until it listens.
     pub async fn start_orchestratord(&self) -> Result<(Process, Api)> {
+        self.start_orchestratord_on("127.0.0.1:0").await
+    }
+
+    /// The same at another address of this machine.
+    pub async fn start_orchestratord_on(&self, address: &str) -> Result<(Process, Api)> {
         let mut command = self.program("orchestratord")?;
-        command.args(["--config", "config.yaml"]);
+        command.args(["--config", "config.yaml"]).env("ORCHD_ADDR", address);
         self.start_as(command).await
     }
 
@@ -250,14 +264,15 @@ impl Rig {
     }
 }
 
-/// The address in the log line that says where a daemon listens, in either form of the log.
+/// The address in the log line that says where a daemon listens, in either form of the log; of one that
+/// listens at every address of this machine, the one that leads to it from here.
 #[must_use]
 pub fn listening(log: &str, program: &str) -> Option<String> {
     let says = |line: &&str| line.contains("listening") || line.contains("is up");
     let line = log.lines().find(|line| says(line) && line.contains(program))?;
-    let start = line.find("127.0.0.1:")?;
-    let end = line[start..].find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'));
-    Some(line[start..end.map_or(line.len(), |end| start + end)].to_owned())
+    let port = ["127.0.0.1:", "0.0.0.0:"].iter().find_map(|host| Some(line.split_once(host)?.1))?;
+    let end = port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len());
+    Some(format!("127.0.0.1:{}", &port[..end]))
 }
 
 /// Whether a process with this number lives.

@@ -80,6 +80,8 @@ async fn a_seed_gives_the_same_bytes_on_every_replica_by_every_way_and_after_a_r
         ensure!(restarted.pid != engine.pid, "it was not restarted");
         let answers = direct(&restarted, &questions).await?;
         same(&format!("{replica} after a restart"), &questions, &expected, &answers)?;
+        let answers = through(&lab, replica, &questions).await?;
+        same(&format!("{replica} through orchestratord after a restart"), &questions, &expected, &answers)?;
     }
 
     let claims = claims(&lab, "declared").await?;
@@ -101,11 +103,11 @@ async fn a_seed_gives_the_same_bytes_on_every_replica_by_every_way_and_after_a_r
     }
     bundle.finish(&format!(
         "# The same seed, the same bytes\n\n{SEEDS} seeds, {} prompts, {} replicas: directly, through \
-         orchestratord, and directly after a kill of each engine; {} answers were compared and all equal.\n\n\
+         orchestratord, and both again after a kill of each engine; {} answers were compared and all equal.\n\n\
          Different answers of the {SEEDS} seeds, by prompt: {different:?}.\n",
         PROMPTS.len(),
         REPLICAS.len(),
-        questions.len() * 6,
+        questions.len() * 8,
     ))?;
     lab.stop()?;
     Ok(())

@@ -27,6 +27,13 @@ async fn start(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
+#[given(expr = "orchestratord runs on {word}")]
+async fn start_on(lab: &mut Lab, address: String) -> Result<()> {
+    let (process, api) = lab.rig.start_orchestratord_on(&address).await?;
+    (lab.orchestratord, lab.api) = (Some(process), Some(api));
+    Ok(())
+}
+
 #[given(expr = "pool {string} is ready")]
 #[then(expr = "pool {string} becomes ready")]
 async fn ready(lab: &mut Lab, pool: String) -> Result<()> {

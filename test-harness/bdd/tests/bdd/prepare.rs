@@ -41,6 +41,15 @@ async fn real_with(lab: &mut Lab, yaml: &str) -> Result<()> {
     lab.rig.configure(yaml)
 }
 
+/// The real engine as a binary of the machine's owner, with a cache that is the scenario's to spoil.
+#[given("the real engine as $ENGINE and the configuration")]
+async fn real_by_path(lab: &mut Lab, step: &Step) -> Result<()> {
+    let engine =
+        tokio::task::spawn_blocking(test_harness_e2e_haiku::provisioned).await.context("waiting")??;
+    lab.rig.use_engine(&engine.binary_path);
+    lab.rig.configure(step.docstring.as_deref().context("a configuration is a doc string")?)
+}
+
 #[given("a model that is slow enough to be interrupted")]
 fn slow(lab: &mut Lab) -> Result<()> {
     lab.rig.slow_model()
@@ -81,10 +90,10 @@ fn script(lab: &mut Lab, name: String, body: String) -> Result<()> {
     lab.rig.script(&name, &body)
 }
 
-/// One of its bytes is another one, as after a bad sector.
+/// One of its bytes is another one, as after a bad sector: in its place, because an engine has it mapped.
 #[when(expr = "the staged model of {string} is damaged")]
 fn damage(lab: &mut Lab, _pool: String) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
     let mut dirs = vec![lab.rig.path("cache/models")];
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(&dir).with_context(|| format!("looking into {}", dir.display()))? {
@@ -92,10 +101,12 @@ fn damage(lab: &mut Lab, _pool: String) -> Result<()> {
             if path.is_dir() {
                 dirs.push(path);
             } else if path.extension().is_some_and(|extension| extension == "gguf") {
-                let mut bytes = std::fs::read(&path)?;
-                *bytes.last_mut().context("an empty model")? ^= 1;
                 std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))?;
-                return Ok(std::fs::write(&path, bytes)?);
+                let model = std::fs::File::options().read(true).write(true).open(&path)?;
+                let last = model.metadata()?.len().checked_sub(1).context("an empty model")?;
+                let mut byte = [0];
+                model.read_exact_at(&mut byte, last)?;
+                return Ok(model.write_all_at(&[byte[0] ^ 1], last)?);
             }
         }
     }
