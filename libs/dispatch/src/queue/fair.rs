@@ -16,7 +16,7 @@ use crate::CallerId;
 use crate::size::Size;
 
 /// Callers whose debts are remembered while nothing of theirs waits.
-const DEBTORS: usize = 1_024;
+pub(super) const DEBTORS: usize = 1_024;
 
 /// The callers of one class and their tasks.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::CallerId;
 /// A caller that has not come for so long leaves its share to the others.
 const LATELY: Duration = Duration::from_secs(60);
 /// Callers that are kept count of; more of them share like so many.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 
 /// The callers of one class that were seen lately.
 #[derive(Debug, Default)]

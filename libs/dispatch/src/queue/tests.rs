@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use super::fair::DEBTORS;
+use super::places::MOST;
 use super::*;
 
 const BATCH_WAIT: Duration = Duration::from_secs(30);
@@ -104,6 +106,102 @@ fn a_caller_that_was_charged_too_little_waits_for_it() {
     assert_eq!(drain(&mut queue), [3, 5, 2, 4]);
 }
 
+/// Whether a caller that comes back goes behind one that comes after it for the first time.
+fn still_owes(queue: &mut Queue<u64>, of: u64) -> bool {
+    let places = [1_000_000, 1_000_001].map(|seq| place(Priority::Interactive, seq));
+    for (place, of) in places.into_iter().zip([of, u64::MAX]) {
+        queue.take_over(place, task(of, place.seq, 64, Instant::now())).unwrap();
+    }
+    let [back, new] = places.map(|place| queue.ahead_of(place).unwrap().position);
+    back > new
+}
+
+/// A queue in which one caller waits while so many others have had a task each, of which the first was
+/// the smallest.
+fn with_debtors(debtors: usize) -> Queue<u64> {
+    let (mut queue, now) = (queue(1, FullPolicy::Reject), Instant::now());
+    queue.take_over(place(Priority::Interactive, 0), task(0, 0, 64, now)).unwrap();
+    for of in 1..=debtors as u64 {
+        queue.take_over(place(Priority::Interactive, of), task(of, of, 10_000 + of, now)).unwrap();
+        assert!(queue.take_first(now, |seq| (*seq == of).then_some(())).is_some());
+    }
+    queue
+}
+
+/// ORCHD-FAIR-001
+#[test]
+fn who_owes_is_not_forgotten_while_others_wait_and_of_too_many_who_owes_least_is() {
+    assert!(still_owes(&mut with_debtors(1), 1));
+    assert!(still_owes(&mut with_debtors(DEBTORS), 1));
+    assert!(!still_owes(&mut with_debtors(DEBTORS + 1), 1));
+    assert!(still_owes(&mut with_debtors(DEBTORS + 1), 2));
+}
+
+/// ORCHD-FAIR-001
+#[test]
+fn where_nobody_waits_nobody_is_owed() {
+    let (mut queue, now) = (queue(8, FullPolicy::Reject), Instant::now());
+    queue.admit(place(Priority::Interactive, 0), task(0, 0, 100_000, now)).unwrap();
+    assert_eq!(take(&mut queue, now), Some(0));
+    assert!(!still_owes(&mut queue, 0));
+}
+
+/// ORCHD-FAIR-001
+#[test]
+fn who_owes_nothing_any_more_comes_back_as_somebody_new() {
+    let (mut queue, now) = (queue(8, FullPolicy::Reject), Instant::now());
+    let mut come = |of, seq, tokens| {
+        queue.take_over(place(Priority::Interactive, seq), task(of, seq, tokens, now)).unwrap();
+    };
+    come(0, 0, 64);
+    (1..5).for_each(|seq| come(1, seq, 640));
+    assert_eq!([0, 1, 2].map(|_| take(&mut queue, now).unwrap()), [0, 1, 2]);
+    let mut come = |of, seq| {
+        queue.take_over(place(Priority::Interactive, seq), task(of, seq, 64, now)).unwrap();
+    };
+    come(2, 10);
+    come(0, 11);
+    assert_eq!(
+        drain(&mut queue)[..2],
+        [10, 11],
+        "rounds that passed while nothing of its waited are not saved up"
+    );
+}
+
+/// ORCHD-FAIR-003
+#[test]
+fn what_batch_was_owed_is_over_when_none_of_it_waits() {
+    let mut queue = queue(64, FullPolicy::Reject);
+    let now = Instant::now();
+    queue.admit(place(Priority::Batch, 0), task(0, 0, 1_000, now)).unwrap();
+    for seq in 1..9 {
+        queue.admit(place(Priority::Interactive, seq), task(0, seq, 64, now)).unwrap();
+    }
+    assert_eq!([1, 2, 3].map(|_| take(&mut queue, now).unwrap()), [1, 2, 3]);
+    assert_eq!(queue.remove(place(Priority::Batch, 0)), Some(0));
+    assert_eq!(take(&mut queue, now), Some(4));
+    // Worth less than what the one before it was owed.
+    queue.admit(place(Priority::Batch, 9), task(0, 9, 32, now)).unwrap();
+    assert_eq!([1, 2, 3].map(|_| take(&mut queue, now).unwrap()), [5, 6, 7]);
+}
+
+/// ORCHD-ADMIT-003
+#[test]
+fn a_queue_that_is_made_smaller_keeps_what_waits_and_takes_no_more() {
+    let mut queue = queue(4, FullPolicy::Reject);
+    for seq in 0..3 {
+        add(&mut queue, Priority::Interactive, seq).unwrap();
+    }
+    queue.resize(2, FullPolicy::Reject);
+    assert_eq!(add(&mut queue, Priority::Interactive, 3), Err(NoPlace::Full { waiting: 3 }));
+    queue.resize(5, FullPolicy::Reject);
+    add(&mut queue, Priority::Interactive, 4).unwrap();
+    assert_eq!(drain(&mut queue), [0, 1, 2, 4]);
+    add(&mut queue, Priority::Batch, 5).unwrap();
+    queue.resize(1, FullPolicy::DropLru);
+    assert_eq!(add(&mut queue, Priority::Interactive, 6), Ok(Some(5)), "the new policy holds at once");
+}
+
 /// ORCHD-FAIR-004
 #[test]
 fn a_caller_that_is_alone_has_every_place() {
@@ -129,10 +227,23 @@ fn a_flood_leaves_the_places_of_those_that_came_lately() {
         admit(1, seq, now).unwrap();
     }
     assert_eq!(admit(1, 13, now), Err(NoPlace::Full { waiting: 8 }));
-    let much_later = now + Duration::from_secs(61);
+    let much_later = now + Duration::from_secs(60);
     assert_eq!(take(&mut queue, now), Some(0));
     let alone = queue.admit(place(Priority::Interactive, 14), task(0, 14, 64, much_later));
     assert_eq!(alone, Ok(None), "who has not come for long leaves its places");
+}
+
+/// ORCHD-FAIR-004
+#[test]
+fn more_callers_than_are_kept_count_of_share_like_so_many() {
+    let (now, mut places) = (Instant::now(), Places::default());
+    let share_among = |places: &mut Places, callers: usize| {
+        (0..callers).for_each(|of| places.saw(&caller(of as u64), now));
+        places.share(3 * MOST, now)
+    };
+    assert_eq!(share_among(&mut places, MOST / 3), 9);
+    assert_eq!(share_among(&mut places, MOST), 3);
+    assert_eq!(share_among(&mut places, 2 * MOST), 3);
 }
 
 /// ORCHD-FAIR-004
@@ -185,6 +296,26 @@ fn looked_up_is_walked<T>(queue: &Queue<T>, priority: impl Fn(u64) -> Priority) 
         prop_assert_eq!(queue.ahead_of(place(priority(seq), seq)), Some(walked), "{}", seq);
         walked.position += 1;
         walked.total += waiting.size;
+    }
+    Ok(())
+}
+
+/// What the queue tells of itself against the tasks that are in its order.
+fn tells_what_waits(
+    queue: &Queue<u64>,
+    places: &std::collections::BTreeMap<u64, (Priority, Waiting<u64>)>,
+) -> Result<(), TestCaseError> {
+    let waiting: Vec<_> = queue.order().collect();
+    let total = waiting.iter().fold(Size::default(), |mut total, (_, waiting)| {
+        total += waiting.size;
+        total
+    });
+    prop_assert_eq!(queue.total(), total);
+    prop_assert_eq!(queue.next_deadline(), waiting.iter().filter_map(|(_, waiting)| waiting.deadline).min());
+    prop_assert!(queue.first_ones().map(|waiting| waiting.item).eq(waiting.iter().map(|(seq, _)| *seq)));
+    let waiting: std::collections::BTreeSet<u64> = waiting.into_iter().map(|(seq, _)| seq).collect();
+    for (seq, (priority, _)) in places {
+        prop_assert_eq!(queue.waits(place(*priority, *seq)), waiting.contains(seq), "{}", seq);
     }
     Ok(())
 }
@@ -301,6 +432,7 @@ proptest! {
             prop_assert!(play.queue.len() <= 8 + play.over);
             prop_assert_eq!(play.queue.len() + play.left.len() + play.taken.len(), play.places.len());
             prop_assert_eq!(play.queue.order().count(), play.queue.len());
+            tells_what_waits(&play.queue, &play.places)?;
             looked_up_is_walked(&play.queue, |seq| play.places[&seq].0)?;
         }
         let Play { mut queue, mut left, taken, places, .. } = play;
@@ -328,6 +460,7 @@ proptest! {
             let waiting = task(random % callers, seq, random % (1 << doublings), now);
             queue.take_over(place(class(*batch), seq), waiting).unwrap();
         }
+        prop_assert_eq!(queue.order().count(), tasks.len());
         for _ in 0..taken {
             take(&mut queue, now);
         }
