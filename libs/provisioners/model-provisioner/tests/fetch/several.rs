@@ -261,20 +261,34 @@ fn a_kill_in_the_middle_of_several_parts_costs_almost_nothing_and_leaves_no_wron
         provisioner.stage(&REF.parse().unwrap(), None, &|_| (), &Cancel::new()).unwrap();
         return;
     }
+    // 16 in the fast pass; `LLORCH_KILLS=200` is the whole one.
+    let kills: u64 = std::env::var("LLORCH_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(16);
     let requests = Arc::new(AtomicUsize::new(0));
-    // So many are answered: none is done before it is killed, however late whoever kills it wakes up.
-    let answered = Arc::new((Mutex::new(0), Condvar::new()));
-    let (count, gate) = (requests.clone(), answered.clone());
+    // After so many requests and so many bytes of the last of them nothing more comes, until whoever waits for it
+    // is killed; so none is done before it is killed, however late whoever kills it wakes up.
+    let end = Arc::new((Mutex::new((0usize, 0usize)), Condvar::new()));
+    let reached = Arc::new(AtomicUsize::new(0));
+    // Bytes of parts that were answered.
+    let given = Arc::new(AtomicUsize::new(0));
+    let (count, gate, at_end, giving) = (requests.clone(), end.clone(), reached.clone(), given.clone());
     let hub = hub(move |seen, nth| {
         let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-        let (allowed, more) = &*gate;
+        let (last, more) = &*gate;
         let limit = Duration::from_secs(60);
-        drop(more.wait_timeout_while(allowed.lock().unwrap(), limit, |allowed| number > *allowed));
-        good(seen, nth)
+        let waited = more.wait_timeout_while(last.lock().unwrap(), limit, |(last, _)| number > *last);
+        let (last, bytes) = *waited.unwrap().0;
+        let reply = good(seen, nth);
+        let part = seen.to().map_or(0, |to| to - seen.from());
+        giving.fetch_add(if number == last { part.min(bytes) } else { part }, Ordering::SeqCst);
+        if number == last {
+            at_end.store(number, Ordering::SeqCst);
+            return reply.stall_after(bytes);
+        }
+        reply
     });
-    let answer = |number| {
-        *answered.0.lock().unwrap() = number;
-        answered.1.notify_all();
+    let ends = |number, bytes| {
+        *end.0.lock().unwrap() = (number, bytes);
+        end.1.notify_all();
     };
     let place = Machine::new(&hub);
     let start = || {
@@ -286,27 +300,51 @@ fn a_kill_in_the_middle_of_several_parts_costs_almost_nothing_and_leaves_no_wron
             .spawn()
             .unwrap()
     };
-    let mut interrupted = 0;
-    for after in [1, 3, 5, 8, 2, 7, 4, 6] {
-        let begin = requests.load(Ordering::SeqCst);
-        answer(begin + after);
+    let there = || {
+        let unfinished = Catalog::new(place.dir.path()).unfinished();
+        unfinished.first().map_or(0, |download| download.bytes)
+    };
+    // A kill costs no more than what four connections had on their way.
+    let frugal = |kills: usize| {
+        let (given, most) = (given.swap(0, Ordering::SeqCst), model().len() + kills * 4 * PIECE);
+        assert!(given <= most, "{given} bytes of parts for {} and {kills} kills", model().len());
+    };
+    let (mut random, mut interrupted, mut finished, mut before, mut kills_of_this) = (23u64, 0, 0, 0, 0);
+    for kill in 0..kills {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (after, bytes) = (1 + (random >> 33) as usize % 24, (random >> 40) as usize % PIECE);
+        let last = requests.load(Ordering::SeqCst) + after;
+        ends(last, bytes);
         let mut child = start();
         let until = Instant::now() + Duration::from_secs(60);
-        // One more than is answered: what was answered is on its way.
-        while requests.load(Ordering::SeqCst) <= begin + after && child.try_wait().unwrap().is_none() {
+        while reached.load(Ordering::SeqCst) < last && child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < until, "the download does not move");
             std::thread::yield_now();
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        for file in place.finals() {
-            assert_eq!(sha256(&std::fs::read(&file).unwrap()), sha256(model()), "{}", file.display());
+        let finals = place.finals();
+        for file in &finals {
+            assert_eq!(sha256(&std::fs::read(file).unwrap()), sha256(model()), "{}", file.display());
         }
-        interrupted += usize::from(place.finals().is_empty());
+        let after = there();
+        kills_of_this += 1;
+        if finals.is_empty() {
+            assert!(after >= before, "kill {kill} took bytes back: {before} were there, {after} are");
+            (interrupted, before) = (interrupted + 1, after);
+        } else {
+            // From the start again.
+            std::fs::remove_dir_all(place.dir.path().join("models")).unwrap();
+            frugal(kills_of_this);
+            (finished, before, kills_of_this) = (finished + 1, 0, 0);
+        }
     }
-    assert!(interrupted > 0, "the first of them cannot be done");
-    answer(usize::MAX);
+    let both = interrupted > finished && (finished > 0 || kills < 100);
+    assert!(both, "{interrupted} were interrupted and {finished} finished: both ends were met");
+    eprintln!("{kills} kills: {interrupted} downloads were interrupted, {finished} finished");
+    ends(usize::MAX, 0);
     assert!(start().wait().unwrap().success());
+    frugal(kills_of_this);
     assert_eq!(place.finals().len(), 1);
     assert!(place.partials().is_empty() && files_with(&place, "pieces").is_empty());
 }
