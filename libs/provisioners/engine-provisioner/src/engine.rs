@@ -94,7 +94,10 @@ impl Search<'_> {
         for source in std::mem::take(buildable) {
             match source::absent(source, self.cache) {
                 None => buildable.push(source),
-                Some(reason) => self.failed(source, SourceFailure::fetch(reason), attempts)?,
+                Some(reason) => {
+                    let reason = source::with_unfit(reason, source, self.cache, self.host.cpu());
+                    self.failed(source, SourceFailure::fetch(reason), attempts)?;
+                }
             }
         }
         Ok(())
@@ -125,7 +128,10 @@ impl Search<'_> {
         let store = Store::new(self.cache);
         for source in &self.config.sources {
             let issued = if let EngineSource::Path(path) = source {
-                self.check_path(path, &attempts)
+                match bundle::stand_in(&store, path, self.host.cpu()).filter(|_| !path.binary.exists()) {
+                    Some(manifest) => self.issue(manifest, true),
+                    None => self.check_path(path, &attempts),
+                }
             } else {
                 let inputs = self.inputs(source, &compilers)?;
                 let own = store.find(&inputs.digest());

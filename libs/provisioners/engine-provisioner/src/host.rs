@@ -55,7 +55,7 @@ impl Host {
             env: env.iter().filter(|(name, _)| inherited(name)).map(|(k, v)| (k.into(), v.into())).collect(),
             path,
             distro: distro(&read("/etc/os-release")),
-            cpu: cpu_identity(&read("/proc/cpuinfo")),
+            cpu: this_cpu(),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             free_disk: None,
         }
@@ -152,6 +152,11 @@ fn distro(os_release: &str) -> Distro {
         _ => None,
     });
     known.next().unwrap_or(Distro::Other)
+}
+
+/// What a native build depends on here: architecture, model name and instruction sets.
+pub(crate) fn this_cpu() -> String {
+    cpu_identity(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default())
 }
 
 /// The lines of `/proc/cpuinfo` that a native build depends on, of the first processor.

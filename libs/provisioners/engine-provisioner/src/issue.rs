@@ -88,7 +88,14 @@ impl Search<'_> {
         source: &PathSource,
         attempts: &[Attempt],
     ) -> Result<Engine, SourceFailure> {
-        let binary = executable(source)?;
+        let binary = executable(source).map_err(|failure| match failure {
+            SourceFailure::Next(kind, reason) => {
+                let source = EngineSource::Path(source.clone());
+                let reason = source::with_unfit(reason, &source, self.cache, self.host.cpu());
+                SourceFailure::Next(kind, reason)
+            }
+            stop @ SourceFailure::Stop(_) => stop,
+        })?;
         let digest = self.binary_digest(&binary)?;
         let known = Store::new(self.cache).manifest(&digest);
         let known = known.filter(|known| known.external.as_ref() == Some(&binary));

@@ -138,7 +138,7 @@ impl Store {
         })
     }
 
-    /// Moves an engine that was unpacked in `dir` into place; one that is there and whole stays.
+    /// Moves an engine that was unpacked in `dir` into place; the same that is there and whole stays.
     pub(crate) fn take_in(
         &self,
         dir: &Path,
@@ -147,7 +147,9 @@ impl Store {
     ) -> Result<(), EnsureError> {
         let target = self.engine_dir(&manifest.engine_digest);
         let _one = self.lock(&manifest.engine_digest, &|| (), cancel)?;
-        if self.find(&manifest.engine_digest).is_some() {
+        // What was a file of another machine has the digest of its binary, whatever its libraries are.
+        let same = |there: Manifest| there.external.is_none() && there.libraries == manifest.libraries;
+        if self.find(&manifest.engine_digest).is_some_and(same) {
             return Ok(());
         }
         let put = || -> std::io::Result<()> {

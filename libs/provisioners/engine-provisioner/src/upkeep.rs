@@ -168,15 +168,14 @@ impl EngineStore {
     }
 
     /// Removes all but the `keep` last used, and never one that runs, that is being built or that was
-    /// handed out in the last ten minutes; also what builds left that nobody continued for a week.
+    /// handed out in the last ten minutes; also what is known of binaries that are not there any more, which do
+    /// not count, and what builds left that nobody continued for a week.
     #[must_use]
     pub fn gc(&self, keep: usize) -> Vec<Removal> {
-        let mut out: Vec<_> = self
-            .list()
-            .into_iter()
-            .enumerate()
-            .map(|(rank, entry)| self.judge(&entry, rank < keep))
-            .collect();
+        let (here, gone): (Vec<_>, Vec<_>) = self.list().into_iter().partition(|entry| entry.binary.exists());
+        let mut out: Vec<_> =
+            here.iter().enumerate().map(|(rank, entry)| self.judge(entry, rank < keep)).collect();
+        out.extend(gone.iter().map(|entry| self.forget(entry)));
         out.extend(self.abandoned());
         out.extend(self.abandoned_sources());
         out
@@ -214,6 +213,21 @@ impl EngineStore {
             }
         }
         out
+    }
+
+    /// Removes an engine without a binary.
+    fn forget(&self, entry: &EngineEntry) -> Removal {
+        let reason = format!("its binary {} is not there any more", entry.binary.display());
+        let bytes = size_below(&self.store.engine_dir(&entry.digest));
+        let removal =
+            |removed, reason, bytes| Removal { what: entry.version.clone(), removed, reason, bytes };
+        let Some(_lock) = self.store.try_lock(&entry.digest) else {
+            return removal(false, "it is being built".to_owned(), 0);
+        };
+        match self.store.remove(&entry.digest) {
+            Ok(()) => removal(true, reason, bytes),
+            Err(error) => removal(false, format!("it cannot be removed: {error}"), 0),
+        }
     }
 
     fn judge(&self, entry: &EngineEntry, among_the_kept: bool) -> Removal {

@@ -22,7 +22,7 @@ pub struct Catalog {
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// There is no such model.
-    #[error("no model begins with {digest}; the catalog has: {known}")]
+    #[error("no model's digest begins with {digest} (eight digits at least); the catalog has: {known}")]
     NotFound {
         /// As asked for.
         digest: String,

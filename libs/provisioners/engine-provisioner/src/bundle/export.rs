@@ -11,11 +11,14 @@ use wire::StepKind;
 use wire::config::PoolConfig;
 
 use super::{BundleError, Bundled, CONTENTS, Contents, ENGINE, FORMAT, MODEL, Packed, io};
-use crate::key::sha256;
+use crate::error::SourceFailure;
+use crate::key::{Inputs, sha256};
 use crate::manifest::Manifest;
 use crate::observer::{Observer, Step};
 use crate::provisioner::{EngineProvisioner, Prepared};
 use crate::store::Store;
+use crate::survey::{Survey, SurveyError};
+use crate::{libraries, source};
 
 /// Something to pack: a file, or a text that is made for the bundle.
 enum Content {
@@ -41,16 +44,19 @@ impl EngineProvisioner {
         let unportable = |problem: &str| BundleError::Unportable { problem: problem.to_owned() };
         let manifest =
             store.manifest(&engine.digest).ok_or_else(|| unportable("its engine has no manifest"))?;
-        portable(&manifest, &self.cache).map_err(|problem| BundleError::Unportable { problem })?;
-        let dir = store.engine_dir(&engine.digest);
         let mut content = Vec::new();
-        for name in ["manifest.json", "sbom.cdx.json"] {
-            content.push((format!("{ENGINE}/{name}"), Content::File(dir.join(name)), false));
-        }
-        let binaries = manifest.libraries.keys().map(String::as_str).chain(["llama-server"]);
-        for name in binaries {
-            content.push((format!("{ENGINE}/bin/{name}"), Content::File(dir.join("bin").join(name)), true));
-        }
+        let manifest = match &manifest.external {
+            Some(binary) => self.packed_path(binary, &manifest, &mut content, cancel)?,
+            None => {
+                portable(&manifest, &self.cache).map_err(|problem| BundleError::Unportable { problem })?;
+                let dir = store.engine_dir(&engine.digest);
+                for name in ["manifest.json", "sbom.cdx.json"] {
+                    content.push((format!("{ENGINE}/{name}"), Content::File(dir.join(name)), false));
+                }
+                push_binaries(&mut content, &manifest, &store.binary(&engine.digest));
+                manifest
+            }
+        };
         // What ships with the program is there already.
         if !matches!(ModelRef::parse(&pool.model), Ok(ModelRef::Builtin(_))) {
             let packed = Catalog::new(&self.cache).pack(&model).map_err(|error| BundleError::Unportable {
@@ -86,20 +92,83 @@ impl EngineProvisioner {
             engine_digest: contents.engine_digest,
             model_reference: contents.model_reference,
             model_digest: contents.model_digest,
+            notice: native(&manifest),
         })
     }
+
+    /// A binary of this machine: with the libraries beside it, once a copy of both runs by itself. Nobody recorded
+    /// what it was built for, so it is held to be for this processor.
+    fn packed_path(
+        &self,
+        binary: &Path,
+        known: &Manifest,
+        content: &mut Vec<(String, Content, bool)>,
+        cancel: &Cancel,
+    ) -> Result<Manifest, BundleError> {
+        let libraries = libraries::beside(binary, cancel).map_err(|failure| match failure {
+            SourceFailure::Stop(source) => BundleError::Ensure { source },
+            SourceFailure::Next(_, problem) => BundleError::Unportable { problem },
+        })?;
+        let copy = tempfile::tempdir_in(&self.cache).map_err(io("write in", &self.cache))?;
+        let names = libraries.keys().map(String::as_str).chain(["llama-server"]);
+        for name in names {
+            let from =
+                if name == "llama-server" { binary.to_path_buf() } else { binary.with_file_name(name) };
+            std::fs::copy(&from, copy.path().join(name)).map_err(io("copy", &from))?;
+        }
+        let scratch = tempfile::tempdir().map_err(io("write in", &std::env::temp_dir()))?;
+        let asked = Survey::take(&self.host, &copy.path().join("llama-server"), scratch.path(), None, cancel);
+        asked.map_err(|error| match error {
+            SurveyError::Cancelled => BundleError::Cancelled,
+            SurveyError::Failed(problem) => BundleError::Unportable {
+                problem: format!(
+                    "{} does not run without what lies around it, apart from the libraries in its own directory: \
+                     {problem}",
+                    binary.display()
+                ),
+            },
+        })?;
+        let manifest = Manifest {
+            inputs: serde_json::to_value(Inputs {
+                target: self.host.cpu().to_owned(),
+                ..Inputs::prebuilt(source::identity(&known.source))
+            })
+            .unwrap_or_default(),
+            external: None,
+            libraries,
+            ..known.clone()
+        };
+        let text = serde_json::to_vec_pretty(&manifest).map_err(|error| BundleError::Io {
+            action: "describe",
+            path: binary.to_path_buf(),
+            source: error.into(),
+        })?;
+        content.push((format!("{ENGINE}/manifest.json"), Content::Text(text), false));
+        push_binaries(content, &manifest, binary);
+        Ok(manifest)
+    }
+}
+
+/// The libraries first: the binary is the last to come.
+fn push_binaries(content: &mut Vec<(String, Content, bool)>, manifest: &Manifest, binary: &Path) {
+    for name in manifest.libraries.keys() {
+        content.push((format!("{ENGINE}/bin/{name}"), Content::File(binary.with_file_name(name)), true));
+    }
+    content.push((format!("{ENGINE}/bin/llama-server"), Content::File(binary.to_path_buf()), true));
+}
+
+/// What whoever packs an engine for one processor should know.
+fn native(manifest: &Manifest) -> Option<String> {
+    let target = manifest.inputs["target"].as_str()?;
+    (target != std::env::consts::ARCH).then(|| {
+        "the engine is used only by a processor that has every instruction set of this one; `cmake_flags: \
+         [-DGGML_NATIVE=OFF]` builds one for others, too"
+            .to_owned()
+    })
 }
 
 /// What cannot work on another machine is not packed.
 fn portable(manifest: &Manifest, cache: &Path) -> Result<(), String> {
-    if let Some(binary) = &manifest.external {
-        return Err(format!(
-            "its engine is a binary of this machine ({}, named by `path`), and nobody recorded what it was built from \
-             or which libraries of this machine it needs; copy it and name it by `path` there, too, or pack a pool \
-             whose engine was built from a source",
-            binary.display()
-        ));
-    }
     if manifest.inputs["compilers"].to_string().contains("managed CUDA") {
         return Err(format!(
             "its engine loads CUDA's runtime and cuBLAS (libcudart.so.13, libcublas.so.13) from their place in this \

@@ -9,8 +9,11 @@ use std::path::{Path, PathBuf};
 use provisioners_model_provisioner::{Cancel, Catalog, DigestError, sha256_file};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
+use wire::config::EngineSource;
 
+use super::fit::{lacking, needs};
 use super::{BundleError, Bundled, CONTENTS, Contents, ENGINE, FORMAT, MODEL, Packed, io as failed};
+use crate::host::this_cpu;
 use crate::key::Inputs;
 use crate::manifest::{self, Manifest};
 use crate::store::Store;
@@ -67,7 +70,14 @@ pub fn import(
         engine_digest: contents.engine_digest,
         model_reference: contents.model_reference,
         model_digest: contents.model_digest,
+        notice: notice(&engine),
     })
+}
+
+/// What keeps the engine from being used here.
+fn notice(engine: &Manifest) -> Option<String> {
+    let lacks = lacking(engine.inputs["target"].as_str()?, &this_cpu());
+    (!lacks.is_empty()).then(|| format!("the engine is not used on this machine: it {}", needs(&lacks)))
 }
 
 struct Unpacking<'a> {
@@ -208,7 +218,12 @@ fn checked_engine(
         serde_json::from_slice(&text).map_err(|error| format!("the engine's manifest: {error}"))?;
     let inputs: Inputs = serde_json::from_value(engine.inputs.clone())
         .map_err(|error| format!("the engine's manifest: {error}"))?;
-    if inputs.digest() != engine.engine_digest || engine.engine_digest != contents.engine_digest {
+    let own = match &engine.source {
+        // What it was built from nobody knows: it is what its bytes are.
+        EngineSource::Path(_) => engine.binary_sha256.clone(),
+        _ => inputs.digest(),
+    };
+    if own != engine.engine_digest || engine.engine_digest != contents.engine_digest {
         return Err("its engine is not the one that its manifest describes".to_owned());
     }
     if engine.external.is_some() {

@@ -3,9 +3,11 @@
 //!
 //! The file is a plain tar. Its first entry, `bundle.json`, lists every other with size and SHA-256; what is
 //! not listed is refused. An engine from a bundle serves a pool whose source and build flags are those it was
-//! built from, on a processor that has what it was built for; the smoke gate runs again there.
+//! built from, or which names by `path` what it was there, on a processor that has what it may use; the smoke gate
+//! runs again there.
 
 mod export;
+mod fit;
 mod import;
 
 use std::path::{Path, PathBuf};
@@ -14,10 +16,8 @@ use provisioners_model_provisioner::CatalogError;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EnsureError;
-use crate::key::Inputs;
-use crate::manifest::Manifest;
-use crate::store::Store;
 
+pub(crate) use fit::{imported, stand_in, unfit};
 pub use import::import;
 
 /// Raised when an older reader could not use what a newer writer packs.
@@ -69,6 +69,9 @@ pub struct Bundled {
     pub model_reference: String,
     /// The model.
     pub model_digest: String,
+    /// What keeps the engine from being used on this machine, or on many others, if anything; for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 /// Why there is no bundle, or nothing of it was taken in.
@@ -134,50 +137,4 @@ impl BundleError {
 
 fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> BundleError + use<'a> {
     move |source| BundleError::Io { action, path: path.to_path_buf(), source }
-}
-
-/// An engine from a bundle that was built from the same, and that this processor can run.
-pub(crate) fn imported(store: &Store, wanted: &Inputs, cpu: &str) -> Option<Manifest> {
-    store.digests().iter().filter_map(|digest| store.find(digest)).find(|manifest| {
-        let built: Result<Inputs, _> = serde_json::from_value(manifest.inputs.clone());
-        manifest.imported_unix_ms.is_some()
-            && built.is_ok_and(|built| {
-                built.recipe == wanted.recipe
-                    && built.source == wanted.source
-                    && built.definitions == wanted.definitions
-                    && runs_on(&built.target, &wanted.target, cpu)
-            })
-    })
-}
-
-/// Whether what was built for the processor `built` (architecture, then its lines) runs on `cpu`: it needs
-/// every instruction set that the compiler saw.
-fn runs_on(built: &str, wanted: &str, cpu: &str) -> bool {
-    if built == wanted {
-        return true;
-    }
-    let architecture = |text: &str| text.lines().next().unwrap_or_default().to_owned();
-    let sets = |text: &str| -> Vec<String> {
-        let lines = text.lines().filter(|line| line.starts_with("flags") || line.starts_with("Features"));
-        lines.flat_map(|line| line.split_whitespace().skip(2)).map(str::to_owned).collect()
-    };
-    let have = sets(cpu);
-    architecture(built) == architecture(cpu) && sets(built).iter().all(|set| have.contains(set))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// EPROV-025
-    #[test]
-    fn an_engine_runs_where_every_instruction_set_is_that_its_compiler_saw() {
-        let cpu = |flags: &str| format!("x86_64\nmodel name : Some CPU\nflags : {flags}");
-        let small = cpu("sse avx2");
-        let large = cpu("avx512f avx2 sse");
-        assert!(runs_on(&small, &large, &large) && runs_on(&small, &small, &small));
-        assert!(!runs_on(&large, &small, &small), "no avx512f there");
-        assert!(!runs_on("aarch64\nFeatures : fp", &small, &small));
-        assert!(runs_on("x86_64", "x86_64", &small), "not built for one processor");
-    }
 }

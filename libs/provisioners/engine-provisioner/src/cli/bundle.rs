@@ -80,6 +80,7 @@ fn show(done: &str, bundled: &Bundled, json: bool) {
     if json {
         return print_json(bundled);
     }
+    bundled.notice.iter().for_each(|notice| say(notice));
     print(&format!(
         "{done} {} ({}): {} and {}\nsha256 {}\n",
         bundled.file.display(),

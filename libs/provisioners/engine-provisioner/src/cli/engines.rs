@@ -27,7 +27,11 @@ pub(super) fn list(cache: &Path, json: bool) -> u8 {
     }
     for engine in engines {
         let used = engine.last_used_unix_ms.map_or("never".to_owned(), ago);
-        let running = if engine.in_use { ", running" } else { "" };
+        let running = match (engine.in_use, engine.binary.exists()) {
+            (true, _) => ", running",
+            (false, true) => "",
+            (false, false) => ", not there any more",
+        };
         print(&format!(
             "{}  {}  last used {used}{running}  from {}  {}\n",
             engine.version,

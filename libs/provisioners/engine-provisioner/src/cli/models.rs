@@ -74,14 +74,35 @@ pub(super) fn run(
             let days = Duration::from_secs(unfinished_days.saturating_mul(24 * 3600));
             gc(&catalog, quota_gib.or(config.quota_gib), days, json)?;
         }
-        ModelsVerb::Pin { digest } => catalog.pin(digest, true)?,
-        ModelsVerb::Unpin { digest } => catalog.pin(digest, false)?,
+        ModelsVerb::Pin { digest } => pin(&catalog, digest, true, json)?,
+        ModelsVerb::Unpin { digest } => pin(&catalog, digest, false, json)?,
         ModelsVerb::Remove { digest } => {
-            let bytes = catalog.remove(digest)?;
-            print(&format!("removed, {}\n", size(bytes)));
+            let digest = catalog.find(digest)?.digest;
+            let bytes = catalog.remove(&digest)?;
+            match json {
+                true => print_json(&serde_json::json!({ "digest": digest, "removed": true, "bytes": bytes })),
+                false => print(&format!("{digest:.12}  removed, {}\n", size(bytes))),
+            }
         }
     }
     Ok(0)
+}
+
+fn pin(catalog: &Catalog, digest: &str, pinned: bool, json: bool) -> Result<(), Failure> {
+    catalog.pin(digest, pinned)?;
+    let model = catalog.find(digest)?;
+    match json {
+        true => print_json(&model),
+        false => {
+            print(&format!(
+                "{:.12}  {}  {}pinned\n",
+                model.digest,
+                model.name,
+                if pinned { "" } else { "un" }
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn list(catalog: &Catalog, cache: &Path, json: bool) {

@@ -40,11 +40,16 @@ impl EngineProvisioner {
         for source in &config.sources {
             let name = source::describe(source);
             if let EngineSource::Path(path) = source {
-                let verdict = if path.binary.is_file() { "use it as it is" } else { "not there, go on" };
-                plan.steps.push(format!("{name}: {verdict}"));
+                let stands_in = bundle::stand_in(&Store::new(cache), path, host.cpu());
                 if path.binary.is_file() {
+                    plan.steps.push(format!("{name}: use it as it is"));
                     return Ok(None);
+                } else if let Some(engine) = stands_in {
+                    let dir = Store::new(cache).engine_dir(&engine.engine_digest);
+                    plan.steps.push(format!("{name}: it came in a bundle, use {}", dir.display()));
+                    return Ok(Some(engine));
                 }
+                plan.steps.push(format!("{name}: not there, go on"));
                 continue;
             }
             let inputs = search.inputs(source, &compilers)?;

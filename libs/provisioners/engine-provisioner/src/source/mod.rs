@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use provisioners_model_provisioner::{Cancel, DigestError, sha256_file};
 use wire::config::{EngineSource, SdistSource};
 
+use crate::bundle;
 use crate::error::{EnsureError, SourceFailure};
 use crate::helper::HelperError;
 use crate::host::Host;
 use crate::observer::Step;
 use crate::plan::mib;
+use crate::store::Store;
 use crate::upkeep::size_below;
 
 /// What fetching needs.
@@ -95,6 +97,14 @@ pub(crate) fn absent(source: &EngineSource, cache: &Path) -> Option<String> {
     let home = home(source, cache)?;
     (!local && !home.exists())
         .then(|| format!("offline: neither the engine nor its source ({}) is in the cache", home.display()))
+}
+
+/// `reason`, and why an engine from a bundle does not help where one of this source is there.
+pub(crate) fn with_unfit(reason: String, source: &EngineSource, cache: &Path, cpu: &str) -> String {
+    match bundle::unfit(&Store::new(cache), source, cpu) {
+        Some(unfit) => format!("{reason}; {unfit}"),
+        None => reason,
+    }
 }
 
 /// What fetching it costs, where that is known on this machine.

@@ -10,7 +10,7 @@ use wire::PreparedEngine;
 use wire::config::{EngineSource, ModelsConfig, PathSource, PoolConfig, TrustPolicy};
 
 use crate::kills::Hub;
-use crate::machine::{Log, Machine, no_card};
+use crate::machine::{ENGINE, Log, Machine, no_card};
 
 const REFERENCE: &str = "hf:o/r:Q4_K_M";
 
@@ -66,7 +66,7 @@ fn a_bundle_prepares_its_pool_on_a_machine_without_network_and_with_another_comp
     let error = ensure_offline(&other, &pool, &ModelsConfig::default()).unwrap_err();
     assert!(!error.to_string().is_empty(), "it has neither");
     let taken = import(&other, &bundled.file, Some(&bundled.sha256)).unwrap();
-    assert_eq!(taken, bundled);
+    assert_eq!(taken, Bundled { notice: None, ..bundled.clone() });
     other.calls();
     let strict = ModelsConfig { trust: TrustPolicy::Strict, ..ModelsConfig::default() };
     let engine = ensure_offline(&other, &pool, &strict).unwrap().remove(0);
@@ -208,18 +208,118 @@ fn what_a_bundle_does_not_list_and_what_would_lie_elsewhere_is_refused() {
     refused(empty("engine/bin/evil.so"), "not of the engine that its manifest describes");
 }
 
+/// A binary that somebody else built, with a library beside it, and a pool that names it by its path.
+fn with_binary(machine: &Machine, text: &str) -> (std::path::PathBuf, PoolConfig) {
+    let binary = machine.path("opt/llama/llama-server");
+    std::fs::create_dir_all(binary.parent().unwrap()).unwrap();
+    machine.executable(&binary, text);
+    std::fs::write(binary.with_file_name("libggml.so.0"), "library").unwrap();
+    let mut pool = machine.pool(vec![EngineSource::Path(PathSource { binary: binary.clone() })]);
+    pool.model = "builtin:haiku".into();
+    (binary, pool)
+}
+
+fn export(machine: &Machine, pool: &PoolConfig) -> Result<Bundled, BundleError> {
+    machine.provisioner().export_bundle(pool, &machine.path("b.tar"), &Log::default(), &Cancel::new())
+}
+
+/// EPROV-025
+#[test]
+fn an_engine_that_was_a_file_of_one_machine_comes_along_with_its_libraries_and_stands_for_that_file() {
+    let origin = Machine::new();
+    let (binary, pool) = with_binary(&origin, ENGINE);
+    let prepared = origin.provisioner().ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap();
+    let bundled = export(&origin, &pool).unwrap();
+    let rest = std::fs::read_dir(origin.cache()).unwrap().flatten().map(|entry| entry.file_name());
+    assert!(
+        rest.into_iter().all(|name| name == "engines" || name == "models"),
+        "the copy that was tried is gone"
+    );
+    let other = Machine::new();
+    import(&other, &bundled.file, Some(&bundled.sha256)).unwrap();
+    let rules = ModelsConfig::default();
+    let own = ensure_offline(&other, &pool, &rules).unwrap().remove(0);
+    assert_eq!(own.binary_path, binary, "a file that is there is used");
+    std::fs::remove_dir_all(origin.path("opt")).unwrap();
+    import(&other, &bundled.file, Some(&bundled.sha256)).unwrap();
+    let engine = ensure_offline(&other, &pool, &rules).unwrap().remove(0);
+    assert!(engine.binary_path.starts_with(other.cache()), "{}", engine.binary_path.display());
+    assert_eq!(
+        (&engine.engine_digest, &engine.engine_version),
+        (&prepared[0].engine_digest, &prepared[0].engine_version)
+    );
+    let library = engine.binary_path.with_file_name("libggml.so.0");
+    assert_eq!(std::fs::read_to_string(&library).unwrap(), "library");
+    let planned = other.provisioner().offline(true).plan(&pool, &Cancel::new()).unwrap();
+    assert_eq!(planned.stopped_by, None, "{planned}");
+    assert!(planned.to_string().contains("it came in a bundle, use"), "{planned}");
+    // With another library it is another engine, although the binary is the same.
+    let (binary, _) = with_binary(&origin, ENGINE);
+    std::fs::write(binary.with_file_name("libggml.so.0"), "newer").unwrap();
+    let newer = export(&origin, &pool).unwrap();
+    std::fs::remove_dir_all(origin.path("opt")).unwrap();
+    import(&other, &newer.file, Some(&newer.sha256)).unwrap();
+    ensure_offline(&other, &pool, &rules).unwrap();
+    assert_eq!(std::fs::read_to_string(&library).unwrap(), "newer");
+    // Another path is another engine.
+    let elsewhere = EngineSource::Path(PathSource { binary: origin.path("elsewhere/llama-server") });
+    let mut another = pool.clone();
+    another.provisioning.sources = vec![elsewhere];
+    ensure_offline(&other, &another, &rules).unwrap_err();
+    // It is held to what it was, with its libraries.
+    std::fs::write(&library, "changed").unwrap();
+    let error = ensure_offline(&other, &pool, &rules).unwrap_err().to_string();
+    assert!(error.contains("libggml.so.0 is not the library that came with the engine"), "{error}");
+}
+
+/// EPROV-025
+#[test]
+fn an_engine_that_this_processor_may_not_run_is_not_used_and_whoever_needs_it_is_told() {
+    let origin = Machine::new();
+    let (_, pool) = with_binary(&origin, ENGINE);
+    let bundled = export(&origin, &pool).unwrap();
+    std::fs::remove_dir_all(origin.path("opt")).unwrap();
+    let other = Machine::new();
+    assert_eq!(import(&other, &bundled.file, None).unwrap().notice, None, "it is for this very processor");
+    let manifest = other.cache().join("engines").join(&bundled.engine_digest).join("manifest.json");
+    let mut text: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    let target = text["inputs"]["target"].as_str().unwrap().to_owned();
+    text["inputs"]["target"] = target
+        .replacen("flags : ", "flags : avx999 ", 1)
+        .replacen("Features : ", "Features : avx999 ", 1)
+        .into();
+    std::fs::write(&manifest, text.to_string()).unwrap();
+    let error = ensure_offline(&other, &pool, &ModelsConfig::default()).unwrap_err().to_string();
+    assert!(error.contains("came in a bundle and may use what this processor has not (avx999)"), "{error}");
+    // So it is of an engine that was built from a source.
+    let built = PoolConfig { model: "builtin:haiku".into(), ..origin.pool(vec![origin.archive("a.tar.gz")]) };
+    assert!(export(&origin, &built).unwrap().notice.unwrap().contains("-DGGML_NATIVE=OFF"));
+}
+
 /// EPROV-025
 #[test]
 fn what_another_machine_could_not_use_is_not_packed() {
     let machine = Machine::new();
-    let export = |pool: &PoolConfig| {
-        let file = machine.path("bundle.tar");
-        let packed = machine.provisioner().export_bundle(pool, &file, &Log::default(), &Cancel::new());
-        assert!(!file.exists());
-        packed.unwrap_err().to_string()
+    let refused = |pool: &PoolConfig| {
+        let error = export(&machine, pool).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        assert!(!machine.path("b.tar").exists());
+        error.to_string()
     };
-    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    // It finds at home what it would not find elsewhere.
+    let needy = format!("#!/bin/sh\n. \"$(dirname \"$0\")/../share/settings\" || exit 3\n{ENGINE}");
+    let (binary, pool) = with_binary(&machine, &needy);
+    let settings = binary.parent().unwrap().with_file_name("share");
+    std::fs::create_dir_all(&settings).unwrap();
+    std::fs::write(settings.join("settings"), "").unwrap();
+    let problem = refused(&pool);
+    assert!(problem.contains("does not run without what lies around it"), "{problem}");
+    // The toolkit of this cache is not on the other machine.
+    let pool =
+        PoolConfig { model: "builtin:haiku".into(), ..machine.pool(vec![machine.archive("a.tar.gz")]) };
     let engine = machine.ensure(pool.provisioning.sources.clone()).unwrap();
-    let source = EngineSource::Path(PathSource { binary: engine.binary_path });
-    assert!(export(&machine.pool(vec![source])).contains("its engine is a binary of this machine"));
+    let manifest = engine.binary_path.parent().unwrap().with_file_name("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("fakec++ 1.0", "managed CUDA 13.0.88")).unwrap();
+    assert!(refused(&pool).contains("libcudart.so.13"));
 }

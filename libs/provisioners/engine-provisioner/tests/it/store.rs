@@ -152,6 +152,23 @@ fn gc_keeps_the_last_used_and_what_runs_and_what_was_just_handed_out() {
     assert_eq!(store.gc(2).iter().filter(|removal| removal.removed).count(), 1, "it no longer runs");
 }
 
+/// EPROV-014
+#[test]
+fn what_is_known_of_a_binary_that_is_gone_goes_and_keeps_no_engine_from_being_kept() {
+    let machine = Machine::new();
+    let built = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap();
+    let binary = machine.path("llama-server");
+    machine.executable(&binary, &format!("{ENGINE}\n# another one\n"));
+    machine.ensure(vec![EngineSource::Path(PathSource { binary: binary.clone() })]).unwrap();
+    std::fs::remove_file(&binary).unwrap();
+    let removals = EngineStore::new(&machine.cache()).gc(1);
+    let said: Vec<_> = removals.iter().map(|removal| (removal.removed, removal.reason.as_str())).collect();
+    let gone = format!("its binary {} is not there any more", binary.display());
+    assert_eq!(said, [(false, "among the last used"), (true, gone.as_str())]);
+    assert!(built.binary_path.exists());
+    assert_eq!(EngineStore::new(&machine.cache()).list().len(), 1);
+}
+
 /// EPROV-015
 #[test]
 fn offline_uses_what_is_here_and_names_what_is_not() {
