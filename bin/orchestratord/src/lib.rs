@@ -26,6 +26,7 @@ mod pool_manager;
 mod progress;
 mod reload;
 pub mod run;
+pub mod runtime;
 pub mod serve;
 mod settings;
 #[cfg(test)]

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use orchestratord::cli::{Cli, Command};
-use orchestratord::{exit, explain, journal, run, serve, token, verify};
+use orchestratord::{exit, explain, journal, run, runtime, serve, token, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime::build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&anyhow::Error::new(error).context("starting the async runtime")),
     };

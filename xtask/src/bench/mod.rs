@@ -39,8 +39,14 @@ pub(crate) struct Options {
     #[arg(long)]
     as_built: bool,
     /// Seconds of each measurement of streams
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
+    /// Measurements of streams of each kind, in turn; the middle of them is printed
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Have the tokens of up to 64 streams come at once, as those of an engine's batch do
+    #[arg(long)]
+    bursts: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -115,7 +121,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     if wanted(Section::Streams) {
         let window = Duration::from_secs(u64::from(options.seconds));
-        let plan = streams::Plan { streams: options.streams.clone(), rate: options.rate, window };
+        let (streams, rate) = (options.streams.clone(), options.rate);
+        let plan = streams::Plan { streams, rate, window, rounds: options.rounds, bursts: options.bursts };
         writeln!(out, "\n## Streams: {} tokens/s over all of them\n", options.rate)?;
         runtime.block_on(streams::measure(&binaries, &plan, &mut out))?;
     }

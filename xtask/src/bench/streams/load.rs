@@ -10,14 +10,15 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 
 use super::process;
 use crate::bench::stats::Sample;
 
-/// Connections that are opened at once.
-const RAMP: usize = 64;
-/// Until every stream has begun, besides the time that their first tokens take one after the other.
+/// Streams that begin together where tokens come in bursts.
+const BURST: u32 = 64;
+/// Between the beginnings of two streams, at least: opening must not be what is measured.
+const APART: Duration = Duration::from_millis(2);
+/// Until every stream has begun, besides the time over which they begin.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which of the APIs is spoken.
@@ -34,6 +35,8 @@ pub(super) struct Load {
     pub(super) streams: u32,
     pub(super) pace: Duration,
     pub(super) window: Duration,
+    /// Whether the tokens of many streams come at once, as those of an engine's batch do, or evenly spread.
+    pub(super) bursts: bool,
 }
 
 /// What came of it.
@@ -60,31 +63,43 @@ struct Shared {
     addr: SocketAddr,
     api: Api,
     max_tokens: u64,
-    ramp: Semaphore,
     begun: AtomicU32,
     recording: AtomicBool,
     over: AtomicBool,
 }
 
 impl Load {
+    /// When the `nth` stream begins, and its tokens come a pace apart from then on. Evenly spread, the
+    /// streams begin some whole number of `pace / streams` after one another that has no divisor in common
+    /// with how many they are, so that no two have the same phase.
+    fn begins(&self, nth: u32) -> Duration {
+        if self.bursts {
+            return self.pace * (nth / BURST);
+        }
+        let step = self.pace / self.streams.max(1);
+        let fewest = APART.as_nanos().div_ceil(step.as_nanos().max(1)) as u32;
+        let apart = (fewest..).find(|apart| coprime(*apart, self.streams)).unwrap_or(fewest);
+        step * apart * nth
+    }
+
     /// Opens all streams at `addr`, then measures for the window, and hangs up.
     pub(super) async fn run(&self, addr: SocketAddr, api: Api, pids: &[u32]) -> Result<Measured> {
-        // Each turn of the ramp lasts until the first tokens are there, one pace later.
-        let patience = PATIENCE + self.pace * self.streams.div_ceil(RAMP as u32);
+        let patience = PATIENCE + self.begins(self.streams);
         let enough = (self.window + patience + Duration::from_secs(30)).as_millis() / self.pace.as_millis();
         let shared = Arc::new(Shared {
             addr,
             api,
             max_tokens: u64::try_from(enough).context("counting tokens")?,
-            ramp: Semaphore::new(RAMP),
             begun: AtomicU32::new(0),
             recording: AtomicBool::new(false),
             over: AtomicBool::new(false),
         });
         let idle_kib = process::rss_kib(pids)?;
-        let readers: Vec<_> =
-            (0..self.streams).map(|_| tokio::spawn(read_stream(Arc::clone(&shared)))).collect();
         let opened = Instant::now();
+        let begins = |nth| tokio::time::Instant::from_std(opened + self.begins(nth));
+        let readers: Vec<_> = (0..self.streams)
+            .map(|nth| tokio::spawn(read_stream(Arc::clone(&shared), begins(nth))))
+            .collect();
         while shared.begun.load(Ordering::Relaxed) < self.streams {
             if opened.elapsed() > patience || readers.iter().any(tokio::task::JoinHandle::is_finished) {
                 shared.over.store(true, Ordering::Relaxed);
@@ -123,10 +138,10 @@ impl Load {
 }
 
 /// Reads one stream until the measurement is over; the ages of the tokens in the window.
-async fn read_stream(shared: Arc<Shared>) -> Result<Vec<f64>> {
-    let turn = shared.ramp.acquire().await.context("waiting for a turn")?;
+async fn read_stream(shared: Arc<Shared>, begins: tokio::time::Instant) -> Result<Vec<f64>> {
+    tokio::time::sleep_until(begins).await;
     let mut stream = open(&shared).await?;
-    let (mut turn, mut ages, mut buffer, mut held) = (Some(turn), Vec::new(), vec![0; 16 * 1024], 0);
+    let (mut begun, mut ages, mut buffer, mut held) = (false, Vec::new(), vec![0; 16 * 1024], 0);
     while !shared.over.load(Ordering::Relaxed) {
         let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut buffer[held..])).await;
         let read = read.context("a stream fell silent")?.context("reading a stream")?;
@@ -135,7 +150,7 @@ async fn read_stream(shared: Arc<Shared>) -> Result<Vec<f64>> {
         let recording = shared.recording.load(Ordering::Relaxed);
         let (stamps, rest) = stamps(&buffer[..held + read]);
         for sent in stamps {
-            if turn.take().is_some() {
+            if !std::mem::replace(&mut begun, true) {
                 shared.begun.fetch_add(1, Ordering::Relaxed);
             }
             if recording {
@@ -163,6 +178,13 @@ fn stamps(bytes: &[u8]) -> (Vec<u64>, usize) {
         at = end;
     }
     (found, bytes.len())
+}
+
+fn coprime(mut a: u32, mut b: u32) -> bool {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a == 1
 }
 
 async fn open(shared: &Shared) -> Result<TcpStream> {
@@ -213,7 +235,23 @@ fn micros() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::stamps;
+    use std::time::Duration;
+
+    use super::{APART, Load, stamps};
+
+    #[test]
+    fn spread_streams_begin_one_by_one_and_no_two_have_the_same_phase() {
+        for streams in [1, 16, 48, 64, 4096] {
+            let pace = Duration::from_millis(u64::from((streams * 1_000 / 3_200).max(1)));
+            let load = Load { streams, pace, window: Duration::ZERO, bursts: false };
+            let step = (pace / streams).as_nanos();
+            let phase = |nth| load.begins(nth).as_nanos() / step % u128::from(streams);
+            let mut phases: Vec<u128> = (0..streams).map(phase).collect();
+            phases.sort_unstable();
+            assert!(phases.iter().copied().eq(0..u128::from(streams)), "{streams}: {phases:?}");
+            assert!(load.begins(1) >= APART && load.begins(1) < APART + pace, "{streams}");
+        }
+    }
 
     #[test]
     fn a_stamp_that_is_cut_is_read_when_the_rest_is_there() {

@@ -1,7 +1,8 @@
 //! What a stream costs on its way: the same paced, stamped tokens of `stub-llama` read directly,
 //! through nginx (when it is installed) and through orchestratord's `/v1` and `/v2`, one after the
 //! other at the same rate, from few streams to many. Token rate is held, so that cost per token can
-//! be compared between counts of streams.
+//! be compared between counts of streams. Tokens come evenly spread, so that what is added is the way's
+//! own and not the wait behind the tokens of other streams; `--bursts` has them come as one batch's do.
 
 mod load;
 pub(super) mod process;
@@ -16,6 +17,7 @@ use self::load::{Api, Load, Measured};
 use self::targets::Nginx;
 pub(super) use self::targets::{Orchestratord, StubProcess};
 use super::Binaries;
+use super::stats::Sample;
 
 /// How much and how long.
 pub(super) struct Plan {
@@ -24,11 +26,29 @@ pub(super) struct Plan {
     pub(super) rate: u32,
     /// Of one measurement.
     pub(super) window: Duration,
+    /// Measurements of each kind, in turn; what is printed is the middle of them.
+    pub(super) rounds: u32,
+    /// Whether tokens come many at a time.
+    pub(super) bursts: bool,
 }
 
+/// One way that tokens take.
 struct Row {
     name: &'static str,
-    measured: Measured,
+    rounds: Vec<Measured>,
+}
+
+impl Row {
+    /// The middle of what the rounds say.
+    fn middle(&self, of: impl Fn(&Measured) -> f64) -> f64 {
+        Sample::new(self.rounds.iter().map(of).collect()).quantile(0.5)
+    }
+
+    /// The middle of how much more it is than in the same round of another way.
+    fn added(&self, to: &Self, of: impl Fn(&Measured) -> f64) -> f64 {
+        let differences = self.rounds.iter().zip(&to.rounds).map(|(here, there)| of(here) - of(there));
+        Sample::new(differences.collect()).quantile(0.5)
+    }
 }
 
 /// Writes each row as soon as it is measured: the last counts take minutes and may fail.
@@ -40,12 +60,12 @@ pub(super) async fn measure(binaries: &Binaries, plan: &Plan, out: &mut impl Wri
     let mut ratios = Vec::new();
     for &streams in &plan.streams {
         let rows = at(binaries, plan, streams).await.with_context(|| format!("with {streams} streams"))?;
-        let direct = rows.first().map(|row| row.measured.clone()).unwrap_or_default();
         for row in &rows {
-            writeln!(out, "{}", line(streams, row, &direct))?;
+            writeln!(out, "{}", line(streams, row, &rows[0]))?;
         }
-        let cost = |name: &str| rows.iter().find(|row| row.name == name).map(|row| row.measured.cpu_us());
-        if let (Some(nginx), Some(v1), Some(v2)) = (cost("nginx"), cost("/v1"), cost("/v2")) {
+        let named = |name: &str| rows.iter().find(|row| row.name == name);
+        if let (Some(nginx), Some(v1), Some(v2)) = (named("nginx"), named("/v1"), named("/v2")) {
+            let [nginx, v1, v2] = [nginx, v1, v2].map(|row| row.middle(Measured::cpu_us));
             let (v1, v2) = (v1 / nginx, v2 / nginx);
             ratios.push(format!("- {streams} streams: /v1 costs {v1:.2} × nginx per token, /v2 {v2:.2} ×"));
         }
@@ -54,40 +74,55 @@ pub(super) async fn measure(binaries: &Binaries, plan: &Plan, out: &mut impl Wri
     Ok(())
 }
 
-fn line(streams: u32, row: &Row, direct: &Measured) -> String {
-    let Measured { latencies, tokens_per_s, rss_per_stream_kib, .. } = &row.measured;
-    let (p50, p99) = (latencies.quantile(0.5), latencies.quantile(0.99));
-    let added = |q| latencies.quantile(q) - direct.latencies.quantile(q);
-    let process = |text: String| if row.measured.has_process { text } else { "–".to_owned() };
+fn line(streams: u32, row: &Row, direct: &Row) -> String {
+    let [p50, p99] = [0.5, 0.99].map(|q| move |measured: &Measured| measured.latencies.quantile(q));
+    let has_process = row.rounds.iter().all(|measured| measured.has_process);
+    let process = |text: String| if has_process { text } else { "–".to_owned() };
     format!(
-        "| {streams} | {} | {tokens_per_s:.0} | {p50:.0} | {p99:.0} | {:.0} | {:.0} | {} | {} |",
+        "| {streams} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {} | {} |",
         row.name,
-        added(0.5),
-        added(0.99),
-        process(format!("{:.1}", row.measured.cpu_us())),
-        process(format!("{rss_per_stream_kib:.1}")),
+        row.middle(|measured| measured.tokens_per_s),
+        row.middle(p50),
+        row.middle(p99),
+        row.added(direct, p50),
+        row.added(direct, p99),
+        process(format!("{:.1}", row.middle(Measured::cpu_us))),
+        process(format!("{:.1}", row.middle(|measured| measured.rss_per_stream_kib))),
     )
 }
 
-/// One count of streams, over every way.
+/// One count of streams, over every way, all of them in turn in each round.
 async fn at(binaries: &Binaries, plan: &Plan, streams: u32) -> Result<Vec<Row>> {
+    let mut rows: Vec<Row> = Vec::new();
+    for _ in 0..plan.rounds {
+        for (name, measured) in round(binaries, plan, streams).await? {
+            match rows.iter_mut().find(|row| row.name == name) {
+                Some(row) => row.rounds.push(measured),
+                None => rows.push(Row { name, rounds: vec![measured] }),
+            }
+        }
+    }
+    Ok(rows)
+}
+
+async fn round(binaries: &Binaries, plan: &Plan, streams: u32) -> Result<Vec<(&'static str, Measured)>> {
     let pace = Duration::from_millis(u64::from((streams * 1_000 / plan.rate).max(1)));
     let stub = StubProcess::start(&binaries.stub, streams, pace)?;
-    let load = Load { streams, pace, window: plan.window };
+    let load = Load { streams, pace, window: plan.window, bursts: plan.bursts };
     let mut rows = Vec::new();
     let measured = load.run(stub.addr(), Api::Chat, &[]).await.context("directly")?;
-    rows.push(Row { name: "directly", measured });
+    rows.push(("directly", measured));
     stub.until_idle().await?;
     if let Some(nginx) = Nginx::start(stub.addr())? {
         let measured = load.run(nginx.addr(), Api::Chat, &nginx.pids()?).await.context("through nginx")?;
-        rows.push(Row { name: "nginx", measured });
+        rows.push(("nginx", measured));
         stub.until_idle().await?;
     }
     for (name, api) in [("/v1", Api::Chat), ("/v2", Api::Tasks)] {
         let orchestratord = Orchestratord::start(&binaries.orchestratord, stub.addr())?;
         let pids = [orchestratord.pid()];
         let measured = load.run(orchestratord.addr(), api, &pids).await.with_context(|| name.to_owned())?;
-        rows.push(Row { name, measured });
+        rows.push((name, measured));
         drop(orchestratord);
         stub.until_idle().await?;
     }

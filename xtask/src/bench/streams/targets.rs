@@ -34,6 +34,8 @@ impl StubProcess {
             .args(["--port", &addr.port().to_string(), "--parallel", &slots.to_string()])
             .args(["--ctx-size", &(u64::from(slots) * 65_536).min(u64::from(u32::MAX)).to_string()])
             .args(["--stub-token-ms", &pace.as_millis().to_string(), "--stub-stamp"])
+            // Whoever tries another number means orchestratord's.
+            .env_remove("TOKIO_WORKER_THREADS")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
