@@ -279,6 +279,12 @@ pub struct ModelList {
     pub object: String,
     /// Pools and their aliases.
     pub data: Vec<ModelCard>,
+    /// As Anthropic's SDKs read it: there is no further page.
+    pub has_more: bool,
+    /// Likewise, the first one's `id`; null for none.
+    pub first_id: Option<String>,
+    /// Likewise, the last one's.
+    pub last_id: Option<String>,
 }
 
 /// One model.
@@ -292,4 +298,10 @@ pub struct ModelCard {
     pub created: u64,
     /// Always `llama-orch`.
     pub owned_by: String,
+    /// What Anthropic's SDKs call `object`.
+    pub r#type: String,
+    /// What they show: the name.
+    pub display_name: String,
+    /// What they call `created`: RFC 3339, UTC.
+    pub created_at: String,
 }

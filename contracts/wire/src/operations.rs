@@ -366,7 +366,15 @@ const OPERATIONS: &[Operation] = &[
         (200, Json("OpenApiDocument")),
         &[401],
     ),
-    op(ORCHD, Data, "GET", "/v1/models", "Models, as OpenAI lists them", (200, Json("ModelList")), &[401]),
+    op(
+        ORCHD,
+        Data,
+        "GET",
+        "/v1/models",
+        "Models, as OpenAI and Anthropic list them",
+        (200, Json("ModelList")),
+        &[401],
+    ),
     op(
         ORCHD,
         Data,

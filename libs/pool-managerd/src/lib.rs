@@ -44,7 +44,6 @@ mod service;
 mod serving;
 mod shared;
 mod target;
-mod timestamp;
 mod timings;
 mod token;
 mod watch;

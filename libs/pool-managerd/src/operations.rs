@@ -9,9 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::operation::{OperationList, OperationOutcome, OperationProgress};
 use wire::pool::ReplicaError;
-use wire::{OperationId, OperationKind, OperationState, OperationView, PoolId};
-
-use crate::timestamp::rfc3339;
+use wire::{OperationId, OperationKind, OperationState, OperationView, PoolId, rfc3339};
 
 /// Ended operations that are remembered; running ones always are, and there is one for a pool.
 const REMEMBERED: usize = 256;

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::config::{PoolConfig, PoolKind};
 use wire::handoff::HANDOFF_SCHEMA_VERSION;
-use wire::{Determinism, Handoff, HandoffModel, HandoffState, Phase, PreparedEngine, ReplicaKey, StepStatus};
+use wire::{
+    Determinism, Handoff, HandoffModel, HandoffState, Phase, PreparedEngine, ReplicaKey, StepStatus, rfc3339,
+};
 
 use crate::board::Seat;
 use crate::classify::Cause;
@@ -22,7 +24,6 @@ use crate::loading::LoadingBudget;
 use crate::loss::{Fault, Loss};
 use crate::replica::with_causes;
 use crate::shared::Shared;
-use crate::timestamp::rfc3339;
 
 /// One life while it lives.
 pub(crate) struct Serving {

@@ -85,6 +85,14 @@ async fn each_model_that_is_listed_is_shown_and_no_other() {
     let list = orchestrator.get("/v1/models").await;
     let ids: Vec<&str> = list["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["gpt-4o-mini", "p"]);
+    // What Anthropic's SDK reads of the same.
+    assert_eq!(
+        (&list["first_id"], &list["last_id"], &list["has_more"]),
+        (&json!("gpt-4o-mini"), &json!("p"), &json!(false))
+    );
+    let card = &list["data"][1];
+    assert_eq!((&card["type"], &card["display_name"]), (&json!("model"), &json!("p")));
+    assert!(card["created_at"].as_str().is_some_and(|at| at.ends_with('Z') && at.len() == 20), "{card}");
     for (n, id) in ids.iter().enumerate() {
         assert_eq!(orchestrator.get(&format!("/v1/models/{id}")).await, list["data"][n]);
     }

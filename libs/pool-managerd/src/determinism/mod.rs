@@ -11,11 +11,10 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 use wire::config::{PoolConfig, PoolKind};
-use wire::{Determinism, PreparedEngine, SelfTest};
+use wire::{Determinism, PreparedEngine, SelfTest, rfc3339};
 
 use crate::engine_http::EngineClient;
 use crate::shared::Shared;
-use crate::timestamp::rfc3339;
 use compare::Answers;
 pub(crate) use kept::Kept;
 
