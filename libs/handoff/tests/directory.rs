@@ -173,6 +173,21 @@ fn hostile_files_are_rejected_each_with_its_reason() {
 
 /// HANDOFF-002
 #[test]
+fn a_pipe_in_the_place_of_the_directory_is_an_error_and_is_not_waited_for() {
+    let (tmp, dir) = open();
+    fs::remove_dir(dir.path()).unwrap();
+    let (file_type, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, dir.path(), file_type, mode, 0).unwrap();
+    let (send, scanned) = std::sync::mpsc::channel();
+    // Opened as anything but a directory it would wait for somebody who writes.
+    std::thread::spawn(move || send.send(dir.scan().map_err(|error| error.kind())));
+    let scanned = scanned.recv_timeout(std::time::Duration::from_secs(30)).expect("the scan hangs");
+    assert_eq!(scanned.unwrap_err(), std::io::ErrorKind::NotADirectory);
+    drop(tmp);
+}
+
+/// HANDOFF-002
+#[test]
 fn a_foreign_owned_file_is_rejected() {
     // Only root can make one; anyone else meets a file of root's.
     let (_tmp, dir) = open();

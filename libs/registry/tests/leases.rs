@@ -130,9 +130,15 @@ fn a_draining_replica_keeps_its_leases_and_gives_no_new_ones() {
     let registry = Registry::default();
     registry.apply(up(0, 1, 2));
     let lease = registry.try_lease(&key(0), 1).unwrap();
+    let mut changed = registry.changed();
+    changed.mark_unchanged();
     registry.apply(Event::Superseded { key: key(0), generation: 1 });
+    assert!(changed.has_changed().unwrap(), "whoever waits for a place looks again");
     assert!(!lease.is_lost());
     assert!(registry.try_lease(&key(0), 1).is_none());
+    changed.mark_unchanged();
+    registry.apply(Event::Superseded { key: key(0), generation: 1 });
+    assert!(!changed.has_changed().unwrap(), "nothing changed");
 }
 
 /// ORCHD-DRAIN-002
@@ -338,11 +344,41 @@ fn what_a_replica_generated_shows_how_fast_it_is_until_another_life_begins() {
     assert_eq!(per_token(), Some(Duration::from_millis(20)));
     (0..300).for_each(|_| generated(1, 10, 100));
     let now = per_token().unwrap();
-    assert!(now < Duration::from_micros(10_100), "the old fades: {now:?}");
+    let expected = Duration::from_micros(9_990)..Duration::from_micros(10_100);
+    assert!(expected.contains(&now), "the old fades, its tokens as its time: {now:?}");
     registry.apply(Event::Superseded { key: key(0), generation: 1 });
     assert_eq!(per_token(), Some(now));
     registry.apply(up(0, 2, 2));
     assert_eq!(per_token(), None);
+}
+
+/// ORCHD-REG-002
+#[test]
+fn a_handoff_is_shown_as_it_says_and_the_engines_own_word_counts_more() {
+    let handoff = |ctx: u32| {
+        serde_json::from_value(serde_json::json!({
+            "url": "http://127.0.0.1:1", "pool_id": "p", "slots_total": 2, "ctx": ctx,
+            "engine_version": "llamacpp-1", "model": {"id": "haiku", "digest": "00ff"},
+            "determinism": {"result": "not_declared", "device": "a card", "differs": ["the batch"]},
+        }))
+        .unwrap()
+    };
+    let shown = |up: Up| {
+        let registry = Registry::default();
+        let key = up.key.clone();
+        registry.apply(Event::Up(up));
+        registry.snapshot().replicas[&key].clone()
+    };
+    let said = shown(Up::ready_from_handoff(1, &handoff(2_048)));
+    assert_eq!(
+        (&*said.engine_version, &*said.model_id, &*said.model_digest),
+        ("llamacpp-1", "haiku", "00ff")
+    );
+    assert_eq!(said.determinism.unwrap().differs, ["the batch"]);
+    assert_eq!((said.slots_total, said.ctx), (2, Some(2_048)));
+    let probed = shown(Up::ready_from_handoff(1, &handoff(2_048)).offering(Some(3), Some(512)));
+    assert_eq!((probed.slots_total, probed.ctx), (3, Some(512)));
+    assert_eq!(shown(Up::ready_from_handoff(1, &handoff(0))).ctx, None, "a context of nothing is unknown");
 }
 
 proptest! {

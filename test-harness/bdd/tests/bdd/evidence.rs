@@ -66,8 +66,24 @@ impl Evidence {
             report.push_str(&format!("\n- {}\n", failure.replace('\n', "\n  ")));
         }
         for (feature, scenarios) in &kept.passed {
-            report.push_str(&format!("\n## {feature}\n\n- {}\n", scenarios.join("\n- ")));
+            report.push_str(&format!("\n## {feature}\n\n{}", listed(scenarios)));
         }
         kept.bundle.report(&report)
     }
+}
+
+/// Each once, in the order in which they ended: the examples of an outline have one name.
+fn listed(scenarios: &[String]) -> String {
+    let mut seen: Vec<(&str, usize)> = Vec::new();
+    for name in scenarios {
+        match seen.iter_mut().find(|(known, _)| known == name) {
+            Some((_, times)) => *times += 1,
+            None => seen.push((name, 1)),
+        }
+    }
+    let line = |(name, times): (&str, usize)| match times {
+        1 => format!("- {name}\n"),
+        _ => format!("- {name} ({times} examples)\n"),
+    };
+    seen.into_iter().map(line).collect()
 }
