@@ -201,17 +201,14 @@ impl EngineStore {
             .into_iter()
             .map(|one| Removal { what: one.url, removed: true, reason: reason.clone(), bytes: one.bytes })
             .collect();
-        // What was being unpacked when its program was killed; a program that lives is done within minutes.
-        for entry in std::fs::read_dir(&self.sources).into_iter().flatten().flatten() {
-            let old = entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| age(at) > ABANDONED);
-            let what = name(&entry.path());
-            if old && what.starts_with(".new-") {
-                let bytes = size_below(&entry.path());
-                let removed = std::fs::remove_dir_all(entry.path()).is_ok();
-                let reason = "a source that was not unpacked to its end".to_owned();
-                out.push(Removal { what, removed, reason, bytes });
-            }
-        }
+        out.extend(left_below(&self.sources, &[".new-"], "a source that was not unpacked to its end"));
+        // Beside the stores, where bundles are unpacked and tried.
+        let cache = self.dir.parent().unwrap_or(&self.dir);
+        out.extend(left_below(
+            cache,
+            &[".import-", ".export-"],
+            "a bundle that was not taken in or packed to its end",
+        ));
         out
     }
 
@@ -270,6 +267,21 @@ impl EngineStore {
         let reason = "an unfinished build that nobody continued for a week".to_owned();
         Some(Removal { what: name, removed, reason, bytes })
     }
+}
+
+/// Removes directories that a program which was killed left in `dir`; one that lives is done within minutes.
+fn left_below(dir: &Path, prefixes: &[&str], reason: &str) -> Vec<Removal> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let old = entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| age(at) > ABANDONED);
+        let what = entry.file_name().to_string_lossy().into_owned();
+        if old && prefixes.iter().any(|prefix| what.starts_with(prefix)) {
+            let bytes = size_below(&entry.path());
+            let removed = std::fs::remove_dir_all(entry.path()).is_ok();
+            out.push(Removal { what, removed, reason: reason.to_owned(), bytes });
+        }
+    }
+    out
 }
 
 fn age(at: SystemTime) -> Duration {

@@ -109,7 +109,8 @@ impl EngineProvisioner {
             SourceFailure::Stop(source) => BundleError::Ensure { source },
             SourceFailure::Next(_, problem) => BundleError::Unportable { problem },
         })?;
-        let copy = tempfile::tempdir_in(&self.cache).map_err(io("write in", &self.cache))?;
+        let copy = tempfile::Builder::new().prefix(".export-").tempdir_in(&self.cache);
+        let copy = copy.map_err(io("write in", &self.cache))?;
         let names = libraries.keys().map(String::as_str).chain(["llama-server"]);
         for name in names {
             let from =

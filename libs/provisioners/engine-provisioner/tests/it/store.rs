@@ -219,7 +219,7 @@ fn the_owners_program_gets_the_model_file_and_decides() {
 
 /// MPROV-024
 #[test]
-fn gc_removes_sources_that_nobody_fetched_or_unpacked_to_their_end() {
+fn gc_removes_sources_that_nobody_fetched_or_unpacked_to_their_end_and_what_is_left_of_bundles() {
     let machine = Machine::new();
     let sources = machine.cache().join("sources");
     std::fs::create_dir_all(sources.join(".partial")).unwrap();
@@ -227,11 +227,11 @@ fn gc_removes_sources_that_nobody_fetched_or_unpacked_to_their_end() {
     for name in [".partial/old.part", ".partial/young.part"] {
         std::fs::write(path(name), "bytes").unwrap();
     }
-    for name in [".new-old", ".new-young", "a-tree-that-is-old"] {
+    for name in [".new-old", ".new-young", "a-tree-that-is-old", "../.import-old", "../.export-young"] {
         std::fs::create_dir(path(name)).unwrap();
         std::fs::write(path(name).join("file"), "bytes").unwrap();
     }
-    for name in [".partial/old.part", ".new-old", "a-tree-that-is-old"] {
+    for name in [".partial/old.part", ".new-old", "a-tree-that-is-old", "../.import-old"] {
         let file = std::fs::File::open(path(name)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(8 * 24 * 3600)).unwrap();
     }
@@ -239,11 +239,13 @@ fn gc_removes_sources_that_nobody_fetched_or_unpacked_to_their_end() {
     assert_eq!(store.unfinished_sources().len(), 2);
     let removals = store.gc(9);
     assert!(
-        removals.len() == 2 && removals.iter().all(|removal| removal.removed && removal.bytes > 0),
+        removals.len() == 3 && removals.iter().all(|removal| removal.removed && removal.bytes > 0),
         "{removals:?}"
     );
-    assert!(!path(".partial/old.part").exists() && !path(".new-old").exists());
-    for kept in [".partial/young.part", ".new-young", "a-tree-that-is-old"] {
+    for gone in [".partial/old.part", ".new-old", "../.import-old"] {
+        assert!(!path(gone).exists(), "{gone}");
+    }
+    for kept in [".partial/young.part", ".new-young", "a-tree-that-is-old", "../.export-young"] {
         assert!(path(kept).exists(), "{kept}");
     }
 }
