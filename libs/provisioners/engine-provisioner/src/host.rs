@@ -134,6 +134,8 @@ fn inherited(name: &OsStr) -> bool {
         INHERITED.contains(&name)
             || name.starts_with("PIP_")
             || name.starts_with("LC_")
+            // Where it is kept, and how large it may be.
+            || ["CCACHE_DIR", "CCACHE_MAXSIZE", "CCACHE_CONFIGPATH"].contains(&name)
             || upper.ends_with("_PROXY")
     })
 }
@@ -179,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn helpers_inherit_proxies_and_pip_settings_and_no_secrets() {
+    fn helpers_inherit_proxies_and_settings_of_pip_and_ccache_and_no_secrets() {
         let vars = [
             ("PATH", "/bin"),
             ("https_proxy", "p"),
@@ -191,10 +193,12 @@ mod tests {
             ("PYTHONPATH", "/evil"),
             ("GIT_DIR", "/x"),
             ("CC", "gcc"),
+            ("CCACHE_DIR", "/c"),
+            ("CCACHE_PREFIX", "evil"),
         ];
         let host = Host::new(&Env::new("/", vars));
         let names: Vec<_> = host.helper_env().iter().map(|(k, _)| k.to_str().unwrap()).collect();
-        assert_eq!(names, ["CC", "NO_PROXY", "PATH", "PIP_INDEX_URL", "https_proxy"]);
+        assert_eq!(names, ["CC", "CCACHE_DIR", "NO_PROXY", "PATH", "PIP_INDEX_URL", "https_proxy"]);
     }
 
     #[test]
