@@ -110,7 +110,7 @@ impl House {
         let file = at.join("nginx.conf");
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new(nginx);
-        command.arg("-e").arg(at.join("error.log")).arg("-c").arg(&file);
+        command.arg("-c").arg(&file);
         let errors = std::fs::File::create(at.join("nginx.err")).unwrap();
         let nginx = Owned(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors).spawn().unwrap());
         let house = Self { stub, root: made.cert.pem(), dir, _nginx: nginx, _orchestratord: orchestratord };

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what the control plane costs, as ratios on one machine, the sides in turn.
 //! Builds the release binaries first, its own among them, so that the client is no bottleneck.
 
+mod estimates;
 mod first_token;
 mod hangup;
 mod manager;
@@ -61,6 +62,8 @@ enum Section {
     Hangup,
     /// One-token tasks per second
     Tasks,
+    /// How far off the start is that a task is told, while a queue stands
+    Estimates,
     /// pool-managerd with ten replicas: idle, adopting, losing
     Manager,
 }
@@ -114,6 +117,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if wanted(Section::Tasks) {
         let tasks = runtime.block_on(tasks::measure(&binaries))?;
         writeln!(out, "\n## One-token tasks\n\n{tasks}")?;
+    }
+    if wanted(Section::Estimates) {
+        let estimates = runtime.block_on(estimates::measure(&binaries.orchestratord))?;
+        writeln!(out, "\n## Starts that tasks were told, under a steady load\n\n{estimates}")?;
     }
     if wanted(Section::Manager) {
         let manager = runtime.block_on(manager::measure(&binaries))?;

@@ -1,5 +1,8 @@
 //! Whose turn it is, as clients of the HTTP routes meet it.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use futures_util::future::join_all;
 
 use super::*;
@@ -63,34 +66,36 @@ async fn keys_that_nobody_gave_out_take_turns_and_are_one_caller_in_either_heade
 #[tokio::test(flavor = "multi_thread")]
 async fn batch_keeps_a_tenth_of_the_slots_while_interactive_clients_want_all_of_them() {
     const TASKS: usize = 8;
+    /// Of 240: all clients have more to ask then.
+    const ASKED_AT: u32 = 60;
     let orchestrator = Orchestrator::start().await;
     let stub = stub_with(|faults| faults.token = Duration::from_millis(1));
     orchestrator.publish(&stub, "p", 1);
     orchestrator.until_ready("p", true).await;
+    // Until all have come.
+    let running = orchestrator.submit(json!({"max_tokens": 1_000_000})).await;
+    stub.wait_for(|stats| stats.busy == 1).await.unwrap();
+
+    let (ended, share) = (AtomicU32::new(0), OnceLock::new());
     let client = async |n: usize, priority: &str| {
         for _ in 0..TASKS {
             let task = json!({"priority": priority, "session_id": format!("{priority}-{n}")});
             let id = orchestrator.submit(task).await;
             assert_eq!(orchestrator.events(&id, None).await.last().unwrap().1, "end");
+            if ended.fetch_add(1, Ordering::Relaxed) + 1 == ASKED_AT {
+                share.set(orchestrator.share_of_batch().await).unwrap();
+            }
         }
     };
-    // Asked for while all still come.
-    let mut share = None;
     let interactive = join_all((0..20).map(|n| client(n, "interactive")));
     let batch = join_all((0..10).map(|n| client(n, "batch")));
-    let watch = async {
-        until(async || {
-            let ended = stub.stats().finished;
-            if share.is_none() && ended >= 100 {
-                share = Some(orchestrator.share_of_batch().await);
-            }
-            share.is_some()
-        })
-        .await;
+    let begin = async {
+        until(async || orchestrator.waiting().await == 30).await;
+        assert_eq!(orchestrator.post(&format!("/v2/tasks/{running}/cancel"), json!({})).await.0, 202);
     };
-    tokio::join!(interactive, batch, watch);
-    let share = share.unwrap();
+    tokio::join!(interactive, batch, begin);
+    let share = share.get().unwrap();
     println!("batch had {:.1} % of the slots", share * 100.0);
-    assert!((0.10..=0.25).contains(&share), "batch had {share} of the slots");
+    assert!((0.10..=0.25).contains(share), "batch had {share} of the slots");
     orchestrator.stop().await;
 }
