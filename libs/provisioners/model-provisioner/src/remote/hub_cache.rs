@@ -53,17 +53,28 @@ fn blob_of(path: PathBuf) -> Option<Local> {
     is_sha256.then_some(Local { path, sha256: blob })
 }
 
-/// Files and the files of one level of directories, as repositories of models have them.
+/// Directories below which nobody puts a model.
+const MAX_DEPTH: usize = 8;
+
+/// All files of a snapshot, by their paths in it.
 fn files_below(snapshot: &Path) -> Vec<String> {
-    let names = |dir: &Path| -> Vec<String> {
-        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-    };
-    let inner = |name: String| match snapshot.join(&name).is_dir() {
-        true => names(&snapshot.join(&name)).iter().map(|file| format!("{name}/{file}")).collect(),
-        false => vec![name],
-    };
-    names(snapshot).into_iter().flat_map(inner).collect()
+    fn walk(dir: &Path, prefix: &str, depth: usize, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let name = format!("{prefix}{name}");
+            // The files are links and the directories are none: no link is followed into another tree.
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() && depth < MAX_DEPTH => {
+                    walk(&entry.path(), &format!("{name}/"), depth + 1, found);
+                }
+                Ok(kind) if !kind.is_dir() => found.push(name),
+                _ => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(snapshot, "", 0, &mut found);
+    found
 }
 
 #[cfg(test)]
@@ -77,5 +88,22 @@ mod tests {
             [PathBuf::from("/c/models--o--r/snapshots/abc/sub/m.gguf"), PathBuf::from("/c/o_r_sub_m.gguf")];
         assert_eq!(found, expected);
         assert!(candidates(&["/c".into()], "o/r", "abc", "../../m.gguf").is_empty());
+    }
+    /// MPROV-009
+    #[test]
+    fn a_file_in_a_directory_of_a_directory_is_found_and_a_link_to_a_directory_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (commit, blob) = ("1".repeat(40), "2".repeat(64));
+        let snapshot = dir.path().join("models--o--r/snapshots").join(&commit);
+        std::fs::create_dir_all(snapshot.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(format!("../../../../blobs/{blob}"), snapshot.join("a/b/m-q8_0.gguf"))
+            .unwrap();
+        std::os::unix::fs::symlink("a", snapshot.join("again")).unwrap();
+        let found = local(&[dir.path().to_path_buf()], "o/r", &commit, &Selector::Quant("Q8_0".into()));
+        let expected = Local { path: snapshot.join("a/b/m-q8_0.gguf"), sha256: blob };
+        assert_eq!(found, Some(vec![expected]));
+        let mut files = files_below(&snapshot);
+        files.sort();
+        assert_eq!(files, ["a/b/m-q8_0.gguf", "again"]);
     }
 }

@@ -51,7 +51,13 @@ impl Network {
     #[must_use]
     pub fn from_vars(var: impl Fn(&str) -> Option<OsString>) -> Self {
         let text = |name| var(name).and_then(|value| value.into_string().ok()).filter(|v| !v.is_empty());
-        let path = |name| var(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = var("HOME").map(PathBuf::from);
+        // As the hub's own programs read it: not every shell and unit file expands a `~`.
+        let expanded = |path: PathBuf| match (path.strip_prefix("~"), &home) {
+            (Ok(rest), Some(home)) => home.join(rest),
+            _ => path,
+        };
+        let path = |name| var(name).map(PathBuf::from).map(expanded).filter(|path| path.is_absolute());
         let xdg = path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
         let places = [
             path("LLAMA_CACHE"),
@@ -97,7 +103,7 @@ mod tests {
         let network = Network::from_vars(|name| {
             let value = match name {
                 "HOME" => "/home/me",
-                "HF_HOME" => "/hf",
+                "HF_HOME" => "~/hf",
                 "LLAMA_CACHE" => "/llama",
                 "HF_HUB_CACHE" => "relative",
                 "HF_TOKEN" => "hf_secret\n",
@@ -108,7 +114,7 @@ mod tests {
         let places: Vec<_> = network.hub_caches.iter().map(|p| p.to_str().unwrap()).collect();
         assert_eq!(
             places,
-            ["/llama", "/hf/hub", "/home/me/.cache/huggingface/hub", "/home/me/.cache/llama.cpp"]
+            ["/llama", "/home/me/hf/hub", "/home/me/.cache/huggingface/hub", "/home/me/.cache/llama.cpp"]
         );
         assert_eq!(network.endpoint, PUBLIC_HUB);
         assert_eq!(network.token.as_ref().unwrap().bearer(), "Bearer hf_secret");
