@@ -134,6 +134,7 @@ impl Search<'_> {
                 }
             } else {
                 let inputs = self.inputs(source, &compilers)?;
+                store.refuse_later(&inputs.digest())?;
                 let own = store.find(&inputs.digest());
                 let Some(manifest) = own.or_else(|| bundle::imported(&store, &inputs, self.host.cpu()))
                 else {

@@ -97,6 +97,7 @@ impl Search<'_> {
             stop @ SourceFailure::Stop(_) => stop,
         })?;
         let digest = self.binary_digest(&binary)?;
+        Store::new(self.cache).refuse_later(&digest)?;
         let known = Store::new(self.cache).manifest(&digest);
         let known = known.filter(|known| known.external.as_ref() == Some(&binary));
         if let Some(known) = known {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use provisioners_model_provisioner::Cancel;
 
 use crate::error::EnsureError;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SCHEMA};
 
 const MANIFEST: &str = "manifest.json";
 const SBOM: &str = "sbom.cdx.json";
@@ -51,7 +51,26 @@ impl Store {
     pub(crate) fn manifest(&self, digest: &str) -> Option<Manifest> {
         let text = std::fs::read(self.engine_dir(digest).join(MANIFEST)).ok()?;
         let manifest: Manifest = serde_json::from_slice(&text).ok()?;
-        (manifest.engine_digest == digest).then_some(manifest)
+        (manifest.engine_digest == digest && manifest.schema_version <= SCHEMA).then_some(manifest)
+    }
+
+    /// An error when a later program wrote what is said of this engine: it is neither guessed at nor replaced.
+    pub(crate) fn refuse_later(&self, digest: &str) -> Result<(), EnsureError> {
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            schema_version: u32,
+        }
+        let path = self.engine_dir(digest).join(MANIFEST);
+        match serde_json::from_slice::<Versioned>(&std::fs::read(&path).unwrap_or_default()) {
+            Ok(Versioned { schema_version: version }) if version > SCHEMA => {
+                let problem = format!(
+                    "a later version of this program wrote it (format {version}, this one reads up to {SCHEMA}): use \
+                     that version, or another cache (LLAMA_ORCH_CACHE)"
+                );
+                Err(EnsureError::Cache { action: "read", path, source: std::io::Error::other(problem) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes or replaces the manifest alone: of an engine outside, or of one that was not yet surveyed.
@@ -147,6 +166,7 @@ impl Store {
     ) -> Result<(), EnsureError> {
         let target = self.engine_dir(&manifest.engine_digest);
         let _one = self.lock(&manifest.engine_digest, &|| (), cancel)?;
+        self.refuse_later(&manifest.engine_digest)?;
         // What was a file of another machine has the digest of its binary, whatever its libraries are.
         let same = |there: Manifest| there.external.is_none() && there.libraries == manifest.libraries;
         if self.find(&manifest.engine_digest).is_some_and(same) {

@@ -152,6 +152,29 @@ fn gc_keeps_the_last_used_and_what_runs_and_what_was_just_handed_out() {
     assert_eq!(store.gc(2).iter().filter(|removal| removal.removed).count(), 1, "it no longer runs");
 }
 
+/// EPROV-033
+#[test]
+fn an_engine_that_a_later_version_described_is_neither_used_nor_built_over() {
+    let machine = Machine::new();
+    let path = machine.path("llama-server");
+    machine.executable(&path, &format!("{ENGINE}\n# another one\n"));
+    let by_path = EngineSource::Path(PathSource { binary: path });
+    for source in [machine.archive("a.tar.gz"), by_path] {
+        let engine = machine.ensure(vec![source.clone()]).unwrap();
+        let manifest = machine.cache().join("engines").join(&engine.engine_digest).join("manifest.json");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let later = text.replace("\"schema_version\": 2", "\"schema_version\": 3");
+        assert_ne!(later, text);
+        std::fs::write(&manifest, &later).unwrap();
+        machine.calls();
+        let error = machine.ensure(vec![source]).unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("a later version of this program wrote it (format 3"), "{cause}");
+        assert_eq!(std::fs::read_to_string(&manifest).unwrap(), later);
+        assert!(!machine.calls().iter().any(|call| call.starts_with("cmake --build")), "nothing was built");
+    }
+}
+
 /// EPROV-014
 #[test]
 fn what_is_known_of_a_binary_that_is_gone_goes_and_keeps_no_engine_from_being_kept() {
