@@ -126,7 +126,8 @@ impl Search<'_> {
     }
 }
 
-fn executable(source: &PathSource) -> Result<PathBuf, SourceFailure> {
+/// The binary, if it looks like one that can be started.
+pub(crate) fn executable(source: &PathSource) -> Result<PathBuf, SourceFailure> {
     use std::os::unix::fs::PermissionsExt as _;
     let binary = std::path::absolute(&source.binary).map_err(|e| SourceFailure::fetch(e.to_string()))?;
     match binary.metadata() {

@@ -45,7 +45,7 @@ pub use devices::{Discover, Inventory};
 pub use error::{Attempt, EnsureError, FailureKind};
 pub use host::Host;
 pub use observer::Observer;
-pub use plan::Plan;
+pub use plan::{Blocker, Plan, Verdict};
 pub use preflight::{Check, Finding, Report};
 pub use provisioner::EngineProvisioner;
 pub use provisioners_model_provisioner::Cancel;

@@ -89,8 +89,9 @@ pub enum StageError {
 }
 
 impl StageError {
-    /// Why `reference` did not come over the network.
-    pub(crate) fn of_fetch(reference: &ModelRef, source: FetchError) -> Self {
+    /// Why `reference` does not come over the network.
+    #[must_use]
+    pub fn of_fetch(reference: &ModelRef, source: FetchError) -> Self {
         let reference = reference.to_string();
         match source {
             FetchError::Untrusted { problem } => Self::Untrusted { reference, problem },

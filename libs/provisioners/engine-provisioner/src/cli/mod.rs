@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use config_loader::Env;
-use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, cancel_on_signal};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Verdict, cancel_on_signal};
 use wire::PoolId;
 use wire::config::{Config, GpuPolicy, PoolConfig, TrustPolicy};
 
@@ -45,8 +45,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Print what this machine has and lacks, and the steps with their sizes and reasons; fetch, write and
-    /// build nothing.
+    /// Print what this machine has and lacks, the steps with their sizes and reasons, and last what would stop a
+    /// run; fetch, write and build nothing. Ends with the code that the run would end with, as far as that shows.
     Plan,
     /// The engines of the cache, the last used first.
     List,
@@ -145,7 +145,11 @@ fn carry_out(cli: &Cli) -> Result<u8, Failure> {
                 }
             }
         }
-        Some(Verb::Plan) | None => {
+        Some(Verb::Plan) => {
+            let pools = chosen(cli, &config.pools).map_err(usage)?;
+            Ok(plan(&provisioner(cli, &config, &env), &pools, cli.json, &cancel)?)
+        }
+        None => {
             let provisioner = provisioner(cli, &config, &env);
             let pools = chosen(cli, &config.pools).map_err(usage)?;
             pools.into_iter().try_for_each(|pool| prepare(cli, &provisioner, pool, &cancel)).map(|()| 0)
@@ -157,21 +161,35 @@ fn provisioner(cli: &Cli, config: &Config, env: &Env) -> EngineProvisioner {
     EngineProvisioner::new(&config.paths.cache, env).with_model_rules(&config.models).offline(cli.offline)
 }
 
+/// Prints every pool's plan, then what would stop a run; ends as that run would.
+fn plan(
+    provisioner: &EngineProvisioner,
+    pools: &[&PoolConfig],
+    json: bool,
+    cancel: &Cancel,
+) -> Result<u8, EnsureError> {
+    let mut plans = Vec::new();
+    for pool in pools {
+        let plan = provisioner.plan(pool, cancel)?;
+        match json {
+            true => print_json(&plan),
+            false => print(&plan.to_string()),
+        }
+        plans.push(plan);
+    }
+    let verdict = Verdict::of(&plans);
+    if !json {
+        print(&verdict.to_string());
+    }
+    Ok(verdict.exit_code())
+}
+
 fn prepare(
     cli: &Cli,
     provisioner: &EngineProvisioner,
     pool: &PoolConfig,
     cancel: &Cancel,
 ) -> Result<(), Failure> {
-    if matches!(cli.command, Some(Verb::Plan)) {
-        let plan = provisioner.plan(pool, cancel)?;
-        if cli.json {
-            print_json(&plan);
-        } else {
-            print(&plan.to_string());
-        }
-        return Ok(());
-    }
     let prepared = provisioner.ensure_pool(pool, &Progress::new(cli.json), cancel)?;
     // One line per pool: its replicas differ in nothing but their name.
     prepared.first().into_iter().for_each(print_json);

@@ -9,8 +9,10 @@ use wire::config::{EngineSource, PoolConfig};
 use super::{Plan, Silent, mib};
 use crate::cuda::managed;
 use crate::engine::Search;
-use crate::error::EnsureError;
+use crate::error::{Attempt, EnsureError, FailureKind, SourceFailure};
 use crate::gpu::Target;
+use crate::issue::executable;
+use crate::key::Compilers;
 use crate::manifest::Manifest;
 use crate::observer::Step;
 use crate::provisioner::EngineProvisioner;
@@ -36,68 +38,114 @@ impl EngineProvisioner {
         if config.sources.iter().any(source::compiles) {
             plan.preflight = search.report()?;
         }
-        let mut usable = 0;
+        if let Some((step, engine)) = self.there(&search, &compilers, plan)? {
+            plan.steps.push(step);
+            return Ok(engine);
+        }
+        let (mut usable, mut failing) = (Vec::new(), Vec::new());
         for source in &config.sources {
             let name = source::describe(source);
-            if let EngineSource::Path(path) = source {
-                let stands_in = bundle::stand_in(&Store::new(cache), path, host.cpu());
-                if path.binary.is_file() {
-                    plan.steps.push(format!("{name}: use it as it is"));
-                    return Ok(None);
-                } else if let Some(engine) = stands_in {
-                    let dir = Store::new(cache).engine_dir(&engine.engine_digest);
-                    plan.steps.push(format!("{name}: it came in a bundle, use {}", dir.display()));
-                    return Ok(Some(engine));
-                }
-                plan.steps.push(format!("{name}: not there, go on"));
-                continue;
-            }
-            let inputs = search.inputs(source, &compilers)?;
-            let mut digest = inputs.digest();
-            if let Some(imported) = bundle::imported(&Store::new(cache), &inputs, host.cpu()) {
-                digest = imported.engine_digest;
-            }
-            if let Some(built) = Store::new(cache).find(&digest) {
-                let (size, dir) = (mib(built.binary_bytes), Store::new(cache).engine_dir(&digest));
-                plan.steps.push(format!("{name}: built before, use {} ({size})", dir.display()));
-                return Ok(Some(built));
-            }
-            if let Some(reason) = source::absent(source, cache).filter(|_| offline) {
+            if let Some(reason) = self.of_no_use(source) {
                 plan.steps.push(format!("{name}: passed over, {reason}"));
+                failing.push(Attempt { source: name, kind: FailureKind::Fetch, reason });
                 continue;
             }
-            usable += 1;
+            let Ok(inputs) = search.inputs(source, &compilers) else { continue };
+            usable.push(source);
             let build = if source::compiles(source) { "build" } else { "use what is in it" };
             plan.steps.push(format!(
                 "{name}: fetch ({}), check against {}, {build} as {}, because nothing in the cache was built from the same",
                 self.cost(source, cancel)?,
                 source::pin(source),
-                &digest[..12]
+                &inputs.digest()[..12]
             ));
         }
-        if usable == 0 && offline {
-            plan.stopped(
-                "offline: neither an engine nor the source of one is here; run once with a network"
-                    .to_owned(),
-            );
-            return Ok(None);
+        match usable.first() {
+            None if failing.is_empty() => {}
+            None => plan.stopped(&EnsureError::NoSource { pool: pool.clone(), attempts: failing }),
+            Some(first) => self.build_steps(&search, !source::compiles(first), &usable, plan),
         }
-        if config.sources.iter().all(|source| matches!(source, EngineSource::Path(_))) {
-            plan.stopped("none of the binaries is there".to_owned());
-            return Ok(None);
+        Ok(None)
+    }
+
+    /// The engine that would be used as it is, and what is known of it where it is one of the store's.
+    fn there(
+        &self,
+        search: &Search<'_>,
+        compilers: &Compilers,
+        plan: &mut Plan,
+    ) -> Result<Option<(String, Option<Manifest>)>, EnsureError> {
+        let (store, cpu) = (Store::new(&self.cache), self.host.cpu());
+        for source in &search.config.sources {
+            let name = source::describe(source);
+            if let EngineSource::Path(path) = source {
+                if path.binary.exists() {
+                    if executable(path).is_ok() {
+                        return Ok(Some((format!("{name}: use it as it is"), None)));
+                    }
+                } else if let Some(engine) = bundle::stand_in(&store, path, cpu) {
+                    let dir = store.engine_dir(&engine.engine_digest);
+                    let step = format!("{name}: it came in a bundle, use {}", dir.display());
+                    return Ok(Some((step, Some(engine))));
+                }
+                continue;
+            }
+            let inputs = match search.inputs(source, compilers) {
+                Ok(inputs) => inputs,
+                Err(error @ EnsureError::Config { .. }) => {
+                    plan.stopped(&error);
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
+            let mut digest = inputs.digest();
+            if let Err(later) = store.refuse_later(&digest) {
+                plan.stopped(&later);
+                continue;
+            }
+            if let Some(imported) = bundle::imported(&store, &inputs, cpu) {
+                digest = imported.engine_digest;
+            }
+            if let Some(built) = store.find(&digest) {
+                let (size, dir) = (mib(built.binary_bytes), store.engine_dir(&digest));
+                let step = format!("{name}: built before, use {} ({size})", dir.display());
+                return Ok(Some((step, Some(built))));
+            }
         }
-        if !config.sources.iter().any(source::compiles) {
-            return Ok(None);
+        Ok(None)
+    }
+
+    /// Why a source cannot give an engine, where that shows without asking anybody.
+    fn of_no_use(&self, source: &EngineSource) -> Option<String> {
+        let (cache, cpu) = (self.cache.as_path(), self.host.cpu());
+        if let EngineSource::Path(path) = source {
+            let reason = match executable(path) {
+                Err(SourceFailure::Next(_, reason)) => reason,
+                _ => "it cannot be used".to_owned(),
+            };
+            return Some(source::with_unfit(reason, source, cache, cpu));
         }
-        let tools = BuildTools::look(host, cache, cancel);
+        let offline = source::absent(source, cache).filter(|_| self.offline);
+        let offline = offline.map(|reason| source::with_unfit(reason, source, cache, cpu));
+        offline.or_else(|| source::gone(source, cache))
+    }
+
+    /// What compiles, with what, and what of it is missing. Where something that somebody else built comes first,
+    /// that matters only if it does not work.
+    fn build_steps(
+        &self,
+        search: &Search<'_>,
+        only_if_needed: bool,
+        usable: &[&EngineSource],
+        plan: &mut Plan,
+    ) {
+        let (host, cache, target) = (search.host, search.cache, search.target);
+        if !usable.iter().any(|source| source::compiles(source)) {
+            return;
+        }
+        let tools = BuildTools::look(host, cache, search.cancel);
         plan.steps.push(tools_line(&tools));
         plan.steps.extend(toolkit_line(target, cache));
-        if offline && matches!(tools.choice(), Choice::Install(None)) {
-            plan.stopped("offline: CMake and Ninja are neither on this machine nor in the cache".to_owned());
-        }
-        if offline && toolkit_comes(target, cache) {
-            plan.stopped("offline: the CUDA toolkit is neither on this machine nor in the cache".to_owned());
-        }
         plan.steps.push(format!(
             "the build: up to {} of objects while it goes on, up to {} at once, as cores and free memory allow",
             mib(preflight::objects(target)),
@@ -106,8 +154,31 @@ impl EngineProvisioner {
                 jobs => format!("{jobs} compilers"),
             }
         ));
-        self.stop(plan, config.allow_package_installs);
-        Ok(None)
+        let may_install = search.config.allow_package_installs;
+        let command =
+            may_install.then(|| packages::command(host, &plan.preflight, packages::is_root())).flatten();
+        if let Some(command) = &command {
+            plan.steps.push(format!("install what is missing, as the configuration allows: {command}"));
+        }
+        if only_if_needed {
+            return;
+        }
+        plan.missing(|check| command.is_none() || !check.has_packages());
+        let absent = [
+            (matches!(tools.choice(), Choice::Install(None)), "CMake and Ninja are"),
+            (toolkit_comes(target, cache), "the CUDA toolkit is"),
+        ];
+        for (_, what) in absent.iter().filter(|(absent, _)| *absent && search.offline) {
+            let reason =
+                format!("offline: {what} neither on this machine nor in the cache; run once with a network");
+            let attempt = |source: &&EngineSource| Attempt {
+                source: source::describe(source),
+                kind: FailureKind::Fetch,
+                reason: reason.clone(),
+            };
+            let attempts = usable.iter().map(attempt).collect();
+            plan.stopped(&EnsureError::NoSource { pool: search.pool.clone(), attempts });
+        }
     }
 
     /// What fetching a source costs, as far as anybody says it before; only an archive's server is asked.
@@ -116,7 +187,10 @@ impl EngineProvisioner {
             return Ok(known);
         }
         let EngineSource::Archive(archive) = source else {
-            return Ok("whoever has it names no size before it is fetched".to_owned());
+            return Ok(format!(
+                "its size is unknown until it is fetched; the disk check allows {} MiB for it",
+                source::room(source, &self.cache) >> 20
+            ));
         };
         match announced_bytes(&archive.url, cancel) {
             Ok(Some(bytes)) => Ok(format!("{} to fetch", mib(bytes))),
@@ -126,23 +200,6 @@ impl EngineProvisioner {
                 Ok(format!("its size is unknown, because its source does not answer: {problem}"))
             }
             Err(refusal) => Ok(format!("its size is unknown: {refusal}")),
-        }
-    }
-
-    /// What is missing stops it, but for what may be installed.
-    fn stop(&self, plan: &mut Plan, may_install: bool) {
-        let command = match may_install {
-            true => packages::command(&self.host, &plan.preflight, packages::is_root()),
-            false => None,
-        };
-        if let Some(command) = &command {
-            plan.steps.push(format!("install what is missing, as the configuration allows: {command}"));
-        }
-        let installed = |check: &&preflight::Check| command.is_some() && check.has_packages();
-        let left: Vec<_> = plan.preflight.missing().filter(|check| !installed(check)).collect();
-        if !left.is_empty() {
-            let names: Vec<_> = left.iter().map(|check| check.what.as_str()).collect();
-            plan.stopped(format!("what is MISSING above: {}", names.join(", ")));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod engine;
 mod model;
+mod verdict;
 
 use std::fmt;
 use std::path::Path;
@@ -13,15 +14,18 @@ use serde::Serialize;
 use wire::config::PoolConfig;
 use wire::{PoolId, PreparationStep, StepKind};
 
+pub use verdict::{Blocker, Verdict};
+
 use crate::engine::Search;
 use crate::error::EnsureError;
 use crate::gpu::{Decision, Target};
 use crate::observer::{Observer, Step};
-use crate::preflight::Report;
+use crate::preflight::{Check, Report};
 use crate::provisioner::EngineProvisioner;
 use crate::{argv, flags, memory, source};
 
-/// The plan of one pool: `Display` is for people, JSON for programs.
+/// The plan of one pool: `Display` is for people, without what stops it, which [`Verdict`] says of all pools at
+/// the end; JSON is for programs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// The pool.
@@ -30,8 +34,8 @@ pub struct Plan {
     pub preflight: Report,
     /// What would be done, in order, each with its size and its reason.
     pub steps: Vec<String>,
-    /// What would stop it on this machine, if anything.
-    pub stopped_by: Option<String>,
+    /// Everything that would stop it on this machine, in the order in which a run would come to it.
+    pub stopped_by: Vec<Blocker>,
 }
 
 impl fmt::Display for Plan {
@@ -47,20 +51,33 @@ impl fmt::Display for Plan {
         for (i, step) in self.steps.iter().enumerate() {
             writeln!(f, "    {}. {step}", i + 1)?;
         }
-        match &self.stopped_by {
-            None => Ok(()),
-            Some(problem) => writeln!(f, "  would stop here: {problem}"),
-        }
+        Ok(())
     }
 }
 
 impl Plan {
-    /// Everything that would stop it, not the first alone.
-    fn stopped(&mut self, problem: String) {
-        self.stopped_by = Some(match self.stopped_by.take() {
-            None => problem,
-            Some(before) => format!("{before}; {problem}"),
-        });
+    /// Everything that would stop it, not the first alone; each once.
+    fn stopped(&mut self, error: &EnsureError) {
+        let blocker = Blocker::of(&self.pool, error);
+        self.stop(blocker);
+    }
+
+    /// What preflight misses and nobody installs.
+    fn missing(&mut self, stays: impl Fn(&Check) -> bool) {
+        let left: Vec<_> = self.preflight.missing().filter(|check| stays(check)).cloned().collect();
+        if left.is_empty() {
+            return;
+        }
+        // The code is preflight's; each line is a problem of its own.
+        let pool = self.pool.clone();
+        let code = EnsureError::Preflight { pool, report: Report::default() }.exit_code();
+        left.iter().for_each(|check| self.stop(Blocker { exit_code: code, problem: check.in_words() }));
+    }
+
+    fn stop(&mut self, blocker: Blocker) {
+        if !self.stopped_by.contains(&blocker) {
+            self.stopped_by.push(blocker);
+        }
     }
 }
 
@@ -70,46 +87,56 @@ impl Observer for Silent {
 }
 
 impl EngineProvisioner {
-    /// Plans one pool. An error is a configuration that cannot work anywhere; what only this machine
-    /// lacks is in [`Plan::preflight`] and [`Plan::stopped_by`].
+    /// Plans one pool. What is wrong with its configuration and what this machine lacks is in
+    /// [`Plan::stopped_by`], all of it.
+    ///
+    /// # Errors
+    /// Someone asked to stop.
     pub fn plan(&self, pool: &PoolConfig, cancel: &Cancel) -> Result<Plan, EnsureError> {
         let config = |problem| EnsureError::Config { pool: pool.id.clone(), problem };
-        flags::checked_env(pool).map_err(config)?;
-        flags::canonical(pool).map_err(config)?;
-        let reference = ModelRef::parse(&pool.model).map_err(|e| config(e.to_string()))?;
         let preflight = Report::default();
-        let (id, steps) = (pool.id.clone(), Vec::new());
-        let mut plan = Plan { pool: id, preflight, steps, stopped_by: None };
+        let mut plan = Plan { pool: pool.id.clone(), preflight, steps: Vec::new(), stopped_by: Vec::new() };
+        let checks = [flags::checked_env(pool).err(), flags::canonical(pool).err()];
+        checks.into_iter().flatten().for_each(|problem| plan.stopped(&config(problem)));
+        let reference = match ModelRef::parse(&pool.model) {
+            Ok(reference) => Some(reference),
+            Err(error) => {
+                plan.stopped(&config(format!("model: {error}")));
+                None
+            }
+        };
+        let model = |plan: &mut Plan| match &reference {
+            Some(reference) => self.model_step(pool, reference, plan, cancel),
+            None => Ok(None),
+        };
         let decision = match self.decide(pool, cancel) {
             Ok(decision) => decision,
             Err(error @ EnsureError::Gpu { .. }) => {
                 // Whoever has to mend that wants to know of everything else as well.
-                plan.stopped(error.to_string());
+                plan.stopped(&error);
+                model(&mut plan)?;
                 plan.preflight = self.without_card(pool, cancel)?;
-                self.model_step(pool, &reference, &mut plan, cancel)?;
+                plan.missing(|_| true);
                 return Ok(plan);
             }
             Err(other) => return Err(other),
         };
         plan.steps.push(target_line(&decision, pool));
         let target = decision.target;
-        let here = self.model_step(pool, &reference, &mut plan, cancel)?;
+        let here = model(&mut plan)?;
         let built = self.engine_steps(pool, &target, &mut plan, cancel)?;
         let pooled = here.as_deref().and_then(memory::pooled);
-        let argv = argv::plan(pool, Path::new("MODEL"), pooled, &target).map_err(config)?;
+        let argv = match argv::plan(pool, Path::new("MODEL"), pooled, &target) {
+            Ok(argv) => argv,
+            Err(problem) => {
+                plan.stopped(&config(problem));
+                return Ok(plan);
+            }
+        };
         if let Some(problem) = built.and_then(|built| built.unknown_flag(&argv)) {
-            plan.stopped(problem);
+            plan.stopped(&config(problem));
         }
-        let estimate = here.and_then(|model| memory::of(pool, &model, &argv));
-        let memory = estimate.map_or_else(
-            || "its memory is estimated once the model is here".to_owned(),
-            |memory| {
-                let (total, weights, kv) = (memory.total_bytes(), memory.weights_bytes, memory.kv_bytes);
-                format!("each about {} of memory: weights {}, context {}", mib(total), mib(weights), mib(kv))
-            },
-        );
-        let (replicas, argv) = (pool.replicas, argv.join(" "));
-        plan.steps.push(format!("hand over {replicas} replica(s), {memory}, of: llama-server {argv}"));
+        plan.steps.push(handed_over(pool, here.as_deref(), &argv));
         Ok(plan)
     }
 
@@ -125,6 +152,17 @@ impl EngineProvisioner {
             false => Ok(Report::default()),
         }
     }
+}
+
+fn handed_over(pool: &PoolConfig, model: Option<&Path>, argv: &[String]) -> String {
+    let memory = match model.and_then(|model| memory::of(pool, model, argv)) {
+        None => "its memory is estimated once the model is here".to_owned(),
+        Some(memory) => {
+            let (total, weights, kv) = (memory.total_bytes(), memory.weights_bytes, memory.kv_bytes);
+            format!("each about {} of memory: weights {}, context {}", mib(total), mib(weights), mib(kv))
+        }
+    };
+    format!("hand over {} replica(s), {memory}, of: llama-server {}", pool.replicas, argv.join(" "))
 }
 
 fn target_line(decision: &Decision, pool: &PoolConfig) -> String {

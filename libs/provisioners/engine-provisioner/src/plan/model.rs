@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use provisioners_model_provisioner::{Announced, Cancel, FetchError, ModelRef, StageError};
 use wire::config::PoolConfig;
 
-use super::{Plan, mib};
+use super::{Blocker, Plan, mib};
 use crate::error::EnsureError;
 use crate::provisioner::EngineProvisioner;
+
+/// INTERFACES lists it: the model.
+const MODEL: u8 = 6;
 
 impl EngineProvisioner {
     /// Adds the step, and what stops it. Returns the model's file where it is here already.
@@ -27,7 +30,7 @@ impl EngineProvisioner {
                 _ => "it cannot be used",
             };
             plan.steps.push(format!("model {reference}: {step}"));
-            plan.stopped(with_causes(&problem));
+            plan.stopped(&refused(pool, problem));
             return Ok(None);
         }
         let staged = self.models.staged_before(reference);
@@ -78,9 +81,10 @@ impl EngineProvisioner {
                 let free = self.host.free_disk(&self.cache);
                 if bytes > free {
                     let (wanted, free, cache) = (mib(bytes), mib(free), self.cache.display());
-                    plan.stopped(format!(
+                    let problem = format!(
                         "the model has {wanted}, and {free} are free in {cache}: make room or set LLAMA_ORCH_CACHE"
-                    ));
+                    );
+                    plan.stop(Blocker { exit_code: MODEL, problem });
                 }
                 format!("({} to fetch): {fetch}", mib(bytes))
             }
@@ -91,19 +95,19 @@ impl EngineProvisioner {
             Err(FetchError::Unreachable { problem, .. }) => {
                 format!("(its size is unknown, because its source does not answer: {problem}): {fetch}")
             }
-            Err(refusal @ FetchError::Offline { .. }) => {
-                plan.stopped(format!("model {reference}: {refusal}"));
-                "(its size is unknown): neither in this cache nor in the hub's own".to_owned()
-            }
-            Err(FetchError::Untrusted { problem }) => {
-                let refused = StageError::Untrusted { reference: reference.to_string(), problem };
-                plan.stopped(refused.to_string());
-                "(its source names no SHA-256): refused by `models` of the configuration, nothing is fetched"
-                    .to_owned()
-            }
             Err(refusal) => {
-                plan.stopped(format!("model {reference}: {refusal}"));
-                format!("(its source refuses it): {fetch}")
+                let step = match &refusal {
+                    FetchError::Offline { .. } => {
+                        "(its size is unknown): neither in this cache nor in the hub's own".to_owned()
+                    }
+                    FetchError::Untrusted { .. } => {
+                        "(its source names no SHA-256): refused by `models` of the configuration, nothing is fetched"
+                            .to_owned()
+                    }
+                    _ => format!("(its source refuses it): {fetch}"),
+                };
+                plan.stopped(&refused(pool, StageError::of_fetch(reference, refusal)));
+                step
             }
         };
         plan.steps.push(format!("model {reference} {step}"));
@@ -111,8 +115,6 @@ impl EngineProvisioner {
     }
 }
 
-/// An error and its causes in one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+fn refused(pool: &PoolConfig, problem: StageError) -> EnsureError {
+    EnsureError::Model { pool: pool.id.clone(), source: Box::new(problem) }
 }

@@ -111,6 +111,11 @@ impl Check {
         matches!(&self.finding, Finding::Missing { packages, .. } if !packages.is_empty())
     }
 
+    /// In one line, without the column that [`Report`] aligns.
+    pub(crate) fn in_words(&self) -> String {
+        self.to_string().replacen("  ", " ", 1)
+    }
+
     /// Whether it stops the build.
     #[must_use]
     pub fn is_missing(&self) -> bool {

@@ -99,6 +99,23 @@ pub(crate) fn absent(source: &EngineSource, cache: &Path) -> Option<String> {
         .then(|| format!("offline: neither the engine nor its source ({}) is in the cache", home.display()))
 }
 
+/// What is missing of a source that would come from this machine itself.
+pub(crate) fn gone(source: &EngineSource, cache: &Path) -> Option<String> {
+    if home(source, cache)?.exists() {
+        return None;
+    }
+    let (path, there) = match source {
+        EngineSource::Git(git) => (Path::new(&git.repo), Path::new(&git.repo).exists()),
+        EngineSource::Archive(archive) => {
+            let path = archive.url.strip_prefix("file:")?;
+            let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+            (path, path.is_file())
+        }
+        EngineSource::Path(_) | EngineSource::Sdist(_) => return None,
+    };
+    (path.is_absolute() && !there).then(|| format!("{} is not there", path.display()))
+}
+
 /// `reason`, and why an engine from a bundle does not help where one of this source is there.
 pub(crate) fn with_unfit(reason: String, source: &EngineSource, cache: &Path, cpu: &str) -> String {
     match bundle::unfit(&Store::new(cache), source, cpu) {

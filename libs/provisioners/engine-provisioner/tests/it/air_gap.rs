@@ -251,7 +251,7 @@ fn an_engine_that_was_a_file_of_one_machine_comes_along_with_its_libraries_and_s
     let library = engine.binary_path.with_file_name("libggml.so.0");
     assert_eq!(std::fs::read_to_string(&library).unwrap(), "library");
     let planned = other.provisioner().offline(true).plan(&pool, &Cancel::new()).unwrap();
-    assert_eq!(planned.stopped_by, None, "{planned}");
+    assert_eq!(planned.stopped_by, [], "{planned}");
     assert!(planned.to_string().contains("it came in a bundle, use"), "{planned}");
     // With another library it is another engine, although the binary is the same.
     let (binary, _) = with_binary(&origin, ENGINE);

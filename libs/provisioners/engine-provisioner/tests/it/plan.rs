@@ -32,6 +32,11 @@ fn plan(provisioner: &EngineProvisioner, pool: &PoolConfig) -> Plan {
     provisioner.plan(pool, &Cancel::new()).unwrap()
 }
 
+/// Everything that would stop it, one a line.
+fn stops(plan: &Plan) -> String {
+    plan.stopped_by.iter().map(|blocker| format!("{}: {}\n", blocker.exit_code, blocker.problem)).collect()
+}
+
 /// EPROV-004
 #[test]
 fn a_plan_says_what_is_here_and_each_step_with_its_size_and_reason_and_touches_nothing() {
@@ -52,7 +57,7 @@ fn a_plan_says_what_is_here_and_each_step_with_its_size_and_reason_and_touches_n
           steps
             1. build for the CPU (gpu: auto; no NVIDIA card found: the engine runs on the CPU)
             2. model builtin:haiku (1.8 MiB): write it into the cache, it ships with the program
-            3. archive file:/M/nowhere.tar.gz: fetch (it is not there), check against 1111111111111111111111111111111111111111111111111111111111111111, build as DIGEST, because nothing in the cache was built from the same
+            3. archive file:/M/nowhere.tar.gz: passed over, /M/nowhere.tar.gz is not there
             4. sdist llama-cpp-python 0.3.36: fetch (73 MiB to fetch, 217 MiB unpacked), check against 832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e, build as DIGEST, because nothing in the cache was built from the same
             5. the first source that works is used; it is built with /M/bin/cmake and /M/bin/ninja
             N. the build: (what cores and memory allow)
@@ -80,7 +85,9 @@ fn a_plan_for_a_card_has_the_toolkit_and_what_stops_it() {
     pool.provisioning.toolkit = ToolkitPolicy::Managed;
     let provisioner = machine.alone().with_cards(Box::new(machine.cards()));
     let planned = plan(&provisioner, &pool);
-    assert_eq!(planned.stopped_by.as_deref(), Some("what is MISSING above: C++ compiler"));
+    let stopped = stops(&planned);
+    assert!(stopped.starts_with("3: MISSING C++ compiler (") && stopped.lines().count() == 1, "{stopped}");
+    assert!(stopped.contains("set CXX") && stopped.contains("[provisioning."), "what to do: {stopped}");
     let text = text(&machine, &planned);
     for part in [
         "CUDA compiler (nvcc): pip installs 13.0.88 into the cache (528 MiB to fetch) [provisioning.toolkit]",
@@ -110,30 +117,31 @@ fn a_plan_asks_the_hub_how_large_a_model_is_and_fetches_nothing_of_it() {
     pool.model = "hf:o/r:Q4_K_M".into();
     let model = |provisioner: &EngineProvisioner, pool: &PoolConfig| {
         let planned = plan(provisioner, pool);
-        (planned.steps[1].clone(), planned.stopped_by)
+        (planned.steps[1].clone(), stops(&planned))
     };
     let bytes = std::fs::metadata(machine.path("model.gguf")).unwrap().len();
     let size = format!("{}.{} MiB to fetch", bytes >> 20, ((bytes & 0xf_ffff) * 10) >> 20);
     let (line, stopped) = model(&with_hub(&machine, &hub.base), &pool);
     assert_eq!(line, format!("model hf:o/r:Q4_K_M ({size}): fetch it into the cache and check its SHA-256"));
-    assert_eq!((stopped, hub.sent()), (None, 0));
+    assert_eq!((stopped.as_str(), hub.sent()), ("", 0));
     let (line, stopped) = model(&with_hub(&machine, &hub.base).with_free_disk(1), &pool);
-    let stopped = stopped.unwrap();
     assert!(
-        line.contains(&size) && stopped.contains("the model has ") && stopped.contains("free disk"),
+        line.contains(&size)
+            && stopped.contains("6: the model has ")
+            && stopped.contains("3: MISSING free disk"),
         "{stopped}"
     );
     // Who refuses it says why; who does not answer stops nothing.
     let missing = PoolConfig { model: "hf:o/r:Q8_0".into(), ..pool.clone() };
     let (_, stopped) = model(&with_hub(&machine, &hub.base), &missing);
-    assert!(stopped.unwrap().contains("no quantisation Q8_0; there are: Q4_K_M"));
+    assert!(stopped.contains("no quantisation Q8_0; there are: Q4_K_M"));
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (line, stopped) = model(&with_hub(&machine, &format!("http://{nobody}")), &pool);
     assert!(line.contains("its size is unknown, because its source does not answer"), "{line}");
-    assert_eq!(stopped, None);
+    assert_eq!(stopped, "");
     let (line, stopped) = model(&with_hub(&machine, &hub.base).offline(true), &pool);
     assert!(line.contains("its size is unknown): neither in this cache nor in the hub's own"), "{line}");
-    assert!(stopped.unwrap().contains("offline: it is not in"), "it could not be staged");
+    assert!(stopped.contains("offline: it is not in"), "it could not be staged");
     assert!(!machine.cache().exists(), "planning writes nothing");
 }
 
@@ -152,7 +160,7 @@ fn a_plan_says_which_model_would_be_refused_and_why_and_asks_nobody_about_it() {
         model.clone_into(&mut pool.model);
         pool.model_sha256 = pinned.map(str::to_owned);
         let planned = plan(&with_hub(&machine, &hub.base).with_model_rules(rules), &pool);
-        (planned.steps[1].clone(), planned.stopped_by.unwrap_or_default())
+        (planned.steps[1].clone(), stops(&planned))
     };
     // Nobody is asked: nothing answers there, and no word of it is said.
     let (step, stopped) = planned(&strict(&[]), "https://127.0.0.1:1/m.gguf", None);
@@ -160,7 +168,12 @@ fn a_plan_says_which_model_would_be_refused_and_why_and_asks_nobody_about_it() {
         step,
         "model https://127.0.0.1:1/m.gguf: refused by `models` of the configuration, nothing is fetched"
     );
-    assert!(stopped.starts_with("UNTRUSTED_ARTIFACT: https://127.0.0.1:1/m.gguf is refused"), "{stopped}");
+    assert!(
+        stopped.starts_with(
+            "7: the model cannot be staged: UNTRUSTED_ARTIFACT: https://127.0.0.1:1/m.gguf is refused"
+        ),
+        "{stopped}"
+    );
     assert!(stopped.contains("write the one you trust as `model_sha256`"), "{stopped}");
     let (_, stopped) = planned(&strict(&["hf:trusted"]), "hf:o/r:Q4_K_M", None);
     assert!(stopped.contains("not from one of `models.allowed_sources` (hf:trusted)"), "{stopped}");
@@ -199,7 +212,7 @@ fn a_plan_finds_a_model_in_the_hubs_cache_with_and_without_a_network() {
         let provisioner = with_hub(&machine, &hub.base).with_free_disk(1).offline(offline);
         let planned = plan(&provisioner, &pool);
         assert!(planned.steps[1].contains("in the hub's cache of this machine, check"), "{planned}");
-        let stopped = planned.stopped_by.clone().unwrap_or_default();
+        let stopped = stops(&planned);
         assert!(!stopped.contains("model"), "it takes no room and no network: {stopped}");
         assert!(
             planned.steps.last().unwrap().contains("each about "),
@@ -219,10 +232,10 @@ fn a_plan_holds_the_flags_against_the_engine_that_is_there() {
     let source = machine.archive("a.tar.gz");
     machine.ensure(vec![source.clone()]).unwrap();
     let mut pool = machine.pool(vec![source]);
-    assert_eq!(plan(&machine.provisioner(), &pool).stopped_by, None);
+    assert_eq!(plan(&machine.provisioner(), &pool).stopped_by, []);
     pool.flags = vec!["--batch-size 64".into()];
-    let stopped = plan(&machine.provisioner(), &pool).stopped_by.unwrap();
-    assert!(stopped.contains("flags: --batch-size is not known to llamacpp-"), "{stopped}");
+    let stopped = stops(&plan(&machine.provisioner(), &pool));
+    assert!(stopped.contains("2: flags: --batch-size is not known to llamacpp-"), "{stopped}");
 }
 
 /// EPROV-004, EPROV-005
@@ -234,8 +247,11 @@ fn a_plan_without_the_card_it_needs_says_everything_else_as_well() {
     pool.provisioning.gpu = wire::config::GpuPolicy::Required;
     pool.model = format!("file:{}", machine.path("nowhere.gguf").display());
     let planned = plan(&machine.alone(), &pool);
-    let stopped = planned.stopped_by.clone().unwrap();
-    assert!(stopped.contains("required") && stopped.contains("nowhere.gguf does not exist"), "{stopped}");
+    let stopped = stops(&planned);
+    let lines: Vec<_> = stopped.lines().collect();
+    assert!(lines[0].starts_with("3: ") && lines[0].contains("required"), "{stopped}");
+    assert!(lines[1].starts_with("6: ") && lines[1].contains("nowhere.gguf does not exist"), "{stopped}");
+    assert!(lines[2].starts_with("3: MISSING C++ compiler"), "{stopped}");
     let missing: Vec<_> = planned.preflight.missing().map(|check| check.what.as_str()).collect();
     assert_eq!(missing, ["C++ compiler"], "{planned}");
 }
@@ -251,16 +267,134 @@ fn a_plan_without_a_network_names_what_is_not_here() {
         planned.steps.iter().any(|step| step.starts_with("sdist ") && step.contains("passed over")),
         "{planned}"
     );
-    let stopped = planned.stopped_by.unwrap();
+    let stopped = stops(&planned);
     assert!(stopped.contains("nowhere.gguf does not exist"), "{stopped}");
-    assert!(stopped.contains("; offline: neither an engine nor"), "{stopped}");
+    assert!(
+        stopped.contains("4: no source of the engine worked") && stopped.contains("offline: neither"),
+        "{stopped}"
+    );
     // The source is here, and what would build it is not.
     std::fs::remove_file(machine.bin().join("ninja")).unwrap();
     let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
-    let stopped = plan(&machine.alone().offline(true), &pool).stopped_by;
-    assert_eq!(
-        stopped.as_deref(),
-        Some("offline: CMake and Ninja are neither on this machine nor in the cache")
+    let stopped = stops(&plan(&machine.alone().offline(true), &pool));
+    assert!(stopped.starts_with("4: "), "{stopped}");
+    assert!(
+        stopped.contains("offline: CMake and Ninja are neither on this machine nor in the cache"),
+        "{stopped}"
+    );
+}
+
+/// EPROV-004
+#[test]
+fn a_plan_asks_for_no_compiler_where_what_somebody_else_built_comes_first() {
+    let machine = with_tools();
+    std::fs::remove_file(machine.bin().join("c++")).unwrap();
+    let compiled = machine.archive("a.tar.gz");
+    let EngineSource::Archive(mut built) = machine.archive("b.tar.gz") else { unreachable!() };
+    built.binary = Some("bin/llama-server".into());
+    let stopped = |sources| stops(&plan(&machine.alone(), &machine.pool(sources)));
+    assert_eq!(stopped(vec![EngineSource::Archive(built.clone()), compiled.clone()]), "");
+    assert!(stopped(vec![compiled, EngineSource::Archive(built)]).starts_with("3: MISSING C++ compiler"));
+}
+
+/// EPROV-004
+#[test]
+fn a_plan_uses_what_is_built_already_as_a_run_does_although_an_earlier_source_could_be_fetched() {
+    let machine = with_tools();
+    let built = machine.archive("a.tar.gz");
+    machine.ensure(vec![built.clone()]).unwrap();
+    let planned = plan(&machine.provisioner(), &machine.pool(vec![machine.archive("b.tar.gz"), built]));
+    let steps = planned.steps.join("\n");
+    assert!(steps.contains("a.tar.gz: built before, use ") && !steps.contains("b.tar.gz"), "{steps}");
+}
+
+/// EPROV-004, EPROV-034
+#[test]
+fn a_plan_ends_as_the_run_would_with_everything_that_stops_it_in_its_last_lines() {
+    let machine = with_tools();
+    let config = machine.path("c.yaml");
+    let engine = machine.path("engine");
+    machine.executable(&engine, crate::machine::ENGINE);
+    let pool = |id: &str, model: &str, flags: &str, binary: &str| {
+        let model = machine.path(model);
+        let model = model.display();
+        format!(
+            "  - {{ id: {id}, model: 'file:{model}', flags: [{flags}], provisioning: {{ gpu: off, sources: [ path: {{ \
+             binary: '{binary}' }} ] }} }}\n"
+        )
+    };
+    let good = pool("good", "model.gguf", "", engine.to_str().unwrap());
+    let run = |pools: &[&str], args: &[&str]| {
+        std::fs::write(&config, format!("pools:\n{}", pools.concat())).unwrap();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_engine-provisioner"))
+            .arg("--config")
+            .arg(&config)
+            .args(args)
+            .env_clear()
+            .env("PATH", "/nonexistent")
+            .env("HOME", machine.dir.path())
+            .env("LLAMA_ORCH_CACHE", machine.cache())
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "a plan is said on stdout");
+        (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = run(&[&good], &["plan"]);
+    assert_eq!((code, text.lines().last()), (0, Some("nothing that shows from here would stop a run")));
+    let model = pool("model", "nowhere.gguf", "", engine.to_str().unwrap());
+    let flag = pool("flag", "model.gguf", "'--bogus'", engine.to_str().unwrap());
+    let binary = pool("binary", "model.gguf", "", "/nowhere/llama-server");
+    // Of each kind, with its own code; the first that a run comes to decides.
+    for (pools, code) in
+        [(vec![&good, &model, &binary], 6), (vec![&flag, &model], 2), (vec![&binary, &flag, &model], 4)]
+    {
+        let texts: Vec<&str> = pools.iter().map(|pool| pool.as_str()).collect();
+        let (planned, text) = run(&texts, &["plan"]);
+        assert_eq!(planned, code, "{text}");
+        let (_, last) =
+            text.split_once(&format!("a run would stop with exit code {code}, because\n")).unwrap();
+        for (pool, problem) in [
+            (&model, "  - pool model: the model cannot be staged: the model file "),
+            (&flag, "  - pool flag: flags: --bogus "),
+            (
+                &binary,
+                "  - pool binary: no source of the engine worked:\n      - path /nowhere/llama-server: cannot",
+            ),
+        ] {
+            assert_eq!(last.contains(problem), pools.contains(&pool), "{problem}\n{last}");
+        }
+        assert_eq!(
+            text.matches("pool good\n").count(),
+            usize::from(pools.contains(&&good)),
+            "all are planned"
+        );
+        // For programs the same as data, a line for each pool.
+        let (planned, json) = run(&texts, &["plan", "--json"]);
+        assert_eq!(planned, code);
+        let plans: Vec<serde_json::Value> =
+            json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(plans.len(), pools.len());
+        let first = plans.iter().find_map(|plan| plan["stopped_by"].get(0)).unwrap();
+        assert_eq!(first["exit_code"], code);
+        assert!(first["problem"].is_string(), "{first}");
+    }
+    assert!(!machine.cache().exists(), "planning writes nothing");
+}
+
+/// EPROV-004, EPROV-033
+#[test]
+fn a_plan_knows_that_an_engine_of_a_later_version_is_not_built_over() {
+    let machine = with_tools();
+    let source = machine.archive("a.tar.gz");
+    let engine = machine.ensure(vec![source.clone()]).unwrap();
+    let path = machine.cache().join("engines").join(&engine.engine_digest).join("manifest.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    manifest["schema_version"] = 999.into();
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    let stopped = stops(&plan(&machine.provisioner(), &machine.pool(vec![source])));
+    assert!(
+        stopped.contains("4: ") && stopped.contains("a later version of this program wrote it"),
+        "{stopped}"
     );
 }
 
