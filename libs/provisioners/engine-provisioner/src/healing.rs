@@ -70,7 +70,7 @@ mod tests {
         assert!(!no_source(&[("git x y", Fetch), ("archive z", Verification)]).may_heal());
         assert!(model(FetchError::Status { url: url(), status: 503 }).may_heal());
         assert!(!model(FetchError::Status { url: url(), status: 404 }).may_heal());
-        assert!(!model(FetchError::Gated { repo: "o/r".to_owned() }).may_heal());
+        assert!(!model(FetchError::Gated { repo: "o/r".to_owned(), asked: String::new() }).may_heal());
         assert!(model(FetchError::DiskFull { path: "/c".into(), needed_mib: 2, free_mib: 1 }).may_heal());
         assert!(!EnsureError::Preflight { pool: pool(), report: Report::default() }.may_heal());
     }

@@ -286,6 +286,25 @@ fn a_plan_without_a_network_names_what_is_not_here() {
 
 /// EPROV-004
 #[test]
+fn a_plan_says_that_a_size_is_unknown_where_nobody_names_it_and_asks_nobody() {
+    let machine = with_tools();
+    let sdist = SdistSource { version: "0.0.1".into(), ..SdistSource::pinned() };
+    let git = wire::config::GitSource {
+        repo: "https://127.0.0.1:1/llama.cpp".into(),
+        reference: "b1".into(),
+        commit: "1".repeat(40),
+        submodules: false,
+    };
+    let planned =
+        plan(&machine.alone(), &machine.pool(vec![EngineSource::Git(git), EngineSource::Sdist(sdist)]));
+    let unknown = "fetch (its size is unknown until it is fetched; the disk check allows 290 MiB for it)";
+    assert_eq!(planned.steps.iter().filter(|step| step.contains(unknown)).count(), 2, "{planned}");
+    let asked = machine.calls();
+    assert!(asked.iter().all(|call| call.contains("--version") || call.contains("find_spec")), "{asked:?}");
+}
+
+/// EPROV-004
+#[test]
 fn a_plan_asks_for_no_compiler_where_what_somebody_else_built_comes_first() {
     let machine = with_tools();
     std::fs::remove_file(machine.bin().join("c++")).unwrap();

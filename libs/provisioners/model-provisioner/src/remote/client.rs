@@ -13,7 +13,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body as UreqBody};
 
 use super::chunk::{AHEAD, Buffers, CHUNK, Chunk};
-use super::settings::Token;
+use super::token::{Asked, NoToken};
 use super::url::{Endpoint, Rule, SafeUrl};
 use super::{FetchError, Patience};
 use crate::Cancel;
@@ -28,7 +28,7 @@ pub(crate) struct Client {
     /// Who gets the token.
     hub: Option<SafeUrl>,
     rule: Rule,
-    token: Option<Token>,
+    asked: Asked,
     patience: Patience,
     /// One for https and one for plain http, so that a connection that is free again can be used again.
     agents: Arc<[OnceLock<Agent>; 2]>,
@@ -114,14 +114,20 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl Client {
-    pub(crate) fn new(endpoint: &Endpoint, token: Option<Token>, patience: Patience) -> Self {
+    pub(crate) fn new(endpoint: &Endpoint, asked: Asked, patience: Patience) -> Self {
         let hub = Some(endpoint.base().clone());
-        Self { hub, rule: endpoint.rule(), token, patience, agents: Arc::default() }
+        Self { hub, rule: endpoint.rule(), asked, patience, agents: Arc::default() }
     }
 
     /// Knows no hub and no token.
     pub(crate) fn anonymous(rule: Rule, patience: Patience) -> Self {
-        Self { hub: None, rule, token: None, patience, agents: Arc::default() }
+        let asked = Asked::Without(NoToken::None { place: None });
+        Self { hub: None, rule, asked, patience, agents: Arc::default() }
+    }
+
+    /// With which token the hub is asked.
+    pub(crate) fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     pub(crate) fn ask<'a>(
@@ -219,7 +225,7 @@ impl Client {
             }
         }
         let to_the_hub = self.hub.as_ref().is_some_and(|hub| url.same_origin(hub));
-        if let Some(token) = self.token.as_ref().filter(|_| to_the_hub) {
+        if let Some(token) = self.asked.token().filter(|_| to_the_hub) {
             request = request.header(header::AUTHORIZATION, token.bearer());
         }
         let request = request.body(()).map_err(|e| Problem::Transient(e.to_string()))?;

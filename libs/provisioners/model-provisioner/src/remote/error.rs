@@ -78,28 +78,35 @@ pub enum FetchError {
     },
     /// The repository wants its conditions accepted.
     #[error(
-        "the repository {repo} is gated: accept its conditions on its page at the hub, then set HF_TOKEN to a token \
-         of the account that did"
+        "the repository {repo} is gated: accept its conditions on its page at the hub, and ask with a token of the \
+         account that did; {asked}"
     )]
     Gated {
         /// `org/repo`.
         repo: String,
+        /// With which token, in words.
+        asked: String,
     },
     /// The token is not accepted.
     #[error(
-        "the hub does not accept the token in HF_TOKEN (asked for {repo}); make a new one with read access"
+        "the hub does not accept the token it was asked with for {repo}; make a new one with read access; {asked}"
     )]
     BadToken {
         /// `org/repo`.
         repo: String,
+        /// With which token, in words.
+        asked: String,
     },
     /// There is no such repository.
     #[error(
-        "the hub has no repository {repo}, or it is private; check the spelling, or set HF_TOKEN if it is private"
+        "the hub has no repository {repo}, or it is private and wants a token that may read it; check the spelling; \
+         {asked}"
     )]
     NoRepository {
         /// `org/repo`.
         repo: String,
+        /// With which token, in words.
+        asked: String,
     },
     /// There is no such branch, tag or commit.
     #[error("the repository {repo} has no revision {revision}")]

@@ -70,7 +70,7 @@ impl Hub<'_> {
     fn resolve_file(&self, wanted: &Wanted<'_>, revision: &str, file: String) -> Result<Found, FetchError> {
         let url = self.resolve_url(wanted.repo, revision, &file)?;
         let head = self.patiently(&url, || self.client.ask(&url, Ask::Head, self.cancel).map(|(h, _)| h))?;
-        refusal(&head, wanted, Some(&file), &url)?;
+        self.refusal(&head, wanted, Some(&file), &url)?;
         let commit = head.get("x-repo-commit").filter(|commit| is_hex(commit, 40));
         let commit = commit.ok_or_else(|| FetchError::Answer {
             url: url.to_string(),
@@ -93,7 +93,7 @@ impl Hub<'_> {
         let mut files = Vec::new();
         for _ in 0..MAX_PAGES {
             let (head, body) = self.patiently(&url, || self.client.read(&url, MAX_LIST, self.cancel))?;
-            refusal(&head, wanted, None, &url)?;
+            self.refusal(&head, wanted, None, &url)?;
             let page: Vec<TreeEntry> = serde_json::from_slice(&body).map_err(|e| FetchError::Answer {
                 url: url.to_string(),
                 problem: format!("its list of files cannot be read ({e})"),
@@ -133,6 +133,34 @@ impl Hub<'_> {
             self.patience.pause(failures, self.cancel)?;
         }
     }
+
+    /// The hub's ways to say no, told apart by status and its own error code: it answers 401 both for a
+    /// repository that does not exist and for one that is gated.
+    fn refusal(
+        &self,
+        head: &Head,
+        wanted: &Wanted<'_>,
+        file: Option<&str>,
+        url: &SafeUrl,
+    ) -> Result<(), FetchError> {
+        let (repo, revision) = (wanted.repo.to_owned(), wanted.revision().to_owned());
+        let asked = self.client.asked().to_string();
+        let code = head.get("x-error-code").unwrap_or_default();
+        let bad_token = head.get("x-error-message").is_some_and(|text| text.contains("Invalid"));
+        Err(match (head.status, code) {
+            (200..=399, _) => return Ok(()),
+            (_, "GatedRepo") => FetchError::Gated { repo, asked },
+            (_, "RevisionNotFound") => FetchError::NoRevision { repo, revision },
+            (401, _) if bad_token => FetchError::BadToken { repo, asked },
+            (_, "RepoNotFound") => FetchError::NoRepository { repo, asked },
+            (404, _) => match file {
+                Some(file) => FetchError::NoFile { repo, file: file.to_owned(), revision },
+                None => FetchError::NoRepository { repo, asked },
+            },
+            (401 | 403, _) => FetchError::Gated { repo, asked },
+            (status, _) => FetchError::Status { url: url.to_string(), status },
+        })
+    }
 }
 
 trait Answered {
@@ -147,28 +175,6 @@ impl Answered for (Head, Vec<u8>) {
     fn head(&self) -> &Head {
         &self.0
     }
-}
-
-/// The hub's ways to say no, told apart by status and its own error code: it answers 401 both for a
-/// repository that does not exist and for one that is gated.
-fn refusal(head: &Head, wanted: &Wanted<'_>, file: Option<&str>, url: &SafeUrl) -> Result<(), FetchError> {
-    let repo = wanted.repo.to_owned();
-    let revision = wanted.revision().to_owned();
-    let code = head.get("x-error-code").unwrap_or_default();
-    let bad_token = head.get("x-error-message").is_some_and(|text| text.contains("Invalid"));
-    Err(match (head.status, code) {
-        (200..=399, _) => return Ok(()),
-        (_, "GatedRepo") => FetchError::Gated { repo },
-        (_, "RevisionNotFound") => FetchError::NoRevision { repo, revision },
-        (401, _) if bad_token => FetchError::BadToken { repo },
-        (_, "RepoNotFound") => FetchError::NoRepository { repo },
-        (404, _) => match file {
-            Some(file) => FetchError::NoFile { repo, file: file.to_owned(), revision },
-            None => FetchError::NoRepository { repo },
-        },
-        (401 | 403, _) => FetchError::Gated { repo },
-        (status, _) => FetchError::Status { url: url.to_string(), status },
-    })
 }
 
 fn next_page(link: &str) -> Option<&str> {

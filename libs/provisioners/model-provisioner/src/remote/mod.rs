@@ -24,6 +24,7 @@ mod size;
 mod source;
 mod store;
 mod together;
+mod token;
 mod unfinished;
 mod url;
 mod version;
@@ -83,12 +84,21 @@ impl Remote<'_> {
             return Ok(path);
         }
         let endpoint = Endpoint::parse(&self.network.endpoint)?;
-        let client = Client::new(&endpoint, self.network.token.clone(), self.network.patience);
         let patience = self.network.patience;
+        let client = self.client(reference, &endpoint, patience);
         let source = self.source(&client, &endpoint, patience, reference, pinned.as_deref())?;
         let entry = self.obtain(&store, &client, &source, &name)?;
         store.record(&name, &entry, Disk::Soon)?;
         Ok(entry.path)
+    }
+
+    /// Asks with the hub's token, if there is one; what keeps it from being sent is said when the hub is asked.
+    fn client(&self, reference: &ModelRef, endpoint: &Endpoint, patience: Patience) -> Client {
+        let asked = self.network.token.look();
+        if let (ModelRef::Hub { .. }, Some(notice)) = (reference, asked.notice()) {
+            (self.on_event)(StageEvent::Notice(notice));
+        }
+        Client::new(endpoint, asked, patience)
     }
 
     /// What another program fetched from the hub, by what its cache says of it; checked like everything.

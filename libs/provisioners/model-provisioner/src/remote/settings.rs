@@ -3,9 +3,9 @@
 //! It takes variables as a function, so that the process's environment is read by the program alone.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
+use super::token::TokenPlace;
 use super::{Connections, Patience};
 
 /// The public hub that `hf:` references mean unless `HF_ENDPOINT` names another: the only place in
@@ -16,26 +16,10 @@ const PUBLIC_HUB: &str = "https://huggingface.co";
 #[derive(Debug, Clone)]
 pub struct Network {
     pub(crate) endpoint: String,
-    pub(crate) token: Option<Token>,
+    pub(crate) token: TokenPlace,
     pub(crate) hub_caches: Vec<PathBuf>,
     pub(crate) patience: Patience,
     pub(crate) connections: Connections,
-}
-
-/// Sent to the hub only; never printed.
-#[derive(Clone)]
-pub(crate) struct Token(String);
-
-impl Token {
-    pub(crate) fn bearer(&self) -> String {
-        format!("Bearer {}", self.0)
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
 }
 
 impl Default for Network {
@@ -46,8 +30,8 @@ impl Default for Network {
 }
 
 impl Network {
-    /// From `HF_ENDPOINT`, `HF_TOKEN` and the variables that place the hub's cache, in llama.cpp's
-    /// order. A wrong endpoint shows when something is fetched.
+    /// From `HF_ENDPOINT`, the variables that name a token or its file, and those that place the hub's cache, in
+    /// llama.cpp's order. A wrong endpoint or token shows when something is fetched.
     #[must_use]
     pub fn from_vars(var: impl Fn(&str) -> Option<OsString>) -> Self {
         let text = |name| var(name).and_then(|value| value.into_string().ok()).filter(|v| !v.is_empty());
@@ -57,8 +41,10 @@ impl Network {
             (Ok(rest), Some(home)) => home.join(rest),
             _ => path,
         };
-        let path = |name| var(name).map(PathBuf::from).map(expanded).filter(|path| path.is_absolute());
+        let any = |name: &str| var(name).map(PathBuf::from).map(expanded);
+        let path = |name| any(name).filter(|path| path.is_absolute());
         let xdg = path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
+        let hub_home = path("HF_HOME").or_else(|| xdg.as_ref().map(|cache| cache.join("huggingface")));
         let places = [
             path("LLAMA_CACHE"),
             path("HF_HUB_CACHE"),
@@ -67,12 +53,11 @@ impl Network {
             xdg.as_ref().map(|cache| cache.join("huggingface/hub")),
             xdg.as_ref().map(|cache| cache.join("llama.cpp")),
         ];
-        // A token with a line break in it would be a second header.
-        let token = text("HF_TOKEN").map(|t| t.trim().to_owned());
-        let token = token.filter(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_graphic()));
+        let token =
+            TokenPlace::from_vars(&var, |name| any(name).filter(|p| !p.as_os_str().is_empty()), hub_home);
         Self {
             endpoint: text("HF_ENDPOINT").unwrap_or_else(|| PUBLIC_HUB.to_owned()),
-            token: token.map(Token),
+            token,
             hub_caches: places.into_iter().flatten().collect(),
             patience: Patience::default(),
             connections: Connections::default(),
@@ -117,7 +102,7 @@ mod tests {
             ["/llama", "/home/me/hf/hub", "/home/me/.cache/huggingface/hub", "/home/me/.cache/llama.cpp"]
         );
         assert_eq!(network.endpoint, PUBLIC_HUB);
-        assert_eq!(network.token.as_ref().unwrap().bearer(), "Bearer hf_secret");
+        assert_eq!(network.token.look().token().unwrap().bearer(), "Bearer hf_secret");
         assert!(!format!("{network:?}").contains("secret"));
     }
 }

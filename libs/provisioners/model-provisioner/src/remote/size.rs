@@ -45,7 +45,7 @@ impl Remote<'_> {
     ) -> Result<Announced, FetchError> {
         let patience = briefly(self.network.patience);
         let endpoint = Endpoint::parse(&self.network.endpoint)?;
-        let client = Client::new(&endpoint, self.network.token.clone(), patience);
+        let client = self.client(reference, &endpoint, patience);
         let source = self.source(&client, &endpoint, patience, reference, pinned)?;
         if self.strict && source.digest().is_none() {
             return Err(FetchError::Untrusted { problem: NO_DIGEST.to_owned() });

@@ -8,6 +8,7 @@ mod server;
 mod settled;
 mod several;
 mod split;
+mod token;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
@@ -381,8 +382,14 @@ fn each_refusal_of_the_hub_has_its_own_plain_message() {
         (401, "GatedRepo", "", "is gated: accept its conditions"),
         (403, "", "", "is gated: accept its conditions"),
         (401, "RepoNotFound", "", "has no repository org/repo, or it is private"),
+        (401, "RepoNotFound", "", "it was asked without a token: set HF_TOKEN"),
         (404, "RepoNotFound", "", "has no repository org/repo"),
-        (401, "", "Invalid credentials in Authorization header", "does not accept the token in HF_TOKEN"),
+        (
+            401,
+            "",
+            "Invalid credentials in Authorization header",
+            "does not accept the token it was asked with",
+        ),
         (404, "RevisionNotFound", "", "has no revision main"),
         (418, "", "", "HTTP status 418"),
     ] {
