@@ -1,6 +1,7 @@
 //! Which of several free replicas is through with a task first: the one that was measured to take the
 //! least time for a token, however long the answer will be.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use registry::Replica;
@@ -8,10 +9,26 @@ use wire::ReplicaKey;
 
 /// Measured paces that differ by less than a part of so many are as good as equal: the rest is noise,
 /// and tasks that went to and fro for it would find no prompt of theirs anywhere.
-const NOISE: u32 = 10;
+const NOISE: u64 = 10;
 
-/// A replica that takes work.
-pub(crate) type Free<'a> = (&'a ReplicaKey, &'a Replica);
+/// A replica that takes work. What they are compared by is copied out of the snapshot, so that a thousand
+/// of them are read in a row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Free<'a> {
+    pub(crate) key: &'a ReplicaKey,
+    pub(crate) replica: &'a Replica,
+    slots: u32,
+    /// Nanoseconds a token; 0 where nothing was measured yet, which is less than anything.
+    pace: u64,
+}
+
+impl<'a> Free<'a> {
+    pub(crate) fn new(key: &'a ReplicaKey, replica: &'a Replica) -> Self {
+        let nanos = |pace: Duration| u64::try_from(pace.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let pace = replica.hints.per_token.map_or(0, nanos);
+        Self { key, replica, slots: replica.slots_free, pace }
+    }
+}
 
 /// The best of a pool's free replicas, which are in the order of their keys.
 #[derive(Debug, Clone, Copy)]
@@ -26,17 +43,12 @@ pub(crate) struct Best<'a> {
 /// The most free slots first, then the least predicted end, then the lowest key. A life of which
 /// nothing was measured yet goes before those that were, or it never would be.
 pub(crate) fn best<'a>(free: &[Free<'a>]) -> Option<Best<'a>> {
-    let most = free.iter().map(|(_, replica)| replica.slots_free).max()?;
-    let equals = || free.iter().filter(|(_, replica)| replica.slots_free == most);
-    let pace = |(_, replica): &Free<'_>| replica.hints.per_token;
-    // Nothing measured is less than anything.
-    let least = equals().map(pace).min()?;
-    let good_enough = |free: &&Free<'_>| match (pace(free), least) {
-        (Some(pace), Some(least)) => pace <= least.saturating_add(least / NOISE),
-        (pace, least) => pace == least,
-    };
-    let chosen = *equals().find(good_enough)?;
-    Some(Best { chosen, equals: equals().count(), by_pace: !equals().all(|free| good_enough(&free)) })
+    let (Reverse(most), least) = free.iter().map(|free| (Reverse(free.slots), free.pace)).min()?;
+    let good_enough = least.saturating_add(least / NOISE);
+    let equals = || free.iter().filter(|free| free.slots == most);
+    let chosen = *equals().find(|free| free.pace <= good_enough)?;
+    let by_pace = !equals().all(|free| free.pace <= good_enough);
+    Some(Best { chosen, equals: equals().count(), by_pace })
 }
 
 /// A pace in words.
@@ -72,9 +84,10 @@ mod tests {
 
     fn of(replicas: &[(u32, Option<u64>)]) -> (usize, usize, bool) {
         let snapshot = snapshot(replicas);
-        let free: Vec<Free<'_>> = snapshot.replicas.iter().collect();
+        let free: Vec<Free<'_>> =
+            snapshot.replicas.iter().map(|(key, replica)| Free::new(key, replica)).collect();
         let best = best(&free).unwrap();
-        let nth = (0..replicas.len()).find(|nth| key(*nth) == *best.chosen.0).unwrap();
+        let nth = (0..replicas.len()).find(|nth| key(*nth) == *best.chosen.key).unwrap();
         (nth, best.equals, best.by_pace)
     }
 

@@ -116,8 +116,8 @@ const LOAD_CAP: f64 = 0.25;
 
 /// Decides: feasible first (of the pool, ready, not draining, a free slot, the pin, `usable`), then
 /// the preferred replica, then the one that holds the session's prompt unless it is much busier than
-/// the others, then the most free slots, then the least predicted end, then the lowest key. `usable` lets the caller rule out lives
-/// it has just had trouble with.
+/// the others, then the most free slots, then the least predicted end, then the lowest key. `usable`
+/// lets the caller rule out lives it has just had trouble with.
 #[must_use]
 pub fn place(
     snapshot: &Snapshot,
@@ -125,17 +125,18 @@ pub fn place(
     home: Option<&Home>,
     usable: impl Fn(&ReplicaKey, u64) -> bool,
 ) -> Decision {
-    let feasible: Vec<Free<'_>> = snapshot
-        .pool(&wish.pool)
-        .filter(|(key, replica)| {
-            replica.takes_work() && wish.allows(&key.replica) && usable(key, replica.generation)
-        })
-        .collect();
-    let preferred = feasible.iter().find(|(key, _)| wish.names(&key.replica));
+    let (mut all, mut feasible) = (0_usize, Vec::new());
+    for (key, replica) in snapshot.pool(&wish.pool) {
+        all += 1;
+        if replica.takes_work() && wish.allows(&key.replica) && usable(key, replica.generation) {
+            feasible.push(Free::new(key, replica));
+        }
+    }
+    let preferred = wish.replica.as_ref().and_then(|(_, name)| find(&feasible, name));
     let holds = home.and_then(|home| holder(home, &feasible));
-    // The snapshot is in order.
     let best = best(&feasible);
-    let Some(&(key, replica)) = preferred.or(holds).or(best.as_ref().map(|best| &best.chosen)) else {
+    let Some(&Free { key, replica, .. }) = preferred.or(holds).or(best.as_ref().map(|best| &best.chosen))
+    else {
         return Decision { chosen: None, words: why_not(snapshot, wish), outcome: PlacementOutcome::Waits };
     };
     let outcome = match &wish.replica {
@@ -145,25 +146,27 @@ pub fn place(
         _ if best.is_some_and(|best| best.by_pace) => PlacementOutcome::LeastEnd,
         _ => PlacementOutcome::MostFree,
     };
-    let others = Others { snapshot, wish, chosen: key, usable: &usable };
+    let others = Others { snapshot, wish, chosen: key, usable: &usable, number: all.saturating_sub(1) };
     let words = Why { key, replica, outcome, home, best, feasible: feasible.len(), others }.to_string();
     Decision { chosen: Some((key.clone(), replica.generation)), words, outcome }
+}
+
+/// Replicas of one pool as the snapshot has them are in the order of their names.
+fn find<'a, 'b>(feasible: &'b [Free<'a>], name: &ReplicaId) -> Option<&'b Free<'a>> {
+    feasible.binary_search_by(|free| free.key.replica.cmp(name)).ok().map(|at| &feasible[at])
 }
 
 /// The feasible replica that holds a session's prompt, unless it is much busier than they are.
 fn holder<'a, 'b>(home: &Home, feasible: &'b [Free<'a>]) -> Option<&'b Free<'a>> {
     let busy =
         |replica: &Replica| 1.0 - f64::from(replica.slots_free) / f64::from(replica.slots_total.max(1));
-    let found = feasible.iter().find(|(key, r)| **key == home.key && r.generation == home.generation)?;
-    let mean = feasible.iter().map(|(_, replica)| busy(replica)).sum::<f64>() / feasible.len() as f64;
-    (busy(found.1) <= mean + LOAD_CAP).then_some(found)
+    let found = find(feasible, &home.key.replica)
+        .filter(|free| *free.key == home.key && free.replica.generation == home.generation)?;
+    let mean = feasible.iter().map(|free| busy(free.replica)).sum::<f64>() / feasible.len() as f64;
+    (busy(found.replica) <= mean + LOAD_CAP).then_some(found)
 }
 
 impl Wish {
-    fn names(&self, replica: &ReplicaId) -> bool {
-        self.replica.as_ref().is_some_and(|(_, name)| name == replica)
-    }
-
     fn allows(&self, replica: &ReplicaId) -> bool {
         !matches!(&self.replica, Some((Insist::Pin, name)) if name != replica)
     }
@@ -189,12 +192,14 @@ struct Others<'a, U> {
     wish: &'a Wish,
     chosen: &'a ReplicaKey,
     usable: &'a U,
+    /// How many they are.
+    number: usize,
 }
 
 impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Others<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut others = self.snapshot.pool(&self.wish.pool).filter(|(key, _)| *key != self.chosen);
-        for (key, replica) in others.by_ref().take(NAMED) {
+        let others = self.snapshot.pool(&self.wish.pool).filter(|(key, _)| *key != self.chosen);
+        for (key, replica) in others.take(NAMED) {
             write!(f, "; {key}: ")?;
             match () {
                 () if !replica.ready => match &replica.last_down_reason {
@@ -211,7 +216,7 @@ impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Others<'_, U> {
                 }
             }
         }
-        match others.count() {
+        match self.number.saturating_sub(NAMED) {
             0 => Ok(()),
             more => write!(f, "; and {more} more"),
         }

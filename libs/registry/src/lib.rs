@@ -10,6 +10,7 @@
 mod event;
 mod fold;
 mod lease;
+mod order;
 mod ready;
 mod snapshot;
 

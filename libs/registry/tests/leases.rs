@@ -222,14 +222,21 @@ fn a_replica_that_is_gone_is_not_shown_and_may_come_again() {
 #[test]
 fn the_replicas_of_a_pool_are_its_own_in_order() {
     let registry = Registry::default();
-    let other = ReplicaKey { pool: PoolId::try_new("q").unwrap(), replica: ReplicaId::nth(0) };
-    registry.apply(up(1, 1, 1));
-    registry.apply(Event::Up(Up::new(other.clone(), 1, 1)));
-    registry.apply(up(0, 1, 1));
+    // Names that begin alike, and the lowest and the highest that there are.
+    let pools = ["0", "p", "p-", "p-0", "p0", "p_", "pa", "q", &"z".repeat(63)];
+    let replicas = ["0", "0-", "r0", "r1", &"z".repeat(63)];
+    let pool = |name: &str| PoolId::try_new(name).unwrap();
+    let key =
+        |of: &str, name: &str| ReplicaKey { pool: pool(of), replica: ReplicaId::try_new(name).unwrap() };
+    for name in replicas.iter().rev() {
+        pools.iter().for_each(|of| registry.apply(Event::Up(Up::new(key(of, name), 1, 1))));
+    }
     let snapshot = registry.snapshot();
-    let of = |pool: &PoolId| snapshot.pool(pool).map(|(key, _)| key.clone()).collect::<Vec<_>>();
-    assert_eq!(of(&key(0).pool), [key(0), key(1)]);
-    assert_eq!(of(&other.pool), [other]);
+    let of = |name: &str| snapshot.pool(&pool(name)).map(|(key, _)| key.clone()).collect::<Vec<_>>();
+    for name in pools {
+        assert_eq!(of(name), replicas.map(|replica| key(name, replica)), "{name}");
+    }
+    assert_eq!(of("p1"), [], "a pool without replicas");
 }
 
 #[test]

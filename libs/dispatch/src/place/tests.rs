@@ -136,19 +136,38 @@ fn a_decision_among_a_thousand_replicas_costs_microseconds() {
     let registry = Registry::default();
     (0..1_000).for_each(|n| up(&registry, &format!("r{n}"), 4, false));
     (0..1_000).for_each(|n| generated(&registry, &format!("r{n}"), 1_000 - n));
-    let (snapshot, auto) = (registry.snapshot(), wish(PlacementMode::Auto, None));
-    let decide = || place(&snapshot, &auto, None, |_, _| true);
-    assert_eq!(decide(), decide());
-    let decisions = |_| {
-        let began = std::time::Instant::now();
-        (0..10).for_each(|_| drop(std::hint::black_box(decide())));
-        began.elapsed() / 10
-    };
-    // Whatever else runs only adds: of many rounds the shortest is what a decision costs.
-    let each = (0..100).map(decisions).min().unwrap();
-    println!("a decision among 1,000 replicas: {each:?}");
-    let patience = if cfg!(debug_assertions) { 100 } else { 1 };
-    assert!(each <= std::time::Duration::from_micros(20) * patience, "{each:?}");
+    let free = registry.snapshot();
+    (0..1_000).for_each(|n| up(&registry, &format!("r{n}"), 4, true));
+    let draining = registry.snapshot();
+    let home = Home { key: key("r500"), generation: 1, tokens: 812 };
+    let [auto, prefer, pin] = [
+        (PlacementMode::Auto, None),
+        (PlacementMode::Prefer, Some("r500")),
+        (PlacementMode::Pin, Some("r500")),
+    ]
+    .map(|(mode, replica)| wish(mode, replica));
+    let decisions = [
+        (&free, &auto, None, PlacementOutcome::LeastEnd),
+        (&free, &auto, Some(&home), PlacementOutcome::HoldsPrefix),
+        (&free, &prefer, None, PlacementOutcome::Preferred),
+        (&free, &pin, None, PlacementOutcome::Pinned),
+        (&draining, &auto, None, PlacementOutcome::Waits),
+    ];
+    for (snapshot, wish, home, outcome) in decisions {
+        let decide = || place(snapshot, wish, home, |_, _| true);
+        let first = decide();
+        assert_eq!((first.outcome, &first), (outcome, &decide()), "the same again");
+        let ten = |_| {
+            let began = std::time::Instant::now();
+            (0..10).for_each(|_| drop(std::hint::black_box(decide())));
+            began.elapsed() / 10
+        };
+        // Whatever else runs only adds: of many rounds the shortest is what a decision costs.
+        let each = (0..100).map(ten).min().unwrap();
+        println!("a decision among 1,000 replicas, {}: {each:?}", outcome.as_str());
+        let patience = if cfg!(debug_assertions) { 100 } else { 1 };
+        assert!(each <= std::time::Duration::from_micros(20) * patience, "{outcome:?}: {each:?}");
+    }
 }
 
 #[test]
