@@ -209,21 +209,25 @@ impl Feed {
                     && before.handoff.api_key == claim.handoff.api_key
             };
             if same_life {
+                self.parts.view.accepted(&key);
                 followed.claim.send_replace(claim);
                 return;
             }
         }
+        // Before anything of the binding there is: a claim that cannot be used takes nothing down.
+        let adapter = match (self.parts.connect)(&claim) {
+            Ok(adapter) => adapter,
+            Err(reason) => {
+                tracing::warn!(file = claim.file, replica = %key, reason, "handoff ignored: it cannot be bound");
+                self.parts.view.refused(&key, reason);
+                return;
+            }
+        };
+        self.parts.view.accepted(&key);
         if let Some(before) = self.replicas.remove(&key) {
             before.end.replaced.cancel();
         }
         self.lives += 1;
-        let adapter = match (self.parts.connect)(&claim) {
-            Ok(adapter) => adapter,
-            Err(reason) => {
-                tracing::warn!(replica = %key, reason, "cannot bind an adapter");
-                return;
-            }
-        };
         let (sender, receiver) = channel::channel(claim);
         let end = End { withdrawn: self.ended.child_token(), replaced: CancellationToken::new() };
         let life = replica::Life::new(self.parts.clone(), key.clone(), self.lives, adapter, receiver);
@@ -232,6 +236,7 @@ impl Feed {
     }
 
     fn unfollow(&mut self, key: &ReplicaKey) {
+        self.parts.view.accepted(key);
         if let Some(followed) = self.replicas.remove(key) {
             followed.end.withdrawn.cancel();
         }

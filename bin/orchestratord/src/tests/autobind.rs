@@ -84,6 +84,30 @@ async fn a_file_that_turns_corrupt_keeps_the_binding_it_made() {
     orchestrator.stop().await;
 }
 
+/// ORCHD-AUTOBIND-002
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_cannot_be_bound_keeps_the_binding_there_is_and_says_why() {
+    let orchestrator = Orchestrator::start().await;
+    let stub = stub();
+    let claim = |key: Option<&str>| {
+        let claim = json!({"url": stub.url(), "pool_id": "p", "generation": 1, "api_key": key});
+        serde_json::from_value(claim).unwrap()
+    };
+    orchestrator.handoffs.publish(&claim(None)).unwrap();
+    orchestrator.until_ready("p", true).await;
+    orchestrator.handoffs.publish(&claim(Some("a\nb"))).unwrap();
+    let last_error = async || orchestrator.get("/v2/pools/p/health").await["last_error"].clone();
+    until(async || last_error().await.is_string()).await;
+    assert_eq!(orchestrator.get("/v2/pools/p/health").await["ready"], true);
+    // A task that is given a slot has an engine to run on.
+    let task = orchestrator.submit(json!({})).await;
+    assert_eq!(orchestrator.events(&task, None).await.last().unwrap().1, "end");
+    // The reason goes with the claim that it is of.
+    orchestrator.handoffs.publish(&claim(None)).unwrap();
+    until(async || last_error().await.is_null()).await;
+    orchestrator.stop().await;
+}
+
 /// HANDOFF-004: a file written by hand, with any name, for a pool that no configuration names.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_with_only_a_url_makes_a_pool_that_serves() {

@@ -15,7 +15,7 @@ use crate::run::{Run, reached};
 /// How a file is spoilt.
 type Spoil = fn(&Path, &str) -> Result<()>;
 
-const SPOILT: [(&str, Spoil); 8] = [
+const SPOILT: [(&str, Spoil); 9] = [
     ("half", |file, good| in_place(file, &good[..good.len() / 2])),
     ("empty", |file, _| in_place(file, "")),
     ("corrupt", |file, _| in_place(file, "{\"url\": 7, \u{0}}")),
@@ -32,6 +32,14 @@ const SPOILT: [(&str, Spoil); 8] = [
         let fifo = file.with_extension("part");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).context("a fifo")?;
         std::fs::rename(fifo, file).context("putting the fifo in its place")
+    }),
+    // It reads well, as another life with a new key, but no request can carry that key.
+    ("unusable-key", |file, good| {
+        let mut claim: serde_json::Value = serde_json::from_str(good).context("a good handoff")?;
+        claim["api_key"] = "a\nb".into();
+        let part = file.with_extension("part");
+        in_place(&part, &claim.to_string())?;
+        std::fs::rename(part, file).context("putting it in its place")
     }),
     ("foreign", |file, _| std::os::unix::fs::chown(file, Some(54_321), None).context("giving it away")),
 ];
