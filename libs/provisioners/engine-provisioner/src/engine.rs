@@ -9,7 +9,7 @@ use wire::PoolId;
 use wire::config::{ArchiveSource, EngineSource, ProvisioningConfig};
 
 use crate::build::Build;
-use crate::cuda::managed;
+use crate::cuda::{managed, runtime};
 use crate::error::{Attempt, EnsureError, SourceFailure};
 use crate::gpu::Target;
 use crate::helper::{Helper, HelperError, Tool};
@@ -223,7 +223,8 @@ impl Search<'_> {
             licence: manifest::licence(&tree),
             ..self.manifest(source, attempts, &inputs, &binary, tools.as_ref(), began)?
         };
-        store.publish(&binary, &manifest, &sbom::cyclonedx(&manifest, &tree))?;
+        let licences = if self.managed() { runtime::licences(self.cache) } else { Vec::new() };
+        store.publish(&binary, &manifest, &sbom::cyclonedx(&manifest, &tree), &licences)?;
         // The engine is in place; objects that cannot be removed only cost room.
         let _ = std::fs::remove_dir_all(store.build_dir(&digest));
         let issued = self.issue(manifest, false);
@@ -256,6 +257,10 @@ impl Search<'_> {
             cancel: self.cancel,
         }
         .run()?;
+        if self.managed() {
+            let beside = SourceFailure::cache("put CUDA's libraries beside", &binary);
+            runtime::lay_beside(&binary, self.cache).map_err(beside)?;
+        }
         Ok(Built { binary, tree, tools: Some(tools) })
     }
 
@@ -283,14 +288,17 @@ impl Search<'_> {
                 ToolsError::Offline => SourceFailure::fetch(offline),
             }
         };
-        if let Target::Cuda { nvcc, .. } = self.target
-            && managed::is_managed(self.cache, nvcc)
-        {
+        if self.managed() {
             managed::ensure(self.host, self.cache, self.step, self.offline, self.cancel)
                 .map_err(failed("the CUDA toolkit is"))?;
         }
         tools::ensure(self.host, self.cache, self.step, self.offline, self.cancel)
             .map_err(failed("CMake and Ninja are"))
+    }
+
+    /// Whether it is built with the managed toolkit.
+    fn managed(&self) -> bool {
+        matches!(self.target, Target::Cuda { nvcc, .. } if managed::is_managed(self.cache, nvcc))
     }
 
     fn manifest(
@@ -317,8 +325,8 @@ impl Search<'_> {
             return Err(EnsureError::Cancelled.into());
         }
         let libraries = match tools {
-            Some(_) => BTreeMap::new(),
-            None => libraries::beside(binary, self.cancel)?,
+            Some(_) if !self.managed() => BTreeMap::new(),
+            _ => libraries::beside(binary, self.cancel)?,
         };
         Ok(Manifest {
             schema_version: manifest::SCHEMA,

@@ -23,6 +23,20 @@ const FIXED: [(&str, &str); 11] = [
     ("LLAMA_BUILD_NUMBER", "0"),
 ];
 
+/// CUDA's libraries are looked for beside the binary first, then where they were linked from. As long as CMake
+/// leaves room for another path in it, the path ends in an empty part, which means wherever the engine is started.
+const BESIDE: [(&str, &str); 3] = [
+    ("CMAKE_BUILD_WITH_INSTALL_RPATH", "ON"),
+    ("CMAKE_INSTALL_RPATH", "$ORIGIN"),
+    ("CMAKE_INSTALL_RPATH_USE_LINK_PATH", "ON"),
+];
+
+/// Whether an engine of these definitions finds libraries beside its binary.
+pub(crate) fn looks_beside(definitions: &serde_json::Value) -> bool {
+    let (on, path) = (&definitions[BESIDE[0].0], definitions[BESIDE[1].0].as_str());
+    on == BESIDE[0].1 && path.is_some_and(|path| path.split(';').any(|part| part == BESIDE[1].1))
+}
+
 /// The definitions, by name. `Err` names the bad flag.
 pub(crate) fn definitions(
     source_digest: &str,
@@ -35,6 +49,7 @@ pub(crate) fn definitions(
     if let Target::Cuda { architectures, .. } = target {
         all.insert("GGML_CUDA".to_owned(), "ON".to_owned());
         all.insert("CMAKE_CUDA_ARCHITECTURES".to_owned(), architectures.join(";"));
+        all.extend(BESIDE.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
     for flag in user {
         let (name, value) = definition(flag)?;
@@ -83,5 +98,10 @@ mod tests {
         };
         let all = definitions("d", &target, &[]).unwrap();
         assert_eq!((all["GGML_CUDA"].as_str(), all["CMAKE_CUDA_ARCHITECTURES"].as_str()), ("ON", "86;89"));
+        assert!(looks_beside(&serde_json::to_value(&all).unwrap()));
+        let elsewhere = definitions("d", &target, &["-DCMAKE_INSTALL_RPATH=/opt".to_owned()]).unwrap();
+        assert!(!looks_beside(&serde_json::to_value(&elsewhere).unwrap()));
+        let cpu = definitions("d", &Target::Cpu, &[]).unwrap();
+        assert!(!cpu.keys().any(|name| name.contains("RPATH")), "it has no library of its own");
     }
 }

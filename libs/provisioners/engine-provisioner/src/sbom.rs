@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use wire::config::EngineSource;
 
+use crate::cuda::runtime;
 use crate::manifest::Manifest;
 use crate::source;
 
@@ -42,8 +43,10 @@ pub(crate) fn cyclonedx(manifest: &Manifest, tree: &Path) -> Value {
         json!({ "type": "library", "bom-ref": format!("vendor/{name}"), "name": name,
                 "description": "carried in the source tree under vendor" })
     }));
+    components.extend(manifest.libraries.iter().map(|(name, sha256)| library(name, sha256)));
     let mut inside: Vec<String> = vec!["source".to_owned()];
     inside.extend(vendored.iter().map(|name| format!("vendor/{name}")));
+    inside.extend(manifest.libraries.keys().map(|name| format!("library/{name}")));
     json!({
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -60,6 +63,20 @@ fn tools(manifest: &Manifest) -> Vec<Value> {
     let lines = compilers.iter().filter_map(Value::as_str).chain([manifest.cmake.as_str()]);
     let named = lines.filter(|line| !line.is_empty());
     named.map(|line| json!({ "type": "application", "name": line })).collect()
+}
+
+/// A library beside the binary.
+fn library(name: &str, sha256: &str) -> Value {
+    let mut part = json!({
+        "type": "library",
+        "bom-ref": format!("library/{name}"),
+        "name": name,
+        "hashes": [{ "alg": "SHA-256", "content": sha256 }],
+    });
+    if runtime::is_one(name) {
+        part["licenses"] = json!([{ "license": { "name": "LicenseRef-NVIDIA-Proprietary" } }]);
+    }
+    part
 }
 
 fn purl(source: &EngineSource) -> Option<String> {

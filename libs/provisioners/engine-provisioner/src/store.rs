@@ -114,12 +114,14 @@ impl Store {
         digests
     }
 
-    /// Moves a built binary, its manifest and its bill of materials into place, whole or not at all.
+    /// Copies a built binary, its libraries and `licences` (name and file), its manifest and its bill of materials
+    /// into place, whole or not at all.
     pub(crate) fn publish(
         &self,
         built: &Path,
         manifest: &Manifest,
         sbom: &serde_json::Value,
+        licences: &[(String, PathBuf)],
     ) -> Result<(), EnsureError> {
         let target = self.engine_dir(&manifest.engine_digest);
         let put = || -> std::io::Result<()> {
@@ -134,8 +136,13 @@ impl Store {
                 std::fs::copy(built.with_file_name(library), &copy)?;
                 File::open(&copy)?.sync_all()?;
             }
-            let texts =
-                [(MANIFEST, serde_json::to_vec_pretty(manifest)?), (SBOM, serde_json::to_vec_pretty(sbom)?)];
+            let mut texts = vec![
+                (MANIFEST.to_owned(), serde_json::to_vec_pretty(manifest)?),
+                (SBOM.to_owned(), serde_json::to_vec_pretty(sbom)?),
+            ];
+            for (name, licence) in licences {
+                texts.push((name.clone(), std::fs::read(licence)?));
+            }
             for (name, text) in texts {
                 let path = temp.path().join(name);
                 std::fs::write(&path, text)?;

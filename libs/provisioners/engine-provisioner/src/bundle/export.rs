@@ -1,16 +1,14 @@
 //! Packing: the pool is prepared as ever, then its files are hashed and written into one archive.
 
-use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use provisioners_model_provisioner::{Cancel, Catalog, DigestError, ModelRef, sha256_file};
-use sha2::{Digest as _, Sha256};
 use wire::StepKind;
 use wire::config::PoolConfig;
 
-use super::{BundleError, Bundled, CONTENTS, Contents, ENGINE, FORMAT, MODEL, Packed, io};
+use super::archive::write;
+use super::{BundleError, Bundled, Contents, ENGINE, FORMAT, MODEL, Packed, io};
+use crate::cuda::{managed, runtime, runtime::LICENCE};
 use crate::error::SourceFailure;
 use crate::key::{Inputs, sha256};
 use crate::manifest::Manifest;
@@ -18,10 +16,10 @@ use crate::observer::{Observer, Step};
 use crate::provisioner::{EngineProvisioner, Prepared};
 use crate::store::Store;
 use crate::survey::{Survey, SurveyError};
-use crate::{libraries, source};
+use crate::{libraries, recipe, source};
 
 /// Something to pack: a file, or a text that is made for the bundle.
-enum Content {
+pub(super) enum Content {
     File(PathBuf),
     Text(Vec<u8>),
 }
@@ -48,11 +46,12 @@ impl EngineProvisioner {
         let manifest = match &manifest.external {
             Some(binary) => self.packed_path(binary, &manifest, &mut content, cancel)?,
             None => {
-                portable(&manifest, &self.cache).map_err(|problem| BundleError::Unportable { problem })?;
+                portable(&manifest).map_err(|problem| BundleError::Unportable { problem })?;
                 let dir = store.engine_dir(&engine.digest);
                 for name in ["manifest.json", "sbom.cdx.json"] {
                     content.push((format!("{ENGINE}/{name}"), Content::File(dir.join(name)), false));
                 }
+                push_licences(&mut content, &manifest, &dir)?;
                 push_binaries(&mut content, &manifest, &store.binary(&engine.digest));
                 manifest
             }
@@ -92,7 +91,7 @@ impl EngineProvisioner {
             engine_digest: contents.engine_digest,
             model_reference: contents.model_reference,
             model_digest: contents.model_digest,
-            notice: native(&manifest),
+            notice: notice(&manifest),
         })
     }
 
@@ -158,25 +157,65 @@ fn push_binaries(content: &mut Vec<(String, Content, bool)>, manifest: &Manifest
     content.push((format!("{ENGINE}/bin/llama-server"), Content::File(binary.to_path_buf()), true));
 }
 
-/// What whoever packs an engine for one processor should know.
-fn native(manifest: &Manifest) -> Option<String> {
-    let target = manifest.inputs["target"].as_str()?;
-    (target != std::env::consts::ARCH).then(|| {
+/// What the licences of the libraries ask for: their texts go along.
+fn push_licences(
+    content: &mut Vec<(String, Content, bool)>,
+    manifest: &Manifest,
+    dir: &Path,
+) -> Result<(), BundleError> {
+    let mut texts: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(io("read", dir))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(LICENCE)))
+        .collect();
+    texts.sort();
+    if carries_cuda(manifest) && texts.is_empty() {
+        return Err(BundleError::Unportable {
+            problem: format!(
+                "NVIDIA's libraries are passed on with their licence only, and its text is not in {} any more; remove \
+                 that directory, so that the engine is built again",
+                dir.display()
+            ),
+        });
+    }
+    for path in texts {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        content.push((format!("{ENGINE}/{name}"), Content::File(path), false));
+    }
+    Ok(())
+}
+
+fn carries_cuda(manifest: &Manifest) -> bool {
+    manifest.libraries.keys().any(|name| runtime::is_one(name))
+}
+
+/// What whoever packs an engine should know: for which machines it is, and what is in it.
+fn notice(manifest: &Manifest) -> Option<String> {
+    let target = manifest.inputs["target"].as_str();
+    let native = target.filter(|target| *target != std::env::consts::ARCH).map(|_| {
         "the engine is used only by a processor that has every instruction set of this one; `cmake_flags: \
          [-DGGML_NATIVE=OFF]` builds one for others, too"
-            .to_owned()
-    })
+    });
+    let cuda = carries_cuda(manifest).then_some(
+        "CUDA's runtime and cuBLAS are in it; NVIDIA's licence, whose text is in it, too, says under which terms you may \
+         give it to others",
+    );
+    let notices: Vec<_> = [native, cuda].into_iter().flatten().collect();
+    (!notices.is_empty()).then(|| notices.join("; "))
 }
 
 /// What cannot work on another machine is not packed.
-fn portable(manifest: &Manifest, cache: &Path) -> Result<(), String> {
-    if manifest.inputs["compilers"].to_string().contains("managed CUDA") {
-        return Err(format!(
-            "its engine loads CUDA's runtime and cuBLAS (libcudart.so.13, libcublas.so.13) from their place in this \
-             cache ({}), which is written into the binary and does not exist elsewhere; with a toolkit of the system \
-             (`provisioning.toolkit: system`) on both machines it can be packed, or let the other machine build",
-            cache.join("tools").display()
-        ));
+fn portable(manifest: &Manifest) -> Result<(), String> {
+    let managed = manifest.inputs["compilers"].to_string().contains(managed::MARK);
+    if !managed {
+        return Ok(());
+    }
+    if !recipe::looks_beside(&manifest.inputs["definitions"]) {
+        return Err("the other machine has no CUDA toolkit where this engine looks for it: it was built with another \
+                    CMAKE_INSTALL_RPATH or CMAKE_BUILD_WITH_INSTALL_RPATH in `cmake_flags`; without them it looks \
+                    beside its binary, and the libraries go along"
+            .to_owned());
     }
     Ok(())
 }
@@ -192,102 +231,5 @@ fn measure(content: &Content, cancel: &Cancel) -> Result<(String, u64), BundleEr
             let bytes = path.metadata().map_err(io("read", path))?.len();
             Ok((digest, bytes))
         }
-    }
-}
-
-fn write(
-    to: &Path,
-    contents: &Contents,
-    content: &[(String, Content, bool)],
-    step: &Step<'_>,
-    cancel: &Cancel,
-) -> Result<(String, u64), BundleError> {
-    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temp = tempfile::NamedTempFile::new_in(dir).map_err(io("write in", dir))?;
-    let failed = |source: io::Error| match cancel.is_cancelled() {
-        true => BundleError::Cancelled,
-        false => BundleError::Io { action: "write", path: to.to_path_buf(), source },
-    };
-    let mut archive = tar::Builder::new(Hashing { file: temp.as_file(), hasher: Sha256::new(), bytes: 0 });
-    let text = serde_json::to_vec_pretty(contents).map_err(|error| failed(error.into()))?;
-    append(&mut archive, CONTENTS, text.len() as u64, false, text.as_slice()).map_err(failed)?;
-    let total: u64 = contents.files.iter().map(|file| file.bytes).sum();
-    let done = Cell::new(0);
-    for (packed, (path, content, executable)) in contents.files.iter().zip(content) {
-        let watched = |inner: Box<dyn Read>| Watched {
-            inner: inner.take(packed.bytes),
-            done: &done,
-            total,
-            step,
-            cancel,
-        };
-        let reader = match content {
-            Content::Text(text) => watched(Box::new(io::Cursor::new(text.clone()))),
-            Content::File(path) => watched(Box::new(File::open(path).map_err(io("read", path))?)),
-        };
-        append(&mut archive, path, packed.bytes, *executable, reader).map_err(failed)?;
-    }
-    let hashing = archive.into_inner().map_err(failed)?;
-    let (digest, bytes) = (hashing.hasher.finalize(), hashing.bytes);
-    temp.as_file().sync_all().map_err(failed)?;
-    // A temporary file is private to its maker; a bundle is for somebody else.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    std::fs::set_permissions(temp.path(), mode).map_err(failed)?;
-    temp.persist(to).map_err(|error| failed(error.error))?;
-    Ok((digest.iter().map(|b| format!("{b:02x}")).collect(), bytes))
-}
-
-fn append(
-    archive: &mut tar::Builder<Hashing<'_>>,
-    path: &str,
-    bytes: u64,
-    executable: bool,
-    reader: impl Read,
-) -> io::Result<()> {
-    let mut header = tar::Header::new_gnu();
-    header.set_size(bytes);
-    header.set_mode(if executable { 0o755 } else { 0o644 });
-    archive.append_data(&mut header, path, reader)
-}
-
-/// Writes, and hashes what it wrote.
-struct Hashing<'a> {
-    file: &'a File,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl Write for Hashing<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buffer)?;
-        self.hasher.update(&buffer[..n]);
-        self.bytes += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-/// Reads, says how far it is, and ends when nobody wants it any more.
-struct Watched<'a> {
-    inner: io::Take<Box<dyn Read>>,
-    done: &'a Cell<u64>,
-    total: u64,
-    step: &'a Step<'a>,
-    cancel: &'a Cancel,
-}
-
-impl Read for Watched<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(io::Error::other("interrupted"));
-        }
-        let n = self.inner.read(buffer)?;
-        self.done.set(self.done.get() + n as u64);
-        let (done, total) = (self.done.get(), self.total);
-        self.step.progress(|| format!("packing: {} of {} MiB", done >> 20, total >> 20), done, total);
-        Ok(n)
     }
 }

@@ -6,6 +6,7 @@
 //! built from, or which names by `path` what it was there, on a processor that has what it may use; the smoke gate
 //! runs again there.
 
+mod archive;
 mod export;
 mod fit;
 mod import;

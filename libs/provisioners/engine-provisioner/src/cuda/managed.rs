@@ -107,6 +107,18 @@ pub(crate) fn nvcc(cache: &Path) -> PathBuf {
     dir(cache).join("nvidia/cu13/bin/nvcc")
 }
 
+/// Where its libraries are.
+pub(super) fn libraries(cache: &Path) -> PathBuf {
+    dir(cache).join("nvidia/cu13/lib")
+}
+
+/// Where the licence that came with `wheel` is.
+pub(super) fn licence(cache: &Path, wheel: &str) -> PathBuf {
+    let pinned = WHEELS.iter().find(|(name, ..)| *name == wheel);
+    let version = pinned.map_or("", |(_, version, _)| version);
+    dir(cache).join(format!("{}-{version}.dist-info/licenses/License.txt", wheel.replace('-', "_")))
+}
+
 /// Whether `nvcc` is that of the managed toolkit.
 pub(crate) fn is_managed(cache: &Path, nvcc: &Path) -> bool {
     nvcc == self::nvcc(cache)
@@ -114,8 +126,11 @@ pub(crate) fn is_managed(cache: &Path, nvcc: &Path) -> bool {
 
 /// What stands for the compiler in the engine digest: it is pinned, so nobody has to be asked.
 pub(crate) fn version_line() -> String {
-    format!("managed CUDA release {}.{}, V{VERSION}", TOOLKIT.0, TOOLKIT.1)
+    format!("{MARK} release {}.{}, V{VERSION}", TOOLKIT.0, TOOLKIT.1)
 }
+
+/// What every version of it says where a compiler's line stands.
+pub(crate) const MARK: &str = "managed CUDA";
 
 /// Whether it is there.
 pub(crate) fn installed(cache: &Path) -> bool {

@@ -4,6 +4,7 @@
 mod compile;
 pub(crate) mod fit;
 pub(crate) mod managed;
+pub(crate) mod runtime;
 
 use std::path::{Path, PathBuf};
 

@@ -29,6 +29,8 @@ pub(crate) struct Found {
     pub(super) python: Option<Python>,
     /// The managed CUDA toolkit has to be installed first.
     pub(super) own_toolkit: bool,
+    /// The managed CUDA toolkit builds it: its libraries come beside the engine.
+    pub(super) runtime: bool,
     /// Of the loaded NVIDIA driver.
     pub(super) driver: Option<String>,
     pub(super) free_bytes: u64,
@@ -55,10 +57,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Looks at the machine.
 pub(crate) fn look(host: &Host, cache: &Path, needs: &Needs<'_>, cancel: &Cancel) -> Found {
-    let own_toolkit = match needs.target {
-        Target::Cpu => false,
-        Target::Cuda { nvcc, .. } => managed::is_managed(cache, nvcc) && !managed::installed(cache),
-    };
+    let runtime = matches!(needs.target, Target::Cuda { nvcc, .. } if managed::is_managed(cache, nvcc));
+    let own_toolkit = runtime && !managed::installed(cache);
     let sdist = needs.config.sources.iter().any(|source| matches!(source, EngineSource::Sdist(_)));
     let compiled = needs.config.sources.iter().filter(|source| source::compiles(source));
     let version = |program: Option<PathBuf>, tool| move || says(host, program?, tool, cancel);
@@ -85,6 +85,7 @@ pub(crate) fn look(host: &Host, cache: &Path, needs: &Needs<'_>, cancel: &Cancel
             tools,
             python,
             own_toolkit,
+            runtime,
             driver: host.nvidia_driver(),
             free_bytes: host.free_disk(cache),
             source_bytes: compiled.map(|source| source::room(source, cache)).max().unwrap_or(0),

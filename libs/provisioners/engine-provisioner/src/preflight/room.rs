@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::look::{Found, Python};
-use crate::cuda::managed;
+use crate::cuda::{managed, runtime};
 use crate::gpu::Target;
 use crate::tools::{self, Choice};
 
@@ -49,6 +49,7 @@ impl Room {
             ("CMake and Ninja".to_owned(), if tools { tools::DISK_MIB * MIB } else { 0 }),
             ("the CUDA toolkit".to_owned(), if found.own_toolkit { managed::DISK_BYTES } else { 0 }),
             (built, objects(target)),
+            ("CUDA's libraries".to_owned(), if found.runtime { runtime::DISK_BYTES } else { 0 }),
             ("what else there is".to_owned(), MARGIN),
         ];
         Self(parts.into_iter().filter(|(_, bytes)| *bytes > 0).collect())

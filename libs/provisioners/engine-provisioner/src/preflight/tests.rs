@@ -16,6 +16,7 @@ fn nothing() -> Found {
         make_says: String::new(),
         python: Some(Python::Absent),
         own_toolkit: false,
+        runtime: false,
         driver: None,
         free_bytes: 1 << 20,
         source_bytes: 290 << 20,

@@ -1,6 +1,8 @@
 //! A CUDA build driven through a toolkit of scripts: what is run, with which arguments and environment.
 
-use provisioners_engine_provisioner::{Cancel, EnsureError};
+use std::path::Path;
+
+use provisioners_engine_provisioner::{Cancel, EnsureError, import_bundle};
 use wire::config::{EngineSource, GpuPolicy, PathSource, PoolConfig, ToolkitPolicy};
 use wire::{PreparedEngine, ReplicaId};
 
@@ -15,7 +17,11 @@ env > "$d/pip-env"
 while [ $# -gt 1 ]; do [ "$1" = --target ] && t=$2; shift; done
 cp "$1" "$d/pip-requirements"
 r="$t/nvidia/cu13"; mkdir -p "$r/bin" "$r/nvvm/bin" "$r/lib"
-echo "exit 1" > "$r/bin/nvcc"; echo > "$r/nvvm/bin/cicc"; echo > "$r/lib/libcublas.so.13""#;
+echo "exit 1" > "$r/bin/nvcc"; echo > "$r/nvvm/bin/cicc"
+for l in cudart cublas cublasLt; do echo "$l" > "$r/lib/lib$l.so.13"; done
+for w in nvidia_cuda_runtime-13.0.96 nvidia_cublas-13.1.0.3; do
+    mkdir -p "$t/$w.dist-info/licenses"; echo "terms of $w" > "$t/$w.dist-info/licenses/License.txt"
+done"#;
 
 fn with_card() -> Machine {
     let machine = Machine::new();
@@ -32,6 +38,137 @@ fn pool(machine: &Machine, toolkit: ToolkitPolicy) -> PoolConfig {
     let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
     pool.provisioning.toolkit = toolkit;
     pool
+}
+
+fn own_files(engine: &PreparedEngine) -> Vec<String> {
+    let dir = engine.binary_path.parent().unwrap();
+    let names = |dir: &Path| std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name());
+    let all = names(dir).chain(names(dir.parent().unwrap()));
+    let mut all: Vec<_> = all.map(|name| name.into_string().unwrap()).collect();
+    all.sort();
+    all
+}
+
+/// What the engine of a managed toolkit has beside it.
+const WHOLE: [&str; 9] = [
+    "LICENSE.nvidia-cublas.txt",
+    "LICENSE.nvidia-cuda-runtime.txt",
+    "bin",
+    "libcublas.so.13",
+    "libcublasLt.so.13",
+    "libcudart.so.13",
+    "llama-server",
+    "manifest.json",
+    "sbom.cdx.json",
+];
+
+/// EPROV-035
+#[test]
+fn an_engine_of_the_managed_toolkit_has_its_libraries_and_their_licences_beside_it_and_needs_no_toolkit() {
+    let machine = with_card();
+    machine.tool("python3", PIP);
+    let pool = pool(&machine, ToolkitPolicy::Managed);
+    let engine = ensure(&machine, &pool).unwrap();
+    let calls = machine.calls();
+    for definition in [
+        "-DCMAKE_INSTALL_RPATH=$ORIGIN ",
+        "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON ",
+        "-DCMAKE_INSTALL_RPATH_USE_LINK_PATH=ON ",
+    ] {
+        assert!(configure(&calls).contains(definition), "{definition}");
+    }
+    let files: Vec<_> = own_files(&engine).into_iter().filter(|name| name != "last-used").collect();
+    assert_eq!(files, WHOLE);
+    let manifest = manifest(&engine);
+    let libraries = manifest["libraries"].as_object().unwrap();
+    assert_eq!(
+        libraries.keys().collect::<Vec<_>>(),
+        ["libcublas.so.13", "libcublasLt.so.13", "libcudart.so.13"]
+    );
+    let sbom = std::fs::read_to_string(engine.binary_path.parent().unwrap().with_file_name("sbom.cdx.json"));
+    let sbom = sbom.unwrap();
+    assert!(
+        sbom.contains("LicenseRef-NVIDIA-Proprietary") && sbom.contains("library/libcublasLt.so.13"),
+        "{sbom}"
+    );
+    // It is a copy: what happens to the toolkit is not its business.
+    let toolkit = machine.cache().join("tools/cuda-13.0.88");
+    std::fs::write(toolkit.join("nvidia/cu13/lib/libcublas.so.13"), "damaged").unwrap();
+    std::fs::remove_dir_all(&toolkit).unwrap();
+    machine.calls();
+    assert_eq!(ensure(&machine, &pool).unwrap(), engine);
+    assert!(!machine.calls().iter().any(|call| call.contains("pip install")), "it needs no toolkit");
+    // It is checked as the binary is.
+    let library = engine.binary_path.with_file_name("libcudart.so.13");
+    std::fs::write(&library, "another").unwrap();
+    assert_eq!(ensure(&machine, &pool).unwrap(), engine);
+    assert_eq!(std::fs::read_to_string(&library).unwrap(), "cudart\n", "it was built again");
+}
+
+/// EPROV-025, EPROV-035
+#[test]
+fn an_engine_of_the_managed_toolkit_serves_a_machine_with_a_card_and_nothing_else() {
+    let from = with_card();
+    from.tool("python3", PIP);
+    let pool = PoolConfig { model: "builtin:haiku".into(), ..pool(&from, ToolkitPolicy::Managed) };
+    let (file, cancel) = (from.path("b.tar"), Cancel::new());
+    let export = |machine: &Machine| {
+        let provisioner = machine.provisioner().with_cards(Box::new(machine.cards()));
+        provisioner.export_bundle(&pool, &file, &Log::default(), &cancel)
+    };
+    let bundled = export(&from).unwrap();
+    let notice = bundled.notice.unwrap();
+    assert!(notice.contains("NVIDIA's licence") && notice.contains("-DGGML_NATIVE=OFF"), "{notice}");
+    // Its card needs the same code; it has no compiler, no Python and no network.
+    let to = with_card();
+    for tool in ["cc", "c++", "cmake", "ninja", "python3"] {
+        std::fs::remove_file(to.bin().join(tool)).unwrap();
+    }
+    let offline = || {
+        let provisioner = to.alone().with_cards(Box::new(to.cards())).offline(true);
+        provisioner.ensure_pool(&pool, &Log::default(), &cancel).map(|mut all| all.remove(0))
+    };
+    offline().unwrap_err();
+    import_bundle(&to.cache(), &file, Some(&bundled.sha256), &mut |_, _| (), &cancel).unwrap();
+    let engine = offline().unwrap();
+    assert_eq!(engine.device_mask.as_deref(), Some("GPU-aa"));
+    let files: Vec<_> = own_files(&engine).into_iter().filter(|name| name != "last-used").collect();
+    assert_eq!(files, WHOLE);
+    let beside = |name: &str| std::fs::read_to_string(engine.binary_path.with_file_name(name)).unwrap();
+    assert_eq!(
+        (beside("libcublasLt.so.13"), beside("libcudart.so.13")),
+        ("cublasLt\n".into(), "cudart\n".into())
+    );
+    let licence = engine.binary_path.parent().unwrap().with_file_name("LICENSE.nvidia-cublas.txt");
+    assert_eq!(std::fs::read_to_string(&licence).unwrap(), "terms of nvidia_cublas-13.1.0.3\n");
+    // It can go on from there, and not without the licence.
+    let again = || {
+        let provisioner = to.alone().with_cards(Box::new(to.cards())).offline(true);
+        provisioner.export_bundle(&pool, &to.path("again.tar"), &Log::default(), &cancel)
+    };
+    again().unwrap();
+    std::fs::remove_file(&licence).unwrap();
+    std::fs::remove_file(licence.with_file_name("LICENSE.nvidia-cuda-runtime.txt")).unwrap();
+    let refused = again().unwrap_err();
+    assert!(refused.to_string().contains("with their licence only"), "{refused}");
+    assert_eq!(refused.exit_code(), 2);
+    // Another library than the one that was packed is not used, and nothing here could build another.
+    std::fs::write(engine.binary_path.with_file_name("libcublas.so.13"), "another").unwrap();
+    offline().unwrap_err();
+}
+
+/// EPROV-025, EPROV-035
+#[test]
+fn an_engine_that_does_not_look_beside_its_binary_is_not_packed() {
+    let machine = with_card();
+    machine.tool("python3", PIP);
+    let mut pool = PoolConfig { model: "builtin:haiku".into(), ..pool(&machine, ToolkitPolicy::Managed) };
+    pool.provisioning.cmake_flags = vec!["-DCMAKE_INSTALL_RPATH=/opt/cuda".into()];
+    let provisioner = machine.provisioner().with_cards(Box::new(machine.cards()));
+    let refused = provisioner.export_bundle(&pool, &machine.path("b"), &Log::default(), &Cancel::new());
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.exit_code(), 2);
+    assert!(refused.to_string().contains("CMAKE_INSTALL_RPATH") && !machine.path("b").exists(), "{refused}");
 }
 
 fn configure(calls: &[String]) -> &str {

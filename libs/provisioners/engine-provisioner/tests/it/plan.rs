@@ -93,7 +93,7 @@ fn a_plan_for_a_card_has_the_toolkit_and_what_stops_it() {
         "CUDA compiler (nvcc): pip installs 13.0.88 into the cache (528 MiB to fetch) [provisioning.toolkit]",
         "compute capabilities of the cards: 86 (used: GPU-aa) [devices]",
         "3.30.1 (/M/bin/cmake) without Ninja; pip installs 4.4.4 into the cache (29 MiB to fetch)",
-        "40960 MiB; a build takes up to 2619 MiB (1 for the source, 113 for CMake and Ninja, 841 for the CUDA toolkit, 1536 for objects of compute capability 86, 128 for what else there is) [paths.cache]",
+        "40960 MiB; a build takes up to 3188 MiB (1 for the source, 113 for CMake and Ninja, 841 for the CUDA toolkit, 1536 for objects of compute capability 86, 569 for CUDA's libraries, 128 for what else there is) [paths.cache]",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
