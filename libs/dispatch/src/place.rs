@@ -1,14 +1,16 @@
 //! Where a task runs: a pure function of the registry's snapshot and the task's wish. It takes no
 //! slot; leasing the one it chose may still fail, and then it is asked again.
 
-use std::fmt;
-
 use registry::{Replica, Snapshot};
 use wire::task::{Placement, PlacementMode};
 use wire::{PoolId, ReplicaId, ReplicaKey};
 
 use crate::Home;
-use crate::pace::{Best, Free, a_token, best};
+use crate::pace::{Free, best};
+
+use words::{Others, Why, why_wait};
+
+mod words;
 
 /// Where a task wants to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +139,7 @@ pub fn place(
     let best = best(&feasible);
     let Some(&Free { key, replica, .. }) = preferred.or(holds).or(best.as_ref().map(|best| &best.chosen))
     else {
-        return Decision { chosen: None, words: why_not(snapshot, wish), outcome: PlacementOutcome::Waits };
+        return Decision { chosen: None, words: why_wait(snapshot, wish), outcome: PlacementOutcome::Waits };
     };
     let outcome = match &wish.replica {
         Some((Insist::Pin, _)) => PlacementOutcome::Pinned,
@@ -146,8 +148,9 @@ pub fn place(
         _ if best.is_some_and(|best| best.by_pace) => PlacementOutcome::LeastEnd,
         _ => PlacementOutcome::MostFree,
     };
-    let others = Others { snapshot, wish, chosen: key, usable: &usable, number: all.saturating_sub(1) };
-    let words = Why { key, replica, outcome, home, best, feasible: feasible.len(), others }.to_string();
+    let number = all.saturating_sub(1);
+    let others = Others { snapshot, wish, home, chosen: key, usable: &usable, number };
+    let words = Why { key, replica, outcome, best, feasible: feasible.len(), others }.to_string();
     Decision { chosen: Some((key.clone(), replica.generation)), words, outcome }
 }
 
@@ -169,107 +172,6 @@ fn holder<'a, 'b>(home: &Home, feasible: &'b [Free<'a>]) -> Option<&'b Free<'a>>
 impl Wish {
     fn allows(&self, replica: &ReplicaId) -> bool {
         !matches!(&self.replica, Some((Insist::Pin, name)) if name != replica)
-    }
-}
-
-/// Replicas that a decision names besides the one it chose.
-const NAMED: usize = 4;
-
-struct Why<'a, U> {
-    key: &'a ReplicaKey,
-    replica: &'a Replica,
-    outcome: PlacementOutcome,
-    /// Of whoever has the outcome [`PlacementOutcome::HoldsPrefix`], the one that was chosen.
-    home: Option<&'a Home>,
-    best: Option<Best<'a>>,
-    feasible: usize,
-    others: Others<'a, U>,
-}
-
-/// What became of the replicas that were not chosen.
-struct Others<'a, U> {
-    snapshot: &'a Snapshot,
-    wish: &'a Wish,
-    chosen: &'a ReplicaKey,
-    usable: &'a U,
-    /// How many they are.
-    number: usize,
-}
-
-impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Others<'_, U> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let others = self.snapshot.pool(&self.wish.pool).filter(|(key, _)| *key != self.chosen);
-        for (key, replica) in others.take(NAMED) {
-            write!(f, "; {key}: ")?;
-            match () {
-                () if !replica.ready => match &replica.last_down_reason {
-                    Some(reason) => write!(f, "down ({reason})")?,
-                    None => f.write_str("down")?,
-                },
-                () if replica.draining => f.write_str("draining")?,
-                () if !self.wish.allows(&key.replica) => f.write_str("not where it is pinned")?,
-                () if replica.slots_free == 0 => f.write_str("no free slot")?,
-                () if !(self.usable)(key, replica.generation) => f.write_str("did not answer just now")?,
-                () => {
-                    write!(f, "{} of {} slots free", replica.slots_free, replica.slots_total)?;
-                    replica.hints.per_token.map_or(Ok(()), |pace| write!(f, ", {}", a_token(pace)))?;
-                }
-            }
-        }
-        match self.number.saturating_sub(NAMED) {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
-    }
-}
-
-impl<U: Fn(&ReplicaKey, u64) -> bool> fmt::Display for Why<'_, U> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, replica, outcome, home, best, feasible, others } = self;
-        match outcome {
-            PlacementOutcome::Pinned => write!(f, "{key}: pinned there")?,
-            PlacementOutcome::HoldsPrefix => {
-                let tokens = home.map_or(0, |home| home.tokens);
-                write!(f, "{key}: holds {tokens} tokens of the session")?;
-            }
-            PlacementOutcome::Preferred => write!(f, "{key}: preferred and free")?,
-            PlacementOutcome::LeastEnd => {
-                let equals = best.map_or(0, |best| best.equals);
-                match replica.hints.per_token {
-                    Some(pace) => write!(f, "{key}: least predicted end, {},", a_token(pace))?,
-                    None => write!(f, "{key}: not measured yet, so it is tried,")?,
-                }
-                write!(f, " of {equals} replicas with as many free slots")?;
-            }
-            PlacementOutcome::MostFree | PlacementOutcome::Waits if *feasible == 1 => {
-                write!(f, "{key}: the only replica with a free slot")?;
-            }
-            PlacementOutcome::MostFree | PlacementOutcome::Waits => {
-                write!(f, "{key}: most free slots of {feasible} replicas")?;
-            }
-        }
-        write!(f, " ({} of {} slots free){others}", replica.slots_free, replica.slots_total)
-    }
-}
-
-fn why_not(snapshot: &Snapshot, wish: &Wish) -> String {
-    let pool = &wish.pool;
-    let allowed: Vec<_> = snapshot.pool(pool).filter(|(key, _)| wish.allows(&key.replica)).collect();
-    let whom = match &wish.replica {
-        Some((Insist::Pin, name)) => format!("{pool}/{name}, where it is pinned,"),
-        _ => format!("pool {pool}"),
-    };
-    let ready = allowed.iter().filter(|(_, replica)| replica.ready).count();
-    let open = allowed.iter().filter(|(_, replica)| replica.ready && !replica.draining).count();
-    let free = allowed.iter().any(|(_, replica)| replica.takes_work());
-    if ready == 0 {
-        format!("waits: {whom} has no ready engine")
-    } else if open == 0 {
-        format!("waits: {whom} is draining")
-    } else if free {
-        format!("waits: {whom} did not answer just now and is left alone for a moment")
-    } else {
-        format!("waits: {whom} has no free slot")
     }
 }
 

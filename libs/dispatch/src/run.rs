@@ -18,7 +18,7 @@ use crate::dispatcher::Shared;
 use crate::ending::{CancelReason, Ending, Failure};
 use crate::pool::Placed;
 use crate::watchers::unread_for;
-use crate::{Detach, PlacementOutcome};
+use crate::{Decision, Detach};
 
 /// How a run came to its end.
 enum Verdict {
@@ -42,7 +42,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     let guard = Guard { shared: &shared, core: &core };
     let key = lease.key().clone();
     let generation = lease.generation();
-    count_placement(&core, decision.outcome);
+    tell_placement(&core, &decision);
     let verdict = attempt(&shared, &core, &lease, decision.words).await;
     let drain = lease.drain();
     drop(lease);
@@ -80,8 +80,9 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     std::mem::forget(guard);
 }
 
-fn count_placement(core: &TaskCore, outcome: PlacementOutcome) {
-    core.pool.metrics.placed(outcome.as_str());
+fn tell_placement(core: &TaskCore, decision: &Decision) {
+    core.pool.metrics.placed(decision.outcome.as_str());
+    tracing::info!(task = %core.id, outcome = decision.outcome.as_str(), words = decision.words, "placed");
 }
 
 async fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure: Failure) {

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use support::{Engine, Script, World, spec, words};
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::filter::LevelFilter;
 use wire::ErrorCode;
 
@@ -19,6 +20,23 @@ const SECRET: &str = "sesame-4711";
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    /// Until what it returns is dropped.
+    fn catch(&self, level: LevelFilter) -> DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -35,13 +53,7 @@ impl Write for Lines {
 #[tokio::test(start_paused = true)]
 async fn no_line_and_no_reason_holds_what_the_engine_said_and_its_owner_reads_it() {
     let lines = Lines::default();
-    let writer = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::TRACE)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let _logging = lines.catch(LevelFilter::TRACE);
     let world = World::new();
     let said = || format!("failed at {SECRET}");
     let engine = Engine::new(Script::ReportAfter(0, said()));
@@ -63,7 +75,24 @@ async fn no_line_and_no_reason_holds_what_the_engine_said_and_its_owner_reads_it
             assert!(!resumed.reason.contains(SECRET), "{}", resumed.reason);
         }
     }
-    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let lines = lines.text();
     assert_eq!(lines.matches("the engine reported an error").count(), 4, "the lines were caught: {lines}");
     assert!(!lines.contains(SECRET), "{lines}");
+}
+
+/// ORCHD-PLACE-001
+#[tokio::test(start_paused = true)]
+async fn every_decision_that_gave_a_slot_is_a_line_in_the_words_that_the_task_shows() {
+    let lines = Lines::default();
+    let _logging = lines.catch(LevelFilter::INFO);
+    let world = World::new();
+    let engine = Engine::new(Script::ReportAfter(0, "not now".to_owned()));
+    world.up(0, 1, 1, &engine);
+    let task = world.submit(spec("a"));
+    assert_eq!(words(&task).await, "started:r0 resumed:r0 resumed:r0 error:INTERNAL:0");
+    let (lines, shown) = (lines.text(), task.view().placement.unwrap());
+    let placed: Vec<_> = lines.lines().filter(|line| line.contains(": placed ")).collect();
+    assert_eq!(placed.len(), 3, "one for each time it was placed: {lines}");
+    let task = format!("task={} outcome=\"most_free\" words={shown:?}", task.id());
+    assert!(placed.iter().all(|line| line.contains(&task)), "{task}: {lines}");
 }

@@ -91,6 +91,8 @@ fn a_session_goes_where_its_prompt_lies_unless_that_is_much_busier() {
     let elsewhere = decide(1);
     assert_eq!(elsewhere.outcome, PlacementOutcome::MostFree);
     assert_eq!(elsewhere.chosen, Some((key("r0"), 1)));
+    let why = "p/r1: holds 812 tokens of the session, but much busier than the others, 1 of 4 slots free";
+    assert!(elsewhere.words.ends_with(why), "{elsewhere:?}");
 }
 
 /// ORCHD-PLACE-001
@@ -215,6 +217,36 @@ fn each_decision_has_words_of_its_own() {
     ["r3", "r4", "r5", "r6"].iter().for_each(|name| up(&registry, name, 1, false));
     let many = words(&auto, "");
     assert!(many.ends_with("; p/r4: 1 of 1 slots free; and 2 more"), "{many}");
+}
+
+/// ORCHD-PLACE-001
+#[test]
+fn what_the_task_would_rather_have_had_is_named_first_and_why_it_was_not() {
+    let registry = Registry::default();
+    ["r0", "r1", "r2", "r3", "r4", "r5", "r6"].iter().for_each(|name| up(&registry, name, 1, false));
+    let free = "1 of 1 slots free";
+    let words = |wish: &Wish, home: Option<&str>| {
+        let home = home.map(|name| Home { key: key(name), generation: 1, tokens: 812 });
+        place(&registry.snapshot(), wish, home.as_ref(), |_, _| true).words
+    };
+    let (auto, prefer) = (wish(PlacementMode::Auto, None), wish(PlacementMode::Prefer, Some("r6")));
+    let chosen = format!("p/r6: preferred and free ({free}); p/r5: holds 812 tokens of the session, but ");
+    let rest = format!("p/r0: {free}; p/r1: {free}; p/r2: {free}; and 2 more");
+    assert_eq!(words(&prefer, Some("r5")), format!("{chosen}not preferred, {free}; {rest}"));
+    let _held = ["r5", "r6"].map(|name| registry.try_lease(&key(name), 1));
+    let chosen = format!("p/r0: most free slots of 5 replicas ({free})");
+    let held = "holds 812 tokens of the session, but no free slot";
+    let rest = format!("p/r1: {free}; p/r2: {free}");
+    assert_eq!(
+        words(&prefer, Some("r5")),
+        format!("{chosen}; p/r6: preferred, but no free slot; p/r5: {held}; {rest}; and 2 more")
+    );
+    let rest = format!("{rest}; p/r3: {free}");
+    assert_eq!(words(&auto, Some("r6")), format!("{chosen}; p/r6: {held}; {rest}; and 2 more"));
+    assert_eq!(words(&prefer, Some("r6")), format!("{chosen}; p/r6: preferred, {held}; {rest}; and 2 more"));
+    let nobody = words(&wish(PlacementMode::Prefer, Some("r9")), None);
+    let none = "p/r9: preferred, but there is none of that name";
+    assert_eq!(nobody, format!("{chosen}; {none}; {rest}; p/r4: {free}; and 2 more"));
 }
 
 /// ORCHD-PLACE-001
