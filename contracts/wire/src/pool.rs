@@ -64,7 +64,7 @@ pub struct ReplicaView {
     pub generation: u64,
     /// Losses since the breaker was last reset.
     pub failures: u32,
-    /// Losses since the manager started, by cause.
+    /// Losses since the manager started, by cause, whether or not another start followed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub losses: BTreeMap<String, u64>,
     /// When the next start is due, in milliseconds.

@@ -31,6 +31,7 @@ struct LossLabels {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    losses: Family<LossLabels, Counter<u64, AtomicU64>>,
     restarts: Family<LossLabels, Counter<u64, AtomicU64>>,
     published: Family<ReplicaLabels, Counter>,
     adoptions: Family<ReplicaLabels, Counter>,
@@ -92,24 +93,32 @@ impl Metrics {
         let mut registry = Registry::with_prefix("poold");
         let metrics = (
             Family::<LossLabels, Counter<u64, AtomicU64>>::default(),
+            Family::<LossLabels, Counter<u64, AtomicU64>>::default(),
             Family::<ReplicaLabels, Counter>::default(),
             Family::<ReplicaLabels, Counter>::default(),
             Family::<ReplicaLabels, Gauge>::default(),
             Family::<ReplicaLabels, Histogram>::new_with_constructor(load_buckets),
         );
-        let (restarts, published, adoptions, breaker, load) = metrics;
+        let (losses, restarts, published, adoptions, breaker, load) = metrics;
+        let help = "Engines that were lost or could not be started, whether or not another start follows";
+        registry.register("engine_losses", help, losses.clone());
         registry.register("engine_restarts", "Engines lost and to be started again", restarts.clone());
         registry.register("handoffs_published", "Replicas published as ready", published.clone());
         registry.register("adoptions", "Engines taken over from an earlier manager", adoptions.clone());
         registry.register("breaker_state", "1 while a replica's breaker is open, else 0", breaker.clone());
         registry.register("engine_load_seconds", "From start of the process to readiness", load.clone());
         let cards = CardGauges::register(&mut registry);
-        Self { registry, restarts, published, adoptions, breaker, load, cards }
+        Self { registry, losses, restarts, published, adoptions, breaker, load, cards }
     }
 
+    /// An engine was lost, or could not be started.
     pub(crate) fn lost(&self, key: &ReplicaKey, cause: Cause) {
-        let ReplicaLabels { pool_id, replica_id } = labels(key);
-        self.restarts.get_or_create(&LossLabels { cause: cause.as_str(), pool_id, replica_id }).inc();
+        self.losses.get_or_create(&loss_labels(key, cause)).inc();
+    }
+
+    /// Another start follows a loss.
+    pub(crate) fn restarted(&self, key: &ReplicaKey, cause: Cause) {
+        self.restarts.get_or_create(&loss_labels(key, cause)).inc();
     }
 
     pub(crate) fn published(&self, key: &ReplicaKey) {
@@ -139,4 +148,9 @@ impl Metrics {
 
 fn labels(key: &ReplicaKey) -> ReplicaLabels {
     ReplicaLabels { pool_id: key.pool.to_string(), replica_id: key.replica.to_string() }
+}
+
+fn loss_labels(key: &ReplicaKey, cause: Cause) -> LossLabels {
+    let ReplicaLabels { pool_id, replica_id } = labels(key);
+    LossLabels { cause: cause.as_str(), pool_id, replica_id }
 }

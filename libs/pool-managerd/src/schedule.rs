@@ -81,7 +81,13 @@ mod tests {
     /// POOLD-RESTART-001
     #[test]
     fn restarts_come_at_once_and_then_ever_later_until_the_breaker_opens() {
-        let mut schedule = RestartSchedule::new(RestartPolicy::default());
+        let policy = RestartPolicy::default();
+        assert_eq!(
+            policy.pauses.len() + 1,
+            usize::try_from(policy.open_after).unwrap(),
+            "each is waited once"
+        );
+        let mut schedule = RestartSchedule::new(policy);
         let pauses: Vec<Next> = (0..10).map(|_| schedule.lost(NEVER, 1, 0.0)).collect();
         let restarts = [0, 1, 2, 4, 8].map(|s| Next::Restart(seconds(s)));
         let trials = [60, 120, 240, 300, 300].map(|s| Next::Trial(seconds(s)));

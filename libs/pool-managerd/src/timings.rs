@@ -78,7 +78,7 @@ impl Default for ProgressLimits {
     }
 }
 
-/// When a lost engine starts again. The numbers are RELIABILITY.md's.
+/// When a lost engine starts again. The numbers are POOLD-RESTART-001's and -002's.
 #[derive(Debug, Clone)]
 pub struct RestartPolicy {
     /// Pauses after the first, second, … loss in a row; the last one repeats.
@@ -119,7 +119,7 @@ impl Default for RestartPolicy {
     fn default() -> Self {
         let seconds = |list: &[u64]| list.iter().copied().map(Duration::from_secs).collect();
         Self {
-            pauses: seconds(&[0, 1, 2, 4, 8, 16]),
+            pauses: seconds(&[0, 1, 2, 4, 8]),
             open_after: 6,
             trials: seconds(&[60, 120, 240, 300]),
             stable_after: Duration::from_mins(10),

@@ -45,9 +45,7 @@ impl Replica {
                 self.seat.update(|r| r.last_error = Some(error));
                 Err(After::Pause(Pause::for_disk(self.shared.timings.disk_retry)))
             }
-            Ok(Err(error)) if error.is_unconfined() => {
-                Err(After::Failed(Box::new(Loss::plain(Cause::NoSandbox, with_causes(&error)).into_wire())))
-            }
+            Ok(Err(error)) if error.is_unconfined() => Err(self.refused_unconfined(with_causes(&error))),
             Ok(Err(error)) => {
                 if error.is_missing_program() {
                     // The cache may be deleted at any time; what is gone is made again.

@@ -39,8 +39,20 @@ impl Replica {
         self.count(Loss::plain(Cause::InsufficientMemory, message), Duration::ZERO)
     }
 
+    pub(super) fn refused_unconfined(&mut self, message: String) -> After {
+        self.count(Loss::plain(Cause::NoSandbox, message), Duration::ZERO)
+    }
+
+    /// For whoever looks, whatever follows.
+    pub(super) fn tally(&self, cause: Cause) {
+        self.shared.metrics.lost(&self.key, cause);
+        self.seat.update(|r| *r.losses.entry(cause.as_str().to_owned()).or_default() += 1);
+    }
+
     fn count(&mut self, loss: Loss, served: Duration) -> After {
+        self.tally(loss.cause);
         if let Some(fallback) = self.fallback.take() {
+            self.shared.metrics.restarted(&self.key, loss.cause);
             return self.fall_back(fallback, loss.into_wire());
         }
         if loss.cause == Cause::ModelNotFound && !self.prepared_anew {
@@ -54,17 +66,14 @@ impl Replica {
             // It was asked for while the engine served: what it forgives came before this loss.
             self.schedule.reset();
         }
-        self.shared.metrics.lost(&self.key, loss.cause);
+        self.shared.metrics.restarted(&self.key, loss.cause);
         let next = self.schedule.lost(served, loss.cause.weight(), jitter());
         self.shared.metrics.breaker(&self.key, matches!(next, Next::Trial(_)));
         tracing::warn!(
             replica = %self.key, cause = loss.cause.as_str(), losses = self.schedule.losses(), next = ?next,
             "{}", first_line(&loss.message)
         );
-        self.seat.update(|r| {
-            *r.losses.entry(loss.cause.as_str().to_owned()).or_default() += 1;
-            r.last_error = Some(loss.into_wire());
-        });
+        self.seat.update(|r| r.last_error = Some(loss.into_wire()));
         After::Pause(Pause::after_loss(next))
     }
 }

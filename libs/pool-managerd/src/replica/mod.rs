@@ -341,6 +341,7 @@ impl Replica {
     async fn lost_while_draining(&mut self, life: &Life, fault: &Fault) -> After {
         self.finish(life, Duration::ZERO).await;
         let loss = losing::explain(&self.shared, life, fault, true).await;
+        self.tally(loss.cause);
         tracing::warn!(replica = %self.key, cause = loss.cause.as_str(), "lost while draining: {}", first_line(&loss.message));
         self.seat.update(|r| r.last_error = Some(loss.into_wire()));
         self.seat.warmup(StepStatus::Pending, "stopped");

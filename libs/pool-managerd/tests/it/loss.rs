@@ -1,5 +1,6 @@
 //! Losses: seen at once, explained, and followed by the right next try.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ async fn an_engine_that_exits_at_once_is_counted_explained_and_left_to_the_break
     assert!(replica.next_attempt_ms.unwrap() > 200_000, "{replica:?}");
     let error = error(&replica);
     assert_eq!(error.cause, "exit");
-    assert_eq!(replica.losses, std::collections::BTreeMap::from([("exit".to_owned(), 4)]));
+    assert_eq!(replica.losses, BTreeMap::from([("exit".to_owned(), 4)]));
     assert!(error.message.contains("exited with code 3 while starting"), "{}", error.message);
     assert!(error.message.contains("llamacpp-p.r0.log"), "{}", error.message);
     let reasons = error.log_tail.iter().filter(|line| line.contains("the reason, in its own words")).count();
@@ -95,6 +96,11 @@ async fn a_model_that_is_gone_is_prepared_once_more_before_it_counts_as_missing(
     let replica = manager.phase(Phase::Failed).await;
     assert_eq!(error(&replica).cause, "model_not_found");
     assert_eq!((replica.generation, setup.preparer.calls.load(Ordering::SeqCst)), (2, 2));
+    assert_eq!(replica.losses, BTreeMap::from([("model_not_found".to_owned(), 2)]));
+    let metrics = manager.metrics().await;
+    let after_the_first_only =
+        r#"poold_engine_restarts_total{cause="model_not_found",pool_id="p",replica_id="r0"} 1"#;
+    assert!(metrics.contains(after_the_first_only), "{metrics}");
     assert_eq!(manager.step("p/warmup").await.0, StepStatus::Failed);
     manager.running.shutdown().await;
 }
@@ -109,7 +115,7 @@ async fn a_binary_that_was_deleted_is_prepared_again() {
     manager.running.shutdown().await;
 }
 
-/// POOLD-RESTART-003
+/// POOLD-RESTART-003, POOLD-VIEW-001
 #[tokio::test]
 async fn a_bad_flag_fails_at_once_and_is_tried_again_only_when_asked() {
     let faults = [("EXIT_AT_START", "1"), ("SAY", "error: invalid argument: --bogus")];
@@ -121,6 +127,11 @@ async fn a_bad_flag_fails_at_once_and_is_tried_again_only_when_asked() {
     assert_eq!(error.cause, "bad_flag");
     assert!(error.remedy.as_ref().unwrap().contains("flags"));
     assert!(error.log_tail.iter().any(|l| l.contains("--bogus")));
+    assert_eq!(replica.losses, BTreeMap::from([("bad_flag".to_owned(), 1)]), "it is counted all the same");
+    let metrics = manager.metrics().await;
+    let lost = r#"poold_engine_losses_total{cause="bad_flag",pool_id="p",replica_id="r0"} 1"#;
+    assert!(metrics.contains(lost), "{metrics}");
+    assert!(!metrics.contains("poold_engine_restarts_total{"), "nothing is started again: {metrics}");
 
     setup.preparer.faults(&[]);
     manager.preload().await;

@@ -1,5 +1,6 @@
 //! Reload: a new engine takes the place of one that serves, or does not and changes nothing.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use wire::{ErrorCode, OperationState, OperationView, Phase};
@@ -91,7 +92,7 @@ async fn what_cannot_be_prepared_is_not_taken() {
     manager.running.shutdown().await;
 }
 
-/// POOLD-RELOAD-002
+/// POOLD-RELOAD-002, POOLD-VIEW-001
 #[tokio::test]
 async fn without_memory_for_both_the_old_engine_ends_first_and_comes_back_if_the_new_one_fails() {
     let mut setup = setup().with_faults(SLOW);
@@ -109,6 +110,9 @@ async fn without_memory_for_both_the_old_engine_ends_first_and_comes_back_if_the
     assert_eq!(ended.outcome.unwrap().error.unwrap().cause, "exit");
     let back = manager.ready().await;
     assert_eq!(back.generation, 3, "the old one, the one that failed, the old one again");
+    assert_eq!(manager.replica().await.losses, BTreeMap::from([("exit".to_owned(), 1)]));
+    let restarted = r#"poold_engine_restarts_total{cause="exit",pool_id="p",replica_id="r0"} 1"#;
+    assert!(manager.metrics().await.contains(restarted), "what served before was started for it");
 
     let ended = reloaded(&manager).await;
     assert_eq!(ended.state, OperationState::Succeeded, "{ended:#?}");
