@@ -153,6 +153,17 @@ impl TaskCore {
         self.recorded.send_replace(recorded);
     }
 
+    /// The same of a task that has not ended, at once for whoever ends it; `false`, and nothing done, of one
+    /// that has.
+    pub(crate) fn settle_alive(&self, recorded: Recorded) -> bool {
+        let state = self.lock();
+        let alive = matches!(&*state, State::Live(_));
+        if alive {
+            self.settle(recorded);
+        }
+        alive
+    }
+
     /// Whether the journal keeps it.
     pub(crate) fn is_durable(&self) -> bool {
         *self.recorded.borrow() != Recorded::NotNeeded

@@ -96,7 +96,10 @@ impl Shared {
         let done = move |outcome: Result<(), Unrecorded>| match outcome {
             Ok(()) => {
                 core.metrics().enqueued.inc();
-                core.settle(Recorded::Yes);
+                if !core.settle_alive(Recorded::Yes) {
+                    shared.record_early_end(&core);
+                    core.settle(Recorded::Yes);
+                }
                 shared.moved(&core);
             }
             Err(Unrecorded) => shared.refuse(&core),
@@ -116,11 +119,24 @@ impl Shared {
         core.settle(Recorded::Refused);
     }
 
-    /// Records how a task ended.
+    /// Records how a task ended, if its admission is recorded: an end that came to the journal first would
+    /// leave the prompt that comes behind it. Until then it is left to whoever hears of the admission.
     pub(crate) fn record_end(&self, core: &TaskCore) {
-        if !core.is_durable() {
-            return;
+        if *core.recorded.borrow() == Recorded::Yes {
+            self.tell_end(core);
         }
+    }
+
+    /// Records the end of a task that was over before its admission was, and lets go of it where it has been
+    /// let go of by then.
+    fn record_early_end(&self, core: &TaskCore) {
+        self.tell_end(core);
+        if !self.lock_store().holds(core) {
+            self.forget([core.place.seq]);
+        }
+    }
+
+    fn tell_end(&self, core: &TaskCore) {
         let Some(journal) = self.journal.get() else { return };
         let summary = to_raw_value(&core.view()).unwrap_or_else(|_| RawValue::NULL.to_owned());
         journal.ended(core.place.seq, &core.log, summary);

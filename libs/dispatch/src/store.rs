@@ -90,6 +90,11 @@ impl Store {
         recorded
     }
 
+    /// Whether a task is kept.
+    pub(crate) fn holds(&self, core: &TaskCore) -> bool {
+        self.by_seq.contains_key(&core.place.seq)
+    }
+
     /// Lets go of a task that was never told of.
     pub(crate) fn remove(&mut self, core: &TaskCore) {
         self.by_seq.remove(&core.place.seq);

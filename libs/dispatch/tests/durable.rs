@@ -17,7 +17,7 @@ use std::time::Duration;
 use adapter_host::SoFar;
 use dispatch::{AdmissionError, Owner, Task, TaskFilter, TaskSpec};
 use support::*;
-use task_log::journal::{Options, Space};
+use task_log::journal::{Admission, Options, Space};
 use task_log::{Journal, Position};
 use wire::task::OnInterrupt;
 use wire::{SessionId, TaskState};
@@ -102,6 +102,66 @@ async fn waiting_tasks_wait_again_in_their_order_and_run_once() {
     words(&life.task("new").unwrap()).await;
     assert_eq!(engine.prompts().len(), 5, "nothing ran twice");
     life.killed().await;
+}
+
+/// ORCHD-JOURNAL-004: a task may be over before its admission is on disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_ends_before_it_is_recorded_leaves_no_prompt() {
+    const HOLDER: u64 = 1_000_000;
+    let dir = scratch();
+    // Whatever has happened is due for a sync whenever the journal's thread looks.
+    let life = Life::with(dir.path(), Options { sync_every: Duration::ZERO, ..Options::default() });
+    let (held, holds) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let record = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
+    let holder = Admission { seq: HOLDER, record, prompt: b"HOLDER".to_vec() };
+    let wait = move |_| {
+        held.send(()).unwrap();
+        let _until_the_sender_goes = released.recv_timeout(Duration::from_secs(60));
+    };
+    life.journal.admit(holder, Box::new(wait));
+    holds.recv_timeout(Duration::from_secs(60)).unwrap();
+    let engine = Engine::new(Script::Speak(1, Duration::ZERO));
+    life.world.up(0, 1, 1, &engine);
+    let mut submitted = Vec::new();
+    for n in 1..=3 {
+        let dispatch = life.world.dispatch.clone();
+        submitted
+            .push(tokio::spawn(async move { dispatch.submit_durably(named(&format!("secret-{n}"))).await }));
+        // What is written of the last one comes after all that the journal was told of the ones before.
+        until(|| count_text(&dir.path().join("events"), "finish_reason") >= n).await;
+    }
+    assert!(submitted.iter().all(|submitted| !submitted.is_finished()), "nothing is recorded yet");
+    drop(release);
+    for submitted in submitted {
+        let task = submitted.await.unwrap().unwrap();
+        assert_eq!(task.view().state, TaskState::Done);
+    }
+    life.journal.forget(HOLDER);
+    until(|| count_text(&dir.path().join("prompts"), "") == 0).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    assert_eq!((life.taken.waiting, life.taken.ended), (0, 3));
+    assert_eq!(life.task("secret-1").unwrap().view().state, TaskState::Done);
+    life.killed().await;
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(std::time::Instant::now() < deadline, "not within 60 s");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How often a text is in the files of a directory; of no text, how many bytes there are.
+fn count_text(dir: &Path, text: &str) -> usize {
+    let files = std::fs::read_dir(dir).unwrap().filter_map(|file| std::fs::read(file.unwrap().path()).ok());
+    let count = |bytes: Vec<u8>| match text.len() {
+        0 => bytes.len(),
+        length => bytes.windows(length).filter(|at| *at == text.as_bytes()).count(),
+    };
+    files.map(count).sum()
 }
 
 /// ORCHD-JOURNAL-002

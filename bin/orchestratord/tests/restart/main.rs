@@ -81,6 +81,35 @@ async fn a_kill_loses_no_task_and_doubles_none() {
     assert_eq!(list["tasks"].as_array().unwrap().len(), waiting + STREAMS);
 }
 
+/// ORCHD-JOURNAL-004: tasks that are so short that many are over before they are recorded.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_prompt_stays_on_disk_however_short_its_task_is() {
+    const CLIENTS: usize = 16;
+    const EACH: usize = 32;
+    let house = std::sync::Arc::new(House::new(CLIENTS as u32));
+    let daemon = std::sync::Arc::new(house.start());
+    until(async || house.get(&daemon, "/readyz").await["ready"] == true).await;
+    let clients = (0..CLIENTS).map(|client| {
+        let (house, daemon) = (std::sync::Arc::clone(&house), std::sync::Arc::clone(&daemon));
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                house.submit(&daemon, &format!("short-{client}-{n}"), 1).await;
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    for client in 0..CLIENTS {
+        let events = house.events(&daemon, &format!("short-{client}-{}", EACH - 1), None).await;
+        assert_eq!(events.last().unwrap().1, "end", "{events:?}");
+    }
+    until(async || !holds_text(&house.journal(), "PROMPT of")).await;
+    // A prompt that was forgotten would keep its file, and every later one's bytes in it.
+    let bytes = || std::fs::read_dir(house.journal().join("prompts")).unwrap().map(|file| file.unwrap());
+    until(async || bytes().all(|file| file.metadata().is_ok_and(|file| file.len() == 0))).await;
+}
+
 /// ORCHD-STOP-003
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_at_a_stop_runs_after_the_next_start() {

@@ -134,7 +134,8 @@ impl Journal {
         }
     }
 
-    /// Records how a task ended; its log must have ended. Its prompt goes.
+    /// Records how a task ended; its log must have ended, and its admission be recorded: a prompt that
+    /// came behind the end would stay. The prompt goes.
     pub fn ended(&self, seq: u64, log: &TaskLog, summary: Box<RawValue>) {
         let events = log.store.written_to_the_end();
         self.inner.queue.push(Item::Ended(Ended { seq, events, at_ms: now_ms(), summary }));
