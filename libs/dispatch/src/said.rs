@@ -8,6 +8,7 @@ use adapter_host::{EngineRequest, SoFar};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use wire::EngineChunk;
+use wire::event::SeamBy;
 
 #[derive(Debug, Default)]
 pub(crate) struct Said {
@@ -84,10 +85,19 @@ impl Said {
 
     /// What the next engine is given.
     pub(crate) fn so_far(&self) -> SoFar {
+        match self.goes_on_by() {
+            None => SoFar::Nothing,
+            Some(SeamBy::Ids) => SoFar::Ids(self.shown.ids.clone()),
+            Some(SeamBy::Text) => SoFar::Text(self.text.clone()),
+        }
+    }
+
+    /// As what it is given it; `None` while there is nothing to give.
+    pub(crate) fn goes_on_by(&self) -> Option<SeamBy> {
         match (self.text.is_empty(), self.shown.unnamed) {
-            (true, _) => SoFar::Nothing,
-            (false, 0) => SoFar::Ids(self.shown.ids.clone()),
-            (false, _) => SoFar::Text(self.text.clone()),
+            (true, _) => None,
+            (false, 0) => Some(SeamBy::Ids),
+            (false, _) => Some(SeamBy::Text),
         }
     }
 

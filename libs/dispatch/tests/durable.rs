@@ -239,6 +239,56 @@ async fn an_answer_that_a_restart_cut_off_goes_on_behind_its_log() {
     life.killed().await;
 }
 
+/// ORCHD-RESUME-002: also those that an earlier process made, of which only the log tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_tells_of_every_seam_whichever_process_made_it() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    let engine = Engine::new(Script::HangAfter(3));
+    engine.then(Script::BreakAfter(1));
+    life.world.up(0, 1, 1, &engine);
+    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
+    until_entries(&life.submit(spec).await, 5).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    let last = Engine::new(Script::Speak(5, Duration::ZERO));
+    life.world.up(1, 1, 1, &last);
+    let task = life.task("a").unwrap();
+    let expected = "started:r0 0=t0 resumed:r0 1=t1 2=t2 resumed:r1 3=t3 4=t4 end:stop";
+    assert_eq!(words(&task).await, expected);
+    let seams = task.view().receipt.unwrap().seams;
+    let places: Vec<_> = seams.iter().map(|seam| (seam.from_index, seam.replica_id.as_str())).collect();
+    assert_eq!(places, [(1, "r0"), (3, "r1")]);
+    // What each engine was asked with stands in the receipt.
+    let asked = [engine.asked()[1].clone(), last.asked()[0].clone()];
+    let seeds = asked.map(|asked| asked.sampling.seed.map(wire::Seed));
+    assert_eq!(seams.iter().map(|seam| seam.seed).collect::<Vec<_>>(), seeds);
+    assert!(seams.iter().all(|seam| seam.by == wire::event::SeamBy::Ids), "{seams:?}");
+    life.killed().await;
+}
+
+/// ORCHD-RESUME-008: a restart does not begin the count anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_taken_over_as_often_as_it_may_over_all_processes() {
+    let dir = scratch();
+    let limits = || dispatch::Limits { resumes: 2, ..dispatch::Limits::default() };
+    let world = || World::with(8, wire::config::FullPolicy::Reject, limits());
+    let life = Life::of(world(), dir.path(), Options::default());
+    let engine = Engine::new(Script::HangAfter(2));
+    engine.then(Script::BreakAfter(1));
+    life.world.up(0, 1, 1, &engine);
+    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
+    until_entries(&life.submit(spec).await, 4).await;
+    life.killed().await;
+    let life = Life::of(world(), dir.path(), Options::default());
+    life.world.up(0, 1, 1, &Engine::new(Script::BreakAfter(3)));
+    let task = life.task("a").unwrap();
+    let expected = "started:r0 0=t0 resumed:r0 1=t1 resumed:r0 2=t2 error:ENGINE_LOST:3";
+    assert_eq!(words(&task).await, expected);
+    assert!(task.view().error.unwrap().hint.unwrap().contains("as often as a task may be"));
+    life.killed().await;
+}
+
 /// ORCHD-RESUME-011
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_a_restart_cut_off_does_not_go_on_with_another_model() {

@@ -8,9 +8,9 @@ use adapter_host::{EngineRequest, SoFar};
 use sha2::{Digest, Sha256};
 use task_log::{Full, LogWriter};
 use tokio::time::Instant;
-use wire::event::{End, FinishReason, Resumed, Seam, SeamBy};
+use wire::event::{End, FinishReason, Resumed, Seam};
 use wire::task::{OnInterrupt, TaskView};
-use wire::{EngineFacts, ReplicaKey, Seed, TaskState};
+use wire::{EngineFacts, ReplicaId, ReplicaKey, Seed, TaskState};
 
 use crate::Limits;
 use crate::ending::{Ending, Failure, Used, millis};
@@ -197,21 +197,28 @@ impl Live {
     pub(super) fn go_on(&mut self, reason: String, run: &Run) {
         let replica_id = run.key.replica.clone();
         self.resume_by = None;
+        self.note_seam(self.writer.token_events(), &replica_id);
         let so_far = self.said.so_far();
-        let by = match so_far {
-            SoFar::Nothing => None,
-            SoFar::Ids(_) => Some(SeamBy::Ids),
-            SoFar::Text(_) => Some(SeamBy::Text),
-        };
-        if let Some(by) = by {
-            let seed = continuing_seed(&self.request, self.said.count()).map(Seed);
-            let seam =
-                Seam { from_index: self.writer.token_events(), by, replica_id: replica_id.clone(), seed };
-            self.history.seams.push(seam);
-        }
         self.resumed = (so_far, self.said.count());
         // The writer knows the index.
         self.writer.resumed(Resumed { from_index: 0, reason, replica_id });
+    }
+
+    /// An earlier process announced that another engine went on. It counts among the times that a task
+    /// may, and its receipt tells of it as of those of this process.
+    pub(super) fn recall_seam(&mut self, resumed: &Resumed) {
+        self.said.drop_held();
+        if self.said.spoken {
+            self.resumes_left = self.resumes_left.saturating_sub(1);
+        }
+        self.note_seam(resumed.from_index, &resumed.replica_id);
+    }
+
+    /// For the receipt: all but the place follows from the request and what was said before it.
+    fn note_seam(&mut self, from_index: u64, replica: &ReplicaId) {
+        let Some(by) = self.said.goes_on_by() else { return };
+        let seed = continuing_seed(&self.request, self.said.count()).map(Seed);
+        self.history.seams.push(Seam { from_index, by, replica_id: replica.clone(), seed });
     }
 
     /// What the engine is asked: all of it, or the rest of it.

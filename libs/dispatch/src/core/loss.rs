@@ -45,7 +45,7 @@ impl TaskCore {
                     live.history.queue = Some(Duration::from_millis(of.queue_ms));
                     live.model_digest = of.model_digest.as_str().into();
                 }
-                Entry::Resumed(_) => live.said.drop_held(),
+                Entry::Resumed(at) => live.recall_seam(at),
                 Entry::End(_) | Entry::Error(_) => {}
             }
         }
