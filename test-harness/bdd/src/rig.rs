@@ -4,18 +4,21 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
-use test_harness_e2e_haiku::{Api, built_binary};
+use test_harness_e2e_haiku::{Api, Schema, built_binary};
 
 use crate::process::Process;
 use crate::wait::until;
 
 /// What a directory is called while it is taken away.
 const ASIDE: &str = "aside";
+
+/// What `engine-provisioner` does instead of preparing engines, by the first word of it.
+const COMMANDS: [&str; 6] = ["plan", "list", "verify", "gc", "models", "bundle"];
 
 /// A program that ran to its end.
 pub struct Ended {
@@ -184,7 +187,13 @@ impl Rig {
         let output = tokio::task::spawn_blocking(move || command.output()).await.context("waiting")?;
         let output = output.with_context(|| format!("running {name}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok(Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) })
+        let ended =
+            Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
+        if name == "engine-provisioner" && !arguments.iter().any(|word| COMMANDS.contains(word)) {
+            let engines = Schema::PreparedEngine.check_each(&ended.stdout)?;
+            ensure!(engines > 0 || ended.code != Some(0), "it ended well and printed no engine");
+        }
+        Ok(ended)
     }
 
     /// Starts orchestratord with the configuration and waits until it listens.
@@ -202,6 +211,8 @@ impl Rig {
     /// The same by a command that ends in being orchestratord.
     pub async fn start_as(&self, command: Command) -> Result<(Process, Api)> {
         let process = Process::start(command, self.path("orchestratord.log"))?;
+        let config =
+            std::fs::read_to_string(self.path("config.yaml")).context("reading the configuration")?;
         let mut address = None;
         until("orchestratord listens", || {
             address = listening(&process.said(), "orchestratord");
@@ -210,6 +221,8 @@ impl Rig {
         })
         .await
         .with_context(|| format!("orchestratord said:\n{}", process.said()))?;
+        // It took it, so an editor that goes by the schema takes it, too.
+        Schema::check_config(&config)?;
         let api = Api::new(&format!("http://{}", address.unwrap_or_default()))?;
         Ok((process, api))
     }

@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 use wire::PreparedEngine;
 
+use crate::Schema;
+
 /// The packages whose binaries a user runs, and the fake engine. Built together, so that cargo resolves one set of
 /// features and compiles the dependencies once.
 const PACKAGES: [&str; 4] =
@@ -54,6 +56,7 @@ pub fn provisioned() -> Result<PreparedEngine> {
         .output()
         .context("running engine-provisioner")?;
     ensure!(output.status.success(), "engine-provisioner failed ({}); its messages are above", output.status);
+    Schema::PreparedEngine.check_each(&String::from_utf8_lossy(&output.stdout))?;
     serde_json::from_slice(&output.stdout)
         .context("reading the PreparedEngine that engine-provisioner printed")
 }

@@ -9,6 +9,7 @@ mod contract;
 mod daemon;
 mod engine;
 mod minute;
+mod schema;
 mod stream;
 
 pub use api::{Api, Event, Followed, checked};
@@ -17,4 +18,5 @@ pub use contract::Contract;
 pub use daemon::Daemon;
 pub use engine::{built_binary, provisioned};
 pub use minute::{current_minute, spelled};
+pub use schema::Schema;
 pub use stream::Reader;

@@ -5,7 +5,7 @@ use cucumber::gherkin::Step;
 use cucumber::{then, when};
 use serde_json::Value;
 use test_harness_bdd::until;
-use test_harness_e2e_haiku::checked;
+use test_harness_e2e_haiku::{Schema, checked};
 
 use crate::world::{Answer, Lab};
 
@@ -123,7 +123,10 @@ async fn transcript(lab: &mut Lab, name: String, step: &Step) -> Result<()> {
     let view = lab.api()?.get(&format!("/v2/tasks/{}", lab.task(&name)?)).await?;
     let digest = view.pointer("/receipt/transcript_sha256").and_then(Value::as_str);
     let path = format!("/v2/artifacts/{}", digest.with_context(|| format!("no transcript: {view:#}"))?);
-    ask(lab, "GET".to_owned(), path, step).await
+    ask(lab, "GET".to_owned(), path, step).await?;
+    // Its operation hands out bytes of any kind; what is in these has a schema of its own.
+    let answer = lab.answer()?;
+    if answer.status == 200 { Schema::Transcript.check(&answer.json()?) } else { Ok(()) }
 }
 
 #[then(expr = "the answer's {string} is the text of {string}")]

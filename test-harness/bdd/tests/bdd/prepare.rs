@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use cucumber::gherkin::Step;
 use cucumber::{given, then, when};
 use serde_json::Value;
+use test_harness_e2e_haiku::Schema;
 
 use crate::world::Lab;
 
@@ -116,6 +117,7 @@ fn damage(lab: &mut Lab, _pool: String) -> Result<()> {
 #[when("the model's digest is noted")]
 fn note_digest(lab: &mut Lab) -> Result<()> {
     let model: Value = serde_json::from_str(&lab.ended()?.stdout).context("one model as JSON")?;
+    Schema::CatalogModel.check(&model)?;
     let digest = model["digest"].as_str().context("no digest")?.to_owned();
     lab.noted_texts.insert("digest".to_owned(), digest);
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use test_harness_bdd::{Ended, Process, Rig};
-use test_harness_e2e_haiku::{Api, Followed, checked};
+use test_harness_e2e_haiku::{Api, Followed, Schema, checked};
 
 /// An answer over HTTP.
 #[derive(Debug, Clone)]
@@ -112,7 +112,9 @@ impl Lab {
     }
 
     pub(crate) fn handoff(&self, pool: &str) -> Result<Value> {
-        self.rig.handoff(pool, "r0").with_context(|| format!("{pool} has no handoff"))
+        let handoff = self.rig.handoff(pool, "r0").with_context(|| format!("{pool} has no handoff"))?;
+        Schema::Handoff.check(&handoff)?;
+        Ok(handoff)
     }
 
     pub(crate) fn pid(&self, pool: &str) -> Result<u64> {
