@@ -1,9 +1,10 @@
 //! The built binary and its configuration file, which changes while it runs: names, pools and engines
-//! follow, and nothing else moves.
+//! follow, and nothing else moves. And how its unit starts and ends it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test helper fails by panicking")]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,7 +14,7 @@ use test_harness_e2e_haiku::Client;
 struct Daemon {
     child: Child,
     base: String,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     http: Client,
 }
 
@@ -29,8 +30,12 @@ fn pool(id: &str, edit: Value) -> Value {
 
 impl Daemon {
     fn start(pools: &[Value]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Arc::new(tempfile::tempdir().unwrap());
         write(dir.path(), pools, &json!({}));
+        Self::start_in(dir, &[])
+    }
+
+    fn start_in(dir: Arc<tempfile::TempDir>, environment: &[(&str, &str)]) -> Self {
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_orchestratord"))
             .arg("--config")
@@ -38,6 +43,7 @@ impl Daemon {
             .env_remove("RUST_LOG")
             .env_remove("LLAMA_ORCH_TOKEN")
             .env("ORCHD_ADDR", "127.0.0.1:0")
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -147,6 +153,63 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.signal(Signal::TERM);
         let _gone = self.child.wait();
+    }
+}
+
+/// An engine that is to outlive its manager must not outlive a test that fails.
+struct Engine(u64);
+
+impl Engine {
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0).unwrap()).unwrap()
+    }
+
+    fn runs(&self) -> bool {
+        rustix::process::test_kill_process(self.pid()).is_ok()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _gone_already = kill_process(self.pid(), Signal::KILL);
+        }
+    }
+}
+
+/// POOLD-SERVICE-002
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_as_the_unit_does_it_leaves_the_engine_running_and_finds_it_again() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dist/orchestratord.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    for line in ["Type=exec", "KillMode=process", "ExecReload=/bin/kill -HUP $MAINPID"] {
+        assert!(unit.lines().any(|l| l == line), "{line} is missing");
+    }
+    let command = "ExecStart=/usr/local/bin/orchestratord --config /etc/llama-orch/config.yaml";
+    assert!(unit.lines().any(|l| l == command), "it is started otherwise than here");
+    let set = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+    let environment: Vec<_> = set.map(|set| set.split_once('=').unwrap()).collect();
+
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    write(dir.path(), &[pool("p", json!({}))], &json!({}));
+    let first = Daemon::start_in(Arc::clone(&dir), &environment);
+    first.until_chat("p", 200).await;
+    let engine = Engine(first.engines_of(&["p"]).await[0].1);
+    drop(first);
+    assert!(engine.runs(), "it went with its manager");
+
+    let second = Daemon::start_in(Arc::clone(&dir), &environment);
+    second.until_chat("p", 200).await;
+    assert_eq!(second.engines_of(&["p"]).await, [("p".to_owned(), engine.0)]);
+    drop(second);
+    let by_hand = Daemon::start_in(dir, &[]);
+    by_hand.until_chat("p", 200).await;
+    assert!(engine.runs());
+    drop(by_hand);
+    let end = Instant::now() + Duration::from_secs(30);
+    while engine.runs() {
+        assert!(Instant::now() < end, "without the unit it ends as its pool says by default");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

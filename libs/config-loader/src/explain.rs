@@ -130,7 +130,12 @@ mod tests {
     #[test]
     fn each_value_names_who_set_it() {
         let text = "paths: { cache: ~/c }\npools:\n  - id: a\n    model: builtin:haiku\n  - id: b\n    model: builtin:haiku\n    ctx: 512\n    flags: [--threads, '2']\n    provisioning:\n      sources:\n        - path: { binary: /x }\n";
-        let all = explained(text, &[("ORCHD_ADDR", "127.0.0.1:9"), ("RUNTIME_DIRECTORY", "/run/x")]);
+        let all = explained(
+            text,
+            &[("ORCHD_ADDR", "127.0.0.1:9"), ("RUNTIME_DIRECTORY", "/run/x"), ("LLAMA_ORCH_ON_EXIT", "keep")],
+        );
+        assert_eq!(of(&all, "pools[1].on_exit").value, "keep");
+        assert_eq!(of(&all, "pools[1].on_exit").from, Source::Variable("LLAMA_ORCH_ON_EXIT"));
         assert_eq!(of(&all, "api.listen").from, Source::Variable("ORCHD_ADDR"));
         assert_eq!(of(&all, "api.listen").value, "127.0.0.1:9");
         assert_eq!(of(&all, "paths.runtime").from, Source::Variable("RUNTIME_DIRECTORY"));

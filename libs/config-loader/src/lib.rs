@@ -64,15 +64,16 @@ fn load_and_note(path: Option<&Path>, env: &Env) -> Result<(Loaded, Vec<overlay:
         Some(path) => Some(path.to_path_buf()),
         None => env.text("ORCHD_CONFIG")?.map(PathBuf::from),
     };
-    let (mut config, origin) = match named {
-        None => (Config::default(), Origin::BuiltIn),
+    let (mut config, written, origin) = match named {
+        None => (Config::default(), None, Origin::BuiltIn),
         Some(path) => {
             let path = env.absolute(&path)?;
-            (parse::file(&path)?, Origin::File(path))
+            let (config, written) = parse::file(&path)?;
+            (config, Some(written), Origin::File(path))
         }
     };
     config.apply_gpu_gate();
-    let applied = overlay::apply(&mut config, env)?;
+    let applied = overlay::apply(&mut config, written.as_ref(), env)?;
     Ok((Loaded { config, origin }, applied))
 }
 
@@ -225,6 +226,23 @@ mod tests {
         assert_eq!((paths.runtime, paths.cache), ("/run/a".into(), "/var/cache/x".into()));
         let (_dir, path) = write("paths: { runtime: /mine }\n");
         assert_eq!(load(Some(&path), &env).unwrap().config.paths.runtime, Path::new("/mine"));
+    }
+
+    /// POOLD-SERVICE-002
+    #[test]
+    fn a_variable_says_what_an_end_does_with_the_engines_of_pools_that_do_not_say_it() {
+        use wire::config::OnExit::{Keep, Stop};
+        let env = Env::new("/", [("HOME", "/h"), ("LLAMA_ORCH_ON_EXIT", "keep")]);
+        let ends = |path: Option<&Path>| -> Vec<_> {
+            load(path, &env).unwrap().config.pools.iter().map(|pool| pool.on_exit).collect()
+        };
+        assert_eq!(ends(None), [Keep]);
+        let (_dir, empty) = write("# nothing yet\n");
+        assert_eq!(ends(Some(&empty)), [Keep]);
+        let (_dir, path) = write("pools:\n  - { id: a, model: m }\n  - { id: b, model: m, on_exit: stop }\n");
+        assert_eq!(ends(Some(&path)), [Keep, Stop], "what the file says holds");
+        let error = load(None, &Env::new("/", [("HOME", "/h"), ("LLAMA_ORCH_ON_EXIT", "kep")])).unwrap_err();
+        assert!(error.to_string().contains("LLAMA_ORCH_ON_EXIT=kep"), "{error}");
     }
 
     #[test]

@@ -3,20 +3,29 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use wire::config::{Config, EngineSource, PathsConfig, PoolConfig, TokensFile};
+use serde_json::Value;
+use wire::config::{Config, EngineSource, OnExit, PathsConfig, PoolConfig, TokensFile};
 
 use crate::{ConfigError, Env};
 
 /// A value that a variable of the environment decided.
 pub(crate) struct Applied {
     /// Dotted path.
-    pub(crate) key: &'static str,
+    pub(crate) key: String,
     /// The variable's name.
     pub(crate) variable: &'static str,
 }
 
+/// What an end does with the engines of pools that do not say so themselves.
+const ON_EXIT: &str = "LLAMA_ORCH_ON_EXIT";
+
 /// Lays the environment over `config` and makes its paths absolute; answers which values it decided.
-pub(crate) fn apply(config: &mut Config, env: &Env) -> Result<Vec<Applied>, ConfigError> {
+/// `written` is what the file says, where there is one.
+pub(crate) fn apply(
+    config: &mut Config,
+    written: Option<&Value>,
+    env: &Env,
+) -> Result<Vec<Applied>, ConfigError> {
     let mut applied = Vec::new();
     if let Some(text) = env.text("ORCHD_ADDR")? {
         config.api.listen = text.parse::<SocketAddr>().map_err(|_| ConfigError::Variable {
@@ -25,8 +34,9 @@ pub(crate) fn apply(config: &mut Config, env: &Env) -> Result<Vec<Applied>, Conf
             problem: "is not an address and port, as 127.0.0.1:8080 (a literal address, not a name)"
                 .to_owned(),
         })?;
-        applied.push(Applied { key: "api.listen", variable: "ORCHD_ADDR" });
+        applied.push(Applied { key: "api.listen".to_owned(), variable: "ORCHD_ADDR" });
     }
+    applied.extend(on_exit(&mut config.pools, written, env)?);
     applied.extend(directories(&mut config.paths, env)?);
     if let Some(TokensFile::Path(path)) = &mut config.api.tokens_file {
         *path = env.absolute(path)?;
@@ -57,12 +67,41 @@ fn directories(paths: &mut PathsConfig, env: &Env) -> Result<Vec<Applied>, Confi
         };
         let set = env.var(own).map(|path| (own, PathBuf::from(path))).or_else(from_service);
         if let Some((variable, path)) = set {
-            applied.push(Applied { key, variable });
+            applied.push(Applied { key: key.to_owned(), variable });
             *directory = path;
         }
         *directory = env.absolute(directory)?;
     }
     Ok(applied)
+}
+
+/// A service's unit keeps engines over an upgrade without the file having to say so; what a pool says
+/// itself holds.
+fn on_exit(
+    pools: &mut [PoolConfig],
+    written: Option<&Value>,
+    env: &Env,
+) -> Result<Vec<Applied>, ConfigError> {
+    let Some(text) = env.text(ON_EXIT)? else { return Ok(Vec::new()) };
+    let on_exit = match text {
+        "stop" => OnExit::Stop,
+        "keep" => OnExit::Keep,
+        other => {
+            return Err(ConfigError::Variable {
+                name: ON_EXIT,
+                value: other.to_owned(),
+                problem: "is neither stop nor keep".to_owned(),
+            });
+        }
+    };
+    let says = |pool: usize| written.is_some_and(|file| file["pools"][pool].get("on_exit").is_some());
+    let silent = pools.iter_mut().enumerate().filter(|(nth, _)| !says(*nth));
+    Ok(silent
+        .map(|(nth, pool)| {
+            pool.on_exit = on_exit;
+            Applied { key: format!("pools[{nth}].on_exit"), variable: ON_EXIT }
+        })
+        .collect())
 }
 
 fn pool_paths(pool: &mut PoolConfig, env: &Env) -> Result<(), ConfigError> {

@@ -4,6 +4,7 @@
 use std::io::Read as _;
 use std::path::Path;
 
+use serde_json::Value;
 use wire::config::Config;
 
 use crate::error::{ConfigError, LocatedProblem, Place};
@@ -12,13 +13,14 @@ use crate::locate;
 /// No configuration is anywhere near this; a wrong file (a model) is.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-pub(crate) fn file(path: &Path) -> Result<Config, ConfigError> {
+/// The configuration, and what the file has written down of it, untyped.
+pub(crate) fn file(path: &Path) -> Result<(Config, Value), ConfigError> {
     let text = text(path)?;
     let config =
         if path.extension().is_some_and(|e| e == "json") { json(path, &text)? } else { yaml(path, &text)? };
     let problems = config.problems();
     if problems.is_empty() {
-        return Ok(config);
+        return Ok((config, written(path, &text)?));
     }
     let located = |problem: wire::config::ConfigProblem| LocatedProblem {
         file: path.to_path_buf(),
@@ -92,7 +94,7 @@ fn parse_error(path: &Path, text: &str, place: Option<(usize, usize)>, message: 
 }
 
 /// What a file that [`file`] accepts has written down, untyped.
-pub(crate) fn written(path: &Path, text: &str) -> Result<serde_json::Value, ConfigError> {
+pub(crate) fn written(path: &Path, text: &str) -> Result<Value, ConfigError> {
     if path.extension().is_some_and(|e| e == "json") {
         return serde_json::from_str(text).map_err(|e| parse_error(path, text, None, &e.to_string()));
     }

@@ -353,3 +353,82 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use wire::{Phase, PreparedEngine, ReplicaId};
+
+    use super::*;
+    use crate::{Cancel, PrepareError, Progress};
+
+    /// Nothing can be prepared, so that the board is the test's.
+    struct Nothing;
+
+    impl Prepare for Nothing {
+        fn prepare(
+            &self,
+            _: &PoolConfig,
+            _: &ReplicaId,
+            _: &Progress,
+            _: &Cancel,
+        ) -> Result<PreparedEngine, PrepareError> {
+            Err(PrepareError { message: "nothing".to_owned(), remedy: None, may_heal: false })
+        }
+    }
+
+    async fn started(dir: &Path) -> Running {
+        let timings = Timings {
+            liveness_period: Duration::from_millis(50),
+            liveness_timeout: Duration::from_millis(50),
+            ..Timings::default()
+        };
+        let config = AppConfig {
+            runtime_dir: dir.to_owned(),
+            pools: vec![PoolConfig::haiku()],
+            holder: None,
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            token: Token::generate().unwrap(),
+            preparer: Arc::new(Nothing),
+            inherited: InheritedEnv::default(),
+            memory: || None,
+            self_tests: dir.join("self-tests"),
+            cards: Arc::new(|| devices::Inventory::NoCard),
+            timings,
+        };
+        App::start(config).await.unwrap()
+    }
+
+    /// POOLD-SERVICE-001
+    #[tokio::test]
+    async fn a_round_is_whole_only_if_every_engine_was_looked_at_and_the_api_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let running = started(dir.path()).await;
+        let id = PoolConfig::haiku().id;
+        let seat = running.board.seat(&id, &ReplicaId::nth(0)).unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        while running.board.replicas(&id, |replica| replica.stands()) != [Phase::Failed] {
+            assert!(Instant::now() < end, "it never failed");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        running.round().await.unwrap();
+
+        // As if the task that watches it had ended.
+        seat.update(|replica| replica.phase(Phase::Ready));
+        let neglected = loop {
+            match running.round().await {
+                Ok(()) => assert!(Instant::now() < end, "nobody notices that nobody looks"),
+                Err(why) => break why,
+            }
+        };
+        assert!(neglected.contains("nobody has looked at haiku/r0"), "{neglected}");
+        seat.update(|replica| replica.phase(Phase::Failed));
+        running.round().await.unwrap();
+
+        running.shutdown.cancel();
+        running.api.wait().await;
+        let silent = running.round().await.unwrap_err();
+        assert!(silent.contains("the API"), "{silent}");
+    }
+}

@@ -383,3 +383,32 @@ impl Seat {
         self.pool.lock().model.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// POOLD-SERVICE-001
+    #[tokio::test(start_paused = true)]
+    async fn whoever_serves_or_drains_without_a_look_is_named_and_nobody_else() {
+        const LIMIT: Duration = Duration::from_secs(20);
+        let (pool, board) = (Arc::new(PoolConfig::haiku()), Arc::new(Board::new()));
+        board.add(&pool);
+        let seat = board.seat(&pool.id, &ReplicaId::nth(0)).unwrap();
+        for phase in [Phase::Provisioning, Phase::Starting, Phase::Backoff, Phase::Failed, Phase::Stopped] {
+            seat.update(|replica| replica.phase(phase));
+            tokio::time::advance(LIMIT * 2).await;
+            assert_eq!(board.unwatched(LIMIT), None, "{phase:?} has nothing to look at");
+        }
+        let key = ReplicaKey { pool: pool.id.clone(), replica: ReplicaId::nth(0) };
+        for phase in [Phase::Ready, Phase::Draining] {
+            seat.update(|replica| replica.phase(phase));
+            tokio::time::advance(LIMIT).await;
+            assert_eq!(board.unwatched(LIMIT), None, "{phase:?}: not yet");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(board.unwatched(LIMIT), Some(key.clone()), "{phase:?}");
+            seat.watched();
+            assert_eq!(board.unwatched(LIMIT), None, "{phase:?}: it was looked at");
+        }
+    }
+}

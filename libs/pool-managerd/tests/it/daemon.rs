@@ -97,7 +97,7 @@ pub(crate) fn configured(listen: &str) -> tempfile::TempDir {
     dir
 }
 
-fn handoff(dir: &Path) -> Option<Handoff> {
+pub(crate) fn handoff(dir: &Path) -> Option<Handoff> {
     serde_json::from_slice(&std::fs::read(dir.join("runtime/engines/p.r0.json")).ok()?).ok()
 }
 
@@ -152,7 +152,7 @@ async fn a_taken_port_and_a_bad_configuration_have_their_own_exit_codes() {
     assert!(daemon.log().contains("pols"), "{}", daemon.log());
 }
 
-fn edit(dir: &Path, edit: impl FnOnce(String) -> String) {
+pub(crate) fn edit(dir: &Path, edit: impl FnOnce(String) -> String) {
     let file = dir.join("config.yaml");
     std::fs::write(&file, edit(std::fs::read_to_string(&file).unwrap())).unwrap();
 }

@@ -273,7 +273,16 @@ impl Setup {
 /// Engines outlive their manager, also that of a failed test.
 impl Drop for Setup {
     fn drop(&mut self) {
-        let Ok(run) = std::fs::canonicalize(self.runtime().join("run")) else { return };
+        let _ended = NoEngineLeft(self.runtime().to_owned());
+    }
+}
+
+/// Ends every engine of a runtime directory when it is dropped.
+pub(crate) struct NoEngineLeft(pub(crate) PathBuf);
+
+impl Drop for NoEngineLeft {
+    fn drop(&mut self) {
+        let Ok(run) = std::fs::canonicalize(self.0.join("run")) else { return };
         for process in child::processes_with("LLORCH_RUN_DIR", run.to_str().unwrap_or_default()) {
             if let Some(spawn_id) = &process.identity().spawn_id {
                 child::sweep(spawn_id);
