@@ -28,7 +28,7 @@ pub async fn answer(base: &str, task: &Value, mut on_text: impl FnMut(&str)) -> 
     let http = reqwest::Client::builder().no_proxy().build().context("building a client")?;
     let accepted = submit(&http, base, task).await?;
     let path = accepted["streams"]["sse"].as_str().context("the 202 names no stream")?;
-    let (mut last, mut silent) = (None::<String>, 0);
+    let (mut last, mut silent, mut said) = (None::<String>, 0, 0_u64);
     while silent < PATIENCE {
         silent += 1;
         let mut request = http.get(format!("{base}{path}"));
@@ -51,7 +51,14 @@ pub async fn answer(base: &str, task: &Value, mut on_text: impl FnMut(&str)) -> 
                 let (Some(event), Some(data)) = (field("event: "), field("data: ")) else { continue };
                 let data: Value = serde_json::from_str(data).context("an event is not JSON")?;
                 match event {
-                    "token" => on_text(data["t"].as_str().unwrap_or_default()),
+                    "token" => {
+                        said += 1;
+                        on_text(data["t"].as_str().unwrap_or_default());
+                    }
+                    // After a power cut: what was lost is said anew, and not as it was.
+                    "resumed" if data["from_index"].as_u64().is_some_and(|from| from < said) => {
+                        bail!("what was said from token {} on was lost", data["from_index"]);
+                    }
                     "end" => return Ok(data),
                     "error" => bail!("{}: {}", data["code"], data["message"]),
                     _ => {}

@@ -185,7 +185,7 @@ const OPERATIONS: &[Operation] = &[
         ),
         &[
             ("verbose", "true adds queued, prep and metrics events"),
-            ("after", "Resume after this event id, as Last-Event-ID does"),
+            ("after", "Resume after this event id (opaque), as Last-Event-ID does"),
         ],
     ),
     op(ORCHD, Data, "GET", "/v2/pools", "Pools with their replicas", (200, Json("PoolList")), &[401]),

@@ -51,9 +51,15 @@ impl Entry {
     }
 }
 
-/// A place in a log: the id of an SSE event and the value of `Last-Event-ID`. Opaque to clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(pub(crate) u64);
+/// An entry of a log by name: the id of an SSE event and the value of `Last-Event-ID`. Opaque to clients.
+///
+/// A number, and in front of it the process that appended the entry, where that was not the one that
+/// admitted the task: `7` and `3-7` are two events, of which at most one was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    pub(crate) life: u64,
+    pub(crate) at: u64,
+}
 
 /// Why a string is not a position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,7 +68,10 @@ pub struct PositionError(String);
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self.life {
+            0 => write!(f, "{}", self.at),
+            life => write!(f, "{life}-{}", self.at),
+        }
     }
 }
 
@@ -70,11 +79,17 @@ impl FromStr for Position {
     type Err = PositionError;
 
     fn from_str(text: &str) -> Result<Self, PositionError> {
-        // Digits only: `u64::from_str` would take a leading plus sign.
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        match text.parse() {
-            Ok(number) if digits => Ok(Self(number)),
-            _ => Err(PositionError(text.chars().take(64).collect())),
-        }
+        let position = match text.split_once('-') {
+            None => number(text).map(|at| Self { life: 0, at }),
+            Some((life, at)) => {
+                number(life).filter(|life| *life > 0).zip(number(at)).map(|(life, at)| Self { life, at })
+            }
+        };
+        position.ok_or_else(|| PositionError(text.chars().take(64).collect()))
     }
+}
+
+/// Digits only: `u64::from_str` would take a leading plus sign.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
 }

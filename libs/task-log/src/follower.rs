@@ -60,7 +60,7 @@ impl Follower {
             self.chunk = self.store.chunk_at(self.next);
         }
         let entry = Arc::clone(self.chunk.as_ref()?.get(self.next)?);
-        let position = Position(self.next);
+        let position = Position { life: self.store.lives.of(self.next), at: self.next };
         if Chunk::is_last(self.next) {
             self.chunk = None;
         }

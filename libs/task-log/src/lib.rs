@@ -10,6 +10,7 @@ pub mod artifacts;
 mod entry;
 mod follower;
 pub mod journal;
+mod lives;
 mod log;
 mod writer;
 

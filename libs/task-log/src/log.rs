@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use crate::journal::Appender;
+use crate::lives::{Life, Lives};
 use crate::{Entry, Follower, LogWriter, Position};
 
 /// Entries per chunk. Followers look a chunk up once and then read without any lock.
@@ -44,6 +45,8 @@ pub(crate) struct Store {
     /// The last entry, and how many there are with it.
     terminal: OnceLock<(u64, Arc<Entry>)>,
     bytes: AtomicUsize,
+    /// Which process has said what.
+    pub(crate) lives: Lives,
 }
 
 impl TaskLog {
@@ -59,13 +62,19 @@ impl TaskLog {
         (Self { store: Arc::clone(&store) }, LogWriter::new(store, limit_bytes, appender))
     }
 
-    /// A log that was read back, and its writer unless it has ended.
+    /// A log that was read back, with what earlier processes have said of it, and its writer unless it has
+    /// ended; what that writes is said by the process `number`.
     pub(crate) fn restored(
         appender: Option<Appender>,
         limit_bytes: usize,
         entries: Vec<Entry>,
+        mut lives: Vec<Life>,
+        number: u64,
     ) -> (Self, Option<LogWriter>) {
-        let store = Arc::new(Store::default());
+        if !entries.last().is_some_and(Entry::is_terminal) {
+            lives.push(Life { number, start: entries.len() as u64 });
+        }
+        let store = Arc::new(Store { lives: Lives::new(lives), ..Store::default() });
         let indices = entries.iter().filter(|e| matches!(e, Entry::Chunk { index: Some(_), .. })).count();
         let mut len = 0;
         for entry in entries {
@@ -83,11 +92,13 @@ impl TaskLog {
         (log, Some(writer))
     }
 
-    /// A reader of everything after `after`, or of everything. It counts as attached until it is
-    /// dropped.
+    /// A reader of everything after `after`, or of everything. What is after an entry that was lost with
+    /// the process that had appended it is what a later one has put in its place. It counts as attached
+    /// until it is dropped.
     #[must_use]
     pub fn follow(&self, after: Option<Position>) -> Follower {
-        Follower::new(Arc::clone(&self.store), after.map_or(0, |p| p.0.saturating_add(1)))
+        let next = |after: Position| self.next_after(after).unwrap_or_else(|| after.at.saturating_add(1));
+        Follower::new(Arc::clone(&self.store), after.map_or(0, next))
     }
 
     /// How many followers there are; wakes when one comes or goes.
@@ -96,10 +107,14 @@ impl TaskLog {
         self.store.readers.subscribe()
     }
 
-    /// Whether readers may have seen an entry at a position.
+    /// Whether readers may have seen an entry of this name, also one that was lost.
     #[must_use]
-    pub fn holds(&self, position: Position) -> bool {
-        position.0 < self.entries_len()
+    pub fn gave_out(&self, position: Position) -> bool {
+        self.next_after(position).is_some()
+    }
+
+    fn next_after(&self, position: Position) -> Option<u64> {
+        self.store.lives.next_after(position, self.entries_len())
     }
 
     /// Entries that may be read so far.
@@ -137,6 +152,7 @@ impl Default for Store {
             readers: watch::Sender::new(Readers::default()),
             terminal: OnceLock::new(),
             bytes: AtomicUsize::new(0),
+            lives: Lives::default(),
         }
     }
 }

@@ -169,6 +169,79 @@ fn accepted_running_and_ended_tasks_are_read_back_as_they_were() {
     drop((waiting, writer));
 }
 
+/// STREAM-002: three processes, of which each loses the end of what it said; the second all of it.
+#[test]
+fn the_id_of_an_event_that_is_lost_is_never_another_events() {
+    let dir = scratch();
+    let Opened { journal, next_seq, .. } = open(dir.path());
+    let (log, mut writer) = start(&journal, next_seq);
+    let mut seen = Vec::new();
+    let say = |log: &TaskLog, writer: &mut LogWriter, words: &[&str], seen: &mut Vec<_>| {
+        let before = usize::try_from(log.entries_len()).unwrap();
+        words.iter().for_each(|word| assert!(writer.chunk(chunk(word)).is_ok()));
+        until(|| log.entries_len() as usize == before + words.len());
+        let mut follower = log.follow(None);
+        let all = std::iter::from_fn(|| follower.try_next())
+            .map(|(id, entry)| (id, serde_json::to_string(&*entry).unwrap()));
+        seen.extend(all.skip(before));
+    };
+    say(&log, &mut writer, &["a", "b", "c", "d"], &mut seen);
+    let mut life = killed(dir.path());
+    for (kept, words) in [(2, ["B", "C"]), (0, ["x", "y"]), (1, ["1", "2"])] {
+        // So many entries are kept of the process before.
+        let file = event_file_of_last_life(life.path());
+        let bytes = fs::read(&file).unwrap();
+        let ends: Vec<usize> = ends_of_entries(&bytes);
+        fs::write(&file, &bytes[..ends[kept]]).unwrap();
+        let opened = open(life.path());
+        let [task] = <[Recovered; 1]>::try_from(opened.tasks).unwrap();
+        let (log, writer) = opened.journal.restore(task.seq, task.entries, LIMIT);
+        let mut writer = writer.unwrap();
+        say(&log, &mut writer, &words, &mut seen);
+        let mut follower = log.follow(None);
+        let all: Vec<_> = std::iter::from_fn(|| follower.try_next())
+            .map(|(id, entry)| (id, serde_json::to_string(&*entry).unwrap()))
+            .collect();
+        for (id, entry) in &seen {
+            let there = all.iter().position(|(there, _)| there == id);
+            assert!(there.is_none_or(|at| all[at].1 == *entry), "{id} names {entry} and {all:?}");
+            assert!(log.gave_out(*id), "{id}");
+            let mut behind = log.follow(Some(id.to_string().parse().unwrap()));
+            let first = behind.try_next().map(|(id, _)| id);
+            match there {
+                Some(at) => assert_eq!(first, all.get(at + 1).map(|(id, _)| *id), "behind {id}"),
+                None => assert!(first.is_some_and(|first| first.to_string().contains('-')), "behind {id}"),
+            }
+        }
+        life = killed(life.path());
+        opened.journal.close();
+        drop(log);
+    }
+    let ids: std::collections::HashSet<_> = seen.iter().map(|(id, _)| id.to_string()).collect();
+    assert_eq!((ids.len(), seen.len()), (10, 10), "{ids:?}");
+}
+
+/// The file that the last process wrote.
+fn event_file_of_last_life(dir: &Path) -> PathBuf {
+    files(&dir.join("events")).pop().unwrap()
+}
+
+/// Where the head of an event file ends, and each entry.
+fn ends_of_entries(bytes: &[u8]) -> Vec<usize> {
+    let (mut ends, mut at) = (vec![16], 16);
+    while let Some(length) = bytes.get(at + 4..at + 8) {
+        let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
+        at += 12 + length;
+        if at > bytes.len() {
+            break;
+        }
+        if bytes[at - length] == 1 {
+            ends.push(at);
+        }
+    }
+    ends
+}
+
 /// ORCHD-JOURNAL-011
 #[test]
 fn an_event_is_in_the_file_before_a_reader_can_see_it() {

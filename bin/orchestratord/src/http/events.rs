@@ -45,7 +45,8 @@ pub(super) async fn follow(
 }
 
 /// Where to go on: `?after=`, else `Last-Event-ID`, else from the start. An id that this task never
-/// gave out is refused, because its stream would end without a word.
+/// gave out is refused, because its stream would end without a word; one of an event that was lost is
+/// not, because what is in its place says so.
 fn position(task: &Task, params: &Params, headers: &HeaderMap) -> Result<Option<Position>, ApiError> {
     let header = headers.get("last-event-id").map(|value| value.to_str().unwrap_or("not text"));
     let (param, given) = match (params.text("after"), header.filter(|id| !id.is_empty())) {
@@ -56,7 +57,7 @@ fn position(task: &Task, params: &Params, headers: &HeaderMap) -> Result<Option<
     let position: Position = given
         .parse()
         .map_err(|error: task_log::PositionError| ApiError::invalid(param, error.to_string()))?;
-    if !task.log().holds(position) {
+    if !task.log().gave_out(position) {
         return Err(ApiError::invalid(param, format!("task {} has no event {position}", task.id())));
     }
     Ok(Some(position))

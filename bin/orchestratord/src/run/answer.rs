@@ -136,6 +136,13 @@ impl<'a> Answer<'a> {
             }
             TaskEvent::End(_) => self.output.end_line().map(|()| Some(Ended::Whole)),
             TaskEvent::Error(error) => return Err(self.failure(&error)),
+            TaskEvent::Resumed(resumed) if resumed.from_index < self.tokens => {
+                return Err(anyhow::anyhow!(
+                    "a crash has taken what the answer said from token {} on, and what follows is another; \
+                     ask again",
+                    resumed.from_index
+                ));
+            }
             TaskEvent::Queued(_) | TaskEvent::Metrics(_) | TaskEvent::Resumed(_) => Ok(None),
         };
         match written {

@@ -81,6 +81,55 @@ async fn a_kill_loses_no_task_and_doubles_none() {
     assert_eq!(list["tasks"].as_array().unwrap().len(), waiting + STREAMS);
 }
 
+/// STREAM-002, ORCHD-JOURNAL-002: as a power cut leaves it, without the end of what its reader has seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_events_that_were_lost_is_told_where_they_break_off() {
+    let house = House::new(1);
+    house.stub.set_faults(|faults| faults.token = Duration::from_millis(5));
+    let daemon = house.start();
+    house.submit(&daemon, "cut", 200).await;
+    let mut answer = house.http.get(format!("{}/v2/tasks/cut/events", daemon.base)).send().await.unwrap();
+    let mut text = String::new();
+    while frames(&text).len() < 40 {
+        text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    daemon.kill();
+    while let Ok(Some(bytes)) = answer.chunk().await {
+        text.push_str(std::str::from_utf8(&bytes).unwrap());
+    }
+    let seen = frames(&text);
+    let file = house.journal().join("events/00000001.events");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    house.stub.set_faults(|faults| faults.token = Duration::ZERO);
+
+    let daemon = house.start();
+    let all = house.events(&daemon, "cut", None).await;
+    assert_eq!(all.last().unwrap().1, "end", "{all:?}");
+    for event in &seen {
+        let named = all.iter().find(|there| there.0 == event.0);
+        assert!(named.is_none_or(|there| there == event), "{event:?} is {named:?} now");
+    }
+    let lost = seen.iter().position(|event| all.iter().all(|there| there.0 != event.0)).unwrap();
+    assert_eq!(all[..lost], seen[..lost]);
+    let (ids, resumed) = (|events: &[house::Seen]| events.last().unwrap().0.clone(), &all[lost]);
+    assert_eq!(resumed.1, "resumed", "{resumed:?}");
+    let from = resumed.2["from_index"].as_u64().unwrap();
+    assert_eq!(from, seen[..lost].iter().filter(|event| event.1 == "token").count() as u64);
+    for unknown in [ids(&seen), seen[lost].0.clone()] {
+        assert_eq!(house.events(&daemon, "cut", Some(&unknown)).await, all[lost..], "behind {unknown}");
+    }
+    for at in [0, lost - 2, lost - 1, lost, lost + 1, all.len() - 2] {
+        assert_eq!(house.events(&daemon, "cut", Some(&all[at].0)).await, all[at + 1..], "{:?}", all[at].0);
+    }
+    let tokens: Vec<_> = all.iter().filter(|event| event.1 == "token").map(|event| &event.2["i"]).collect();
+    assert!(tokens.iter().enumerate().all(|(n, i)| **i == n) && tokens.len() == 200, "{tokens:?}");
+    // And what the last process said is named the same by the next one.
+    daemon.kill();
+    let daemon = house.start();
+    assert_eq!(house.events(&daemon, "cut", None).await, all);
+}
+
 /// ORCHD-JOURNAL-004: tasks that are so short that many are over before they are recorded.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_prompt_stays_on_disk_however_short_its_task_is() {

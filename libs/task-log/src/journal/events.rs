@@ -18,8 +18,9 @@ use super::files::{name, new_file};
 use super::health::{Health, Part};
 use super::inbox::{Ended, Grown, Inbox};
 use super::ledger::Ledger;
-use super::segment::{self, HEAD_BYTES, put_entry, put_synced};
+use super::segment::{self, HEAD_BYTES, put_entry, put_life, put_synced};
 use super::{EVENT_KIND, Options};
+use crate::lives::Life;
 use crate::log::Store;
 
 pub(crate) struct EventWriter {
@@ -251,6 +252,9 @@ impl Batch {
     fn add(&mut self, seq: u64, at: u64, log: &Store) {
         let Some(entry) = log.entry(at) else { return };
         let before = self.bytes.len();
+        for number in log.lives.beginning_at(at) {
+            put_life(&mut self.bytes, seq, Life { number, start: at });
+        }
         match put_entry(&mut self.bytes, seq, at, &entry) {
             Ok(()) => self.notes.push((seq, at, (self.bytes.len() - before) as u64)),
             Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),

@@ -31,6 +31,7 @@ mod segment;
 mod space;
 mod table;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,6 +48,7 @@ pub use recover::{Recovered, RecoveredEnd};
 pub use repair::repair;
 pub use space::Space;
 
+use crate::lives::Life;
 use crate::{Entry, LogWriter, TaskLog};
 use event_queue::{EventQueue, Item};
 use events::EventWriter;
@@ -96,6 +98,11 @@ struct Inner {
     inbox: Arc<Inbox>,
     health: Arc<Health>,
     threads: Mutex<Option<[JoinHandle<()>; 2]>>,
+    /// The number of this process among those that have opened the journal: that of its first event file,
+    /// whose name is on disk before anything is said, and which no later one has.
+    life: u64,
+    /// Who has said what of tasks that are not restored yet.
+    lives: Mutex<HashMap<u64, Vec<Life>>>,
 }
 
 impl Journal {
@@ -119,7 +126,9 @@ impl Journal {
     /// The log of a task that was read back, and its writer unless it has ended.
     #[must_use]
     pub fn restore(&self, seq: u64, entries: Vec<Entry>, limit_bytes: usize) -> (TaskLog, Option<LogWriter>) {
-        let (log, writer) = TaskLog::restored(Some(self.appender(seq)), limit_bytes, entries);
+        let found = self.inner.lives.lock().unwrap_or_else(PoisonError::into_inner).remove(&seq);
+        let (lives, own) = (found.unwrap_or_default(), self.inner.life);
+        let (log, writer) = TaskLog::restored(Some(self.appender(seq)), limit_bytes, entries, lives, own);
         self.inner.queue.push(Item::Restored { seq, log: Arc::downgrade(&log.store) });
         (log, writer)
     }

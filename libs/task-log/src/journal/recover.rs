@@ -20,10 +20,11 @@ use super::health::Health;
 use super::inbox::{Ended, Inbox};
 use super::ledger::Ledger;
 use super::prompts::{Places, Prompts};
-use super::segment::{self, Damage, HEAD_BYTES, RECORD_BYTES, Scan, put_synced};
+use super::segment::{self, Damage, Found, HEAD_BYTES, RECORD_BYTES, Scan, put_synced};
 use super::table::{Rows, Table};
 use super::{EVENT_KIND, Inner, Journal, Opened, Options, now_ms};
 use crate::Entry;
+use crate::lives::Life;
 
 /// A task that was read back.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub(crate) struct Events {
     /// By task, then by place. What was written last counts: a place is written again when what was
     /// there before was lost to other places' loss.
     pub(crate) of: BTreeMap<u64, BTreeMap<u64, Entry>>,
+    /// By task, where the parts of later processes begin.
+    pub(crate) lives: HashMap<u64, BTreeMap<u64, Life>>,
     pub(crate) ledger: Ledger,
     pub(crate) last_file: u64,
     pub(crate) last_seq: u64,
@@ -96,7 +99,8 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Opened, JournalError>
     let orphans: Vec<u64> =
         rows.ended.keys().filter(|seq| !rows.admitted.contains_key(seq)).copied().collect();
     let tasks = tasks(&layout, rows, events.of);
-    let journal = start(&layout, options, table, prompts, events.ledger, events.last_file + 1)
+    let lives = events.lives.into_iter().map(|(seq, of)| (seq, of.into_values().collect())).collect();
+    let journal = start(&layout, options, table, prompts, events.ledger, events.last_file + 1, lives)
         .map_err(|source| io_error("write in", &layout.events, source))?;
     journal.inner.inbox.after_sync(|work| work.forgotten.extend(orphans));
     for task in tasks.iter().filter(|task| task.end.as_ref().is_some_and(|end| end.summary.is_none())) {
@@ -130,11 +134,18 @@ pub(crate) fn read_events(dir: &Path, rows: &Rows) -> Result<Events, JournalErro
 impl Events {
     pub(crate) fn read(&mut self, number: u64, bytes: &[u8], rows: &Rows) -> Scan {
         let mut noted = HEAD_BYTES as u64;
-        let scan = segment::scan(bytes, |seq, at, json| {
+        let scan = segment::scan(bytes, |seq, found| {
             self.last_seq = self.last_seq.max(seq);
             if !rows.admitted.contains_key(&seq) {
                 return;
             }
+            let (at, json) = match found {
+                Found::Entry { at, json } => (at, json),
+                Found::Life(life) => {
+                    self.lives.entry(seq).or_default().insert(life.number, life);
+                    return;
+                }
+            };
             match serde_json::from_slice(json) {
                 Ok(entry) => drop(self.of.entry(seq).or_default().insert(at, entry)),
                 Err(error) => {
@@ -279,6 +290,7 @@ fn start(
     prompts: Prompts,
     ledger: Ledger,
     file: u64,
+    lives: HashMap<u64, Vec<Life>>,
 ) -> io::Result<Journal> {
     let queue = Arc::<EventQueue>::default();
     let inbox = Arc::<Inbox>::default();
@@ -310,7 +322,15 @@ fn start(
         spawn("journal-commit", || committer.run())?,
     ];
     Ok(Journal {
-        inner: Arc::new(Inner { queue, writer, inbox, health, threads: Mutex::new(Some(threads)) }),
+        inner: Arc::new(Inner {
+            queue,
+            writer,
+            inbox,
+            health,
+            threads: Mutex::new(Some(threads)),
+            life: file,
+            lives: Mutex::new(lives),
+        }),
     })
 }
 

@@ -13,11 +13,12 @@ use wire::event::StreamError;
 use super::error::JournalError;
 use super::files::{name, new_file, numbered, private_dir, sync_dir};
 use super::recover::{Events, Layout, in_a_row, io_error};
-use super::segment::{self, Damage, put_entry, put_json, put_synced};
+use super::segment::{self, Damage, Found, put_entry, put_json, put_life, put_synced};
 use super::space::Space;
 use super::table::{Changes, EndedRow, Rows, Table};
 use super::{EVENT_KIND, now_ms};
 use crate::Entry;
+use crate::lives::Life;
 
 /// Mends the journal of a directory; says what was done, one sentence each. Blocks.
 pub fn repair(dir: &Path) -> Result<Vec<String>, JournalError> {
@@ -73,7 +74,7 @@ impl Repair {
         for number in numbered(&dir, EVENT_KIND).map_err(|error| io_error("list", &dir, error))? {
             let path = dir.join(name(number, EVENT_KIND));
             let bytes = fs::read(&path).map_err(|error| io_error("read", &path, error))?;
-            let scan = segment::scan(&bytes, |_, _, _| {});
+            let scan = segment::scan(&bytes, |_, _| {});
             match scan.damage {
                 Some(Damage::Version(_)) | None => continue,
                 Some(_) if scan.is_torn_tail() => continue,
@@ -82,9 +83,12 @@ impl Repair {
             self.set_aside(&path, |from, to| fs::copy(from, to).map(drop))?;
             let mut whole = segment::head().to_vec();
             let mut kept = 0;
-            segment::salvage_entries(&bytes, |seq, at, json| {
-                put_json(&mut whole, seq, at, json);
-                kept += 1;
+            segment::salvage_tasks(&bytes, |seq, found| match found {
+                Found::Entry { at, json } => {
+                    put_json(&mut whole, seq, at, json);
+                    kept += 1;
+                }
+                Found::Life(life) => put_life(&mut whole, seq, life),
             });
             let length = whole.len() as u64;
             put_synced(&mut whole, length);
@@ -109,6 +113,7 @@ impl Repair {
             let bytes = fs::read(&path).map_err(|error| io_error("read", &path, error))?;
             events.read(*number, &bytes, rows);
         }
+        let number = files.last().map_or(1, |last| last + 1);
         let mut file = segment::head().to_vec();
         let mut changes = Changes::default();
         for (seq, end) in &rows.ended {
@@ -117,6 +122,8 @@ impl Repair {
                 continue;
             }
             let (seq, at) = (*seq, there.len() as u64);
+            // Its readers may have seen what is lost.
+            put_life(&mut file, seq, Life { number, start: at });
             let written = put_entry(&mut file, seq, at, &lost(&there));
             written.map_err(|error| io_error("write", &dir, io::Error::other(error)))?;
             let row = EndedRow { at_ms: now_ms(), events: at + 1, summary: RawValue::NULL.to_owned() };
@@ -128,7 +135,7 @@ impl Repair {
         }
         let length = file.len() as u64;
         put_synced(&mut file, length);
-        let path = dir.join(name(files.last().map_or(1, |last| last + 1), EVENT_KIND));
+        let path = dir.join(name(number, EVENT_KIND));
         replace(&path, &file).map_err(|error| io_error("write", &path, error))?;
         table.commit(&changes).map_err(|source| JournalError::Store {
             path: self.layout.table.clone(),

@@ -5,6 +5,7 @@
 //! behind the last one is what a crash leaves, and is cut off. Does no I/O.
 
 use crate::Entry;
+use crate::lives::Life;
 
 /// The version this code writes; it reads 1 to this one.
 pub(crate) const VERSION: u32 = 1;
@@ -20,6 +21,17 @@ const BODY_HEAD_BYTES: usize = 1 + 8 + 8;
 const MAX_BODY_BYTES: usize = 1 << 30;
 const ENTRY: u8 = 1;
 const SYNCED: u8 = 2;
+/// Programs that do not know it pass over it, so it needed no new version.
+const LIFE: u8 = 3;
+
+/// What is written of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found<'a> {
+    /// An entry and its place.
+    Entry { at: u64, json: &'a [u8] },
+    /// From this place on it is a later process that says.
+    Life(Life),
+}
 
 /// The head of a new file.
 pub(crate) fn head() -> [u8; HEAD_BYTES] {
@@ -53,6 +65,14 @@ pub(crate) fn put_json(out: &mut Vec<u8>, seq: u64, at: u64, json: &[u8]) {
     let start = out.len();
     begin(out, ENTRY, seq, at);
     out.extend_from_slice(json);
+    finish(out, start);
+}
+
+/// Appends the record that says where a process's part of a log begins.
+pub(crate) fn put_life(out: &mut Vec<u8>, seq: u64, life: Life) {
+    let start = out.len();
+    begin(out, LIFE, seq, life.start);
+    out.extend_from_slice(&life.number.to_le_bytes());
     finish(out, start);
 }
 
@@ -139,8 +159,8 @@ impl Scan {
     }
 }
 
-/// Reads a file; every whole entry record before the damage goes to `entry` as (task, place, JSON).
-pub(crate) fn scan(bytes: &[u8], mut entry: impl FnMut(u64, u64, &[u8])) -> Scan {
+/// Reads a file; every whole record of a task before the damage goes to `found`, with the task.
+pub(crate) fn scan(bytes: &[u8], mut found: impl FnMut(u64, Found<'_>)) -> Scan {
     let mut scan = Scan::default();
     if let Err(damage) = check_head(bytes) {
         scan.stops(damage, bytes);
@@ -152,10 +172,9 @@ pub(crate) fn scan(bytes: &[u8], mut entry: impl FnMut(u64, u64, &[u8])) -> Scan
             Ok(None) => return scan,
             Ok(Some((record, length))) => {
                 match record.kind {
-                    ENTRY => entry(record.seq, record.at, record.payload),
                     SYNCED => scan.synced = scan.synced.max(record.at),
-                    // A kind of a later version that needed no new version number.
-                    _ => {}
+                    // What is none is of a later version that needed no new version number.
+                    _ => record.of_a_task().into_iter().for_each(|it| found(record.seq, it)),
                 }
                 scan.whole += length;
             }
@@ -168,13 +187,9 @@ pub(crate) fn scan(bytes: &[u8], mut entry: impl FnMut(u64, u64, &[u8])) -> Scan
     }
 }
 
-/// Every whole entry record wherever it stands: for repairs.
-pub(crate) fn salvage_entries(bytes: &[u8], mut entry: impl FnMut(u64, u64, &[u8])) {
-    salvage(bytes, |record| {
-        if record.kind == ENTRY {
-            entry(record.seq, record.at, record.payload);
-        }
-    });
+/// Every whole record of a task wherever it stands: for repairs.
+pub(crate) fn salvage_tasks(bytes: &[u8], mut found: impl FnMut(u64, Found<'_>)) {
+    salvage(bytes, |record| record.of_a_task().into_iter().for_each(|it| found(record.seq, it)));
 }
 
 fn salvage(bytes: &[u8], mut found: impl FnMut(&Record<'_>)) {
@@ -196,6 +211,19 @@ struct Record<'a> {
     seq: u64,
     at: u64,
     payload: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    fn of_a_task(&self) -> Option<Found<'a>> {
+        match self.kind {
+            ENTRY => Some(Found::Entry { at: self.at, json: self.payload }),
+            LIFE => {
+                let number = u64::from_le_bytes(*self.payload.first_chunk()?);
+                Some(Found::Life(Life { number, start: self.at }))
+            }
+            _ => None,
+        }
+    }
 }
 
 fn check_head(bytes: &[u8]) -> Result<(), Damage> {
@@ -250,15 +278,19 @@ mod tests {
         put_entry(&mut bytes, 6, 0, &entry("\u{1F980}\r\n")).unwrap();
         let synced = bytes.len() as u64;
         put_synced(&mut bytes, synced);
+        put_life(&mut bytes, 5, Life { number: 9, start: 1 });
         put_entry(&mut bytes, 5, 1, &entry("c")).unwrap();
         (bytes, synced)
     }
 
     fn read(bytes: &[u8]) -> (Vec<(u64, u64)>, Scan) {
         let mut seen = Vec::new();
-        let scan = scan(bytes, |seq, at, json| {
-            serde_json::from_slice::<Entry>(json).unwrap();
-            seen.push((seq, at));
+        let scan = scan(bytes, |seq, found| match found {
+            Found::Entry { at, json } => {
+                serde_json::from_slice::<Entry>(json).unwrap();
+                seen.push((seq, at));
+            }
+            Found::Life(life) => assert_eq!((seq, life), (5, Life { number: 9, start: 1 })),
         });
         (seen, scan)
     }
@@ -319,11 +351,11 @@ mod tests {
             if replace { bytes.truncate(at); }
             bytes.splice(at..at, noise);
             let mut seen = 0;
-            let found = scan(&bytes, |_, _, _| seen += 1);
-            prop_assert!(found.whole <= bytes.len() && seen <= 3);
+            let found = scan(&bytes, |_, _| seen += 1);
+            prop_assert!(found.whole <= bytes.len() && seen <= 4);
             let mut salvaged = 0;
-            salvage_entries(&bytes, |_, _, _| salvaged += 1);
-            prop_assert!(salvaged >= seen && salvaged <= 3);
+            salvage_tasks(&bytes, |_, _| salvaged += 1);
+            prop_assert!(salvaged >= seen && salvaged <= 4);
         }
     }
 }
