@@ -1,4 +1,4 @@
-//! Small files over restarts, beside the journal: written every half minute that they changed, and at the
+//! Small files over restarts, beside the journal: written every five seconds that they changed, and at the
 //! end. What came since is lost with a crash; a file that cannot be read, or that a later version wrote, is
 //! set aside as it is, never a reason not to start.
 
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-const PERIOD: Duration = Duration::from_secs(30);
+const PERIOD: Duration = Duration::from_secs(5);
 
 /// What every kept file says, whatever else is in it.
 #[derive(Deserialize)]
@@ -82,4 +82,37 @@ fn write(file: &Path, text: &[u8]) -> std::io::Result<()> {
     out.write_all(text)?;
     out.sync_all()?;
     std::fs::rename(&new, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// ORCHD-USAGE-002
+    #[tokio::test(start_paused = true)]
+    async fn what_changed_is_in_its_file_five_seconds_later_and_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("count.json");
+        let count = Arc::new(AtomicU32::new(0));
+        let (now, stop) = (Arc::clone(&count), CancellationToken::new());
+        let keeps = keep(file.clone(), "a count", move || now.load(Ordering::Relaxed), stop.clone());
+        let keeps = tokio::spawn(keeps);
+        tokio::time::sleep(Duration::from_millis(15_100)).await;
+        assert!(!file.exists(), "nothing has changed");
+        count.store(7, Ordering::Relaxed);
+        let changed = tokio::time::Instant::now();
+        while std::fs::read_to_string(&file).ok().as_deref() != Some("7") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        // Paused time stands still while the file is written.
+        let took = changed.elapsed();
+        assert!(took <= Duration::from_secs(6), "{took:?}");
+        count.store(8, Ordering::Relaxed);
+        stop.cancel();
+        keeps.await.unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "8");
+    }
 }

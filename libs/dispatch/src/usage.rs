@@ -1,4 +1,4 @@
-//! What each caller has used of each pool since counting began. Counted when a task ends, exactly as
+//! What each caller has used of each pool, and of each model in it, since counting began. Counted when a task ends, exactly as
 //! the metrics are; the metrics have no callers, and this has no tasks.
 
 use std::collections::BTreeMap;
@@ -19,14 +19,16 @@ const NOBODY: &str = "local";
 
 /// The table.
 #[derive(Debug, Default)]
-pub(crate) struct Usage(Mutex<BTreeMap<(String, PoolId), UsageRow>>);
+pub(crate) struct Usage(Mutex<Table>);
+
+type Table = BTreeMap<(String, PoolId, Option<String>), UsageRow>;
 
 impl Usage {
     /// Counts a task that has ended.
     pub(crate) fn count(&self, core: &TaskCore, account: &Account, ending: &Ending) {
         let caller = core.caller.key_name().unwrap_or(NOBODY);
         let mut table = self.lock();
-        let row = row(&mut table, caller, &core.pool.id);
+        let row = row(&mut table, caller, &core.pool.id, account.model.as_deref());
         row.tasks += 1;
         row.tokens_in += account.used.tokens_in.unwrap_or(0);
         row.tokens_out += account.used.tokens_out;
@@ -38,7 +40,7 @@ impl Usage {
         }
     }
 
-    /// By caller, then pool.
+    /// By caller, then pool, then model.
     pub(crate) fn rows(&self) -> Vec<UsageRow> {
         self.lock().values().cloned().collect()
     }
@@ -47,7 +49,7 @@ impl Usage {
     pub(crate) fn add(&self, rows: Vec<UsageRow>) {
         let mut table = self.lock();
         for before in rows {
-            let row = row(&mut table, &before.caller, &before.pool_id);
+            let row = row(&mut table, &before.caller, &before.pool_id, before.model.as_deref());
             row.tasks += before.tasks;
             row.failed += before.failed;
             row.cancelled += before.cancelled;
@@ -57,19 +59,17 @@ impl Usage {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, PoolId), UsageRow>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn row<'a>(
-    table: &'a mut BTreeMap<(String, PoolId), UsageRow>,
-    caller: &str,
-    pool: &PoolId,
-) -> &'a mut UsageRow {
-    let known = table.len() < MAX_ROWS || table.contains_key(&(caller.to_owned(), pool.clone()));
+fn row<'a>(table: &'a mut Table, caller: &str, pool: &PoolId, model: Option<&str>) -> &'a mut UsageRow {
+    let key = |caller: &str| (caller.to_owned(), pool.clone(), model.map(str::to_owned));
+    let known = table.len() < MAX_ROWS || table.contains_key(&key(caller));
     let caller = if known { caller } else { OTHERS };
-    table.entry((caller.to_owned(), pool.clone())).or_insert_with(|| UsageRow::new(caller, pool.clone()))
+    let new = || UsageRow::new(caller, pool.clone(), model.map(str::to_owned));
+    table.entry(key(caller)).or_insert_with(new)
 }
 
 #[cfg(test)]
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     fn of(caller: &str, tokens_out: u64) -> UsageRow {
-        UsageRow { tasks: 1, tokens_out, ..UsageRow::new(caller, PoolId::try_new("p").unwrap()) }
+        UsageRow { tasks: 1, tokens_out, ..UsageRow::new(caller, PoolId::try_new("p").unwrap(), None) }
     }
 
     /// ORCHD-USAGE-002

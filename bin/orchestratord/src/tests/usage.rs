@@ -4,7 +4,7 @@ use super::*;
 
 /// ORCHD-USAGE-002, ORCHD-JOURNAL-009
 #[tokio::test(flavor = "multi_thread")]
-async fn usage_is_counted_by_token_and_survives_a_restart() {
+async fn usage_is_counted_by_token_and_model_and_survives_a_restart() {
     let keys = tempfile::NamedTempFile::new().unwrap();
     let (alice, alices) = crate::tokens::generate(crate::tokens::Scope::Data, "alice");
     let (bob, bobs) = crate::tokens::generate(crate::tokens::Scope::Data, "bob");
@@ -17,7 +17,7 @@ async fn usage_is_counted_by_token_and_survives_a_restart() {
     let mut seen = Vec::new();
     for round in 1..=2 {
         // Before the start: the one of the round before would be bound first and replaced in between.
-        let handoff = json!({"url": stub.url(), "pool_id": "p", "generation": round, "slots_total": 1});
+        let handoff = json!({"url": stub.url(), "pool_id": "p", "generation": round, "slots_total": 1, "model": {"id": format!("m{round}")}});
         handoffs.publish(&serde_json::from_value(handoff).unwrap()).unwrap();
         let running = app::start(&settings, settings.config.api.listen).await.unwrap();
         let base = format!("http://{}", running.addr());
@@ -40,16 +40,15 @@ async fn usage_is_counted_by_token_and_survives_a_restart() {
         assert_eq!(refused.status(), 403);
         let usage = usage.bearer_auth("cccccccccccccccc").send().await.unwrap();
         let usage: Value = usage.json().await.unwrap();
-        let out = |caller: &str| {
-            let rows = usage["usage"].as_array().unwrap();
-            let row = rows.iter().find(|row| row["caller"] == caller).unwrap();
-            (
-                row["tasks"].as_u64().unwrap(),
-                row["tokens_out"].as_u64().unwrap(),
-                row["failed"].as_u64().unwrap(),
-            )
+        let used = |caller: &str| {
+            let rows = usage["usage"].as_array().unwrap().iter().filter(|row| row["caller"] == caller);
+            let of = |row: &Value| (row["model"].clone(), row["tasks"].clone(), row["tokens_out"].clone());
+            rows.map(of).collect::<Vec<_>>()
         };
-        assert_eq!((out("alice"), out("bob")), ((round, 5 * round, 0), (round, 7 * round, 0)), "{usage}");
+        let models =
+            |tokens: u64| (1..=round).map(move |nth| (json!(format!("m{nth}")), json!(1), json!(tokens)));
+        assert_eq!(used("alice"), models(5).collect::<Vec<_>>(), "{usage}");
+        assert_eq!(used("bob"), models(7).collect::<Vec<_>>(), "{usage}");
         seen.push(usage["since"].clone());
         running.shutdown(std::future::pending()).await;
     }

@@ -104,7 +104,7 @@ pub(crate) enum AfterLoss {
 }
 
 /// What an ending cost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) used: Used,
     /// Time on the engine; `None` for one that was on none.
@@ -113,6 +113,8 @@ pub(crate) struct Account {
     pub(crate) to_first: Option<Duration>,
     /// When that came, in this process.
     pub(crate) first_token: Option<Instant>,
+    /// The name of the model that it ran on last, where its engine has one.
+    pub(crate) model: Option<Arc<str>>,
 }
 
 impl State {
@@ -176,7 +178,8 @@ impl Live {
             Ok(end) => self.writer.end(end),
             Err(error) => self.writer.error(error),
         }
-        (Account { used, decode: past.decode, to_first, first_token }, past)
+        let model = past.run.as_ref().map(|run| Arc::clone(&run.model_id)).filter(|name| !name.is_empty());
+        (Account { used, decode: past.decode, to_first, first_token, model }, past)
     }
 
     /// What was said is another model's: its token ids mean nothing to the one that runs now.
