@@ -180,6 +180,39 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_is_https_or_a_file_of_this_machine() {
+        let mut config = Config::default();
+        for (url, fine) in [
+            ("https://a.example/x.tar.gz", true),
+            ("file:/srv/x.tar.gz", true),
+            ("file:///srv/x.tar.gz", true),
+            ("http://a.example/x.tar.gz", false),
+            ("https://me:secret@a.example/x.tar.gz", false),
+            ("file:x.tar.gz", false),
+            ("/srv/x.tar.gz", false),
+            ("", false),
+        ] {
+            config.pools[0].provisioning.sources = vec![EngineSource::Archive(ArchiveSource {
+                url: url.to_owned(),
+                sha256: "1".repeat(64),
+                subdir: std::path::PathBuf::new(),
+                binary: None,
+            })];
+            let problems = config.problems();
+            assert_eq!(problems.is_empty(), fine, "{url}: {problems:?}");
+            assert!(problems.iter().all(|problem| problem.path.ends_with("sources[0].archive.url")), "{url}");
+        }
+    }
+
+    #[test]
+    fn devices_that_are_none_are_told_what_they_may_be() {
+        for wrong in ["nope", "0", "{}", "[{}]"] {
+            let error = serde_json::from_str::<Devices>(&format!("\"{wrong}\"")).unwrap_err().to_string();
+            assert!(error.contains("must be `auto`, or a list of indices"), "{error}");
+        }
+    }
+
+    #[test]
     fn an_unknown_key_is_refused() {
         let error = serde_json::from_str::<Config>(r#"{"apy":{}}"#).unwrap_err().to_string();
         assert!(error.contains("unknown field `apy`"), "{error}");

@@ -99,7 +99,10 @@ pub enum PoolKind {
 
 /// Which GPUs a pool may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "must be `auto`, or a list of indices as `nvidia-smi` counts them, or of UUIDs as `nvidia-smi -L` prints them"
+)]
 pub enum Devices {
     /// `auto`: the one card with the most free memory.
     Auto(Auto),

@@ -176,6 +176,7 @@ impl ProvisioningConfig {
                 }
                 EngineSource::Archive(archive) => {
                     check(is_hex(&archive.sha256, 64), "sha256", "must be 64 hexadecimal digits");
+                    check(is_archive(&archive.url), "url", "must be https://… or file:/an/absolute/path");
                     check(is_inner(&archive.subdir), "subdir", "must stay inside the archive");
                     let binary = archive.binary.as_deref();
                     let named = |path: &std::path::Path| is_inner(path) && path.file_name().is_some();
@@ -214,8 +215,16 @@ fn is_git_name(s: &str) -> bool {
 /// Not `ssh`, not `ext::`, not `host:path`: what is pinned by a commit is still fetched by a program that
 /// understands more than it should.
 fn is_repo(s: &str) -> bool {
-    let https = s.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.contains('@'));
-    https || (s.starts_with('/') && !s.contains("::"))
+    is_https(s) || (s.starts_with('/') && !s.contains("::"))
+}
+
+fn is_archive(s: &str) -> bool {
+    let local = s.strip_prefix("file:").map(|path| path.strip_prefix("//").unwrap_or(path));
+    is_https(s) || local.is_some_and(|path| path.starts_with('/'))
+}
+
+fn is_https(s: &str) -> bool {
+    s.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.contains('@'))
 }
 
 fn is_inner(path: &std::path::Path) -> bool {

@@ -84,6 +84,35 @@ impl Search<'_> {
         Err(EnsureError::NoSource { pool: self.pool.clone(), attempts })
     }
 
+    /// What would stop a build, before a model of many gigabytes is fetched for it. Where something is there already,
+    /// or is somebody else's build, nothing is asked.
+    pub(crate) fn foresee(&self) -> Result<(), EnsureError> {
+        let (store, compilers) = (Store::new(self.cache), self.compilers()?);
+        for source in &self.config.sources {
+            let there = match source {
+                EngineSource::Path(path) => {
+                    path.binary.exists() || bundle::stand_in(&store, path, self.host.cpu()).is_some()
+                }
+                _ => {
+                    let inputs = self.inputs(source, &compilers)?;
+                    store.find(&inputs.digest()).is_some()
+                        || bundle::imported(&store, &inputs, self.host.cpu()).is_some()
+                }
+            };
+            if there {
+                return Ok(());
+            }
+        }
+        let mut usable = self.config.sources.iter().filter(|source| {
+            !matches!(source, EngineSource::Path(_))
+                && (!self.offline || source::absent(source, self.cache).is_none())
+        });
+        match usable.next() {
+            Some(first) if source::compiles(first) => self.preflight(),
+            _ => Ok(()),
+        }
+    }
+
     /// Without a network only a source that is here can be built; all that are not are named at once,
     /// before anybody is told to install compilers.
     fn only_cached(

@@ -15,7 +15,7 @@ use crate::gpu::{self, Decision, Target};
 use crate::host::Host;
 use crate::observer::{Observer, Step};
 use crate::verifier::OwnersProgram;
-use crate::{argv, cuda, flags, memory};
+use crate::{argv, cuda, flags, memory, recipe};
 
 /// Prepares engines with one cache directory on one machine.
 pub struct EngineProvisioner {
@@ -102,12 +102,21 @@ impl EngineProvisioner {
         let config = |problem| EnsureError::Config { pool: pool.id.clone(), problem };
         let env = flags::checked_env(pool).map_err(config)?;
         flags::canonical(pool).map_err(config)?;
+        recipe::definitions("", &Target::Cpu, &pool.provisioning.cmake_flags).map_err(config)?;
         let decision = self.decide(pool, cancel)?;
         if let Some(notice) = &decision.notice {
             observer.notice(&pool.id, notice);
         }
+        let step = Step::new(observer, &pool.id, StepKind::EngineProvision);
+        let search = self.search(pool, &decision.target, &step, cancel);
+        if self.fetches(pool) {
+            search.foresee().inspect_err(|error| failed(&step, error))?;
+        }
         let model = self.stage(pool, observer, cancel)?;
-        let engine = self.engine(pool, &decision.target, observer, cancel)?;
+        step.doing("looking for the engine");
+        let engine = search.run().inspect_err(|error| failed(&step, error))?;
+        let is = if engine.cached { "there" } else { "built" };
+        step.completed(format!("{} is {is}", engine.version));
         let argv =
             argv::plan(pool, &model.path, memory::pooled(&model.path), &decision.target).map_err(config)?;
         if let Some(problem) = engine.survey.refusal(&engine.version, &argv) {
@@ -168,34 +177,30 @@ impl EngineProvisioner {
         }
     }
 
-    fn engine(
-        &self,
-        pool: &PoolConfig,
-        target: &Target,
-        observer: &dyn Observer,
-        cancel: &Cancel,
-    ) -> Result<Engine, EnsureError> {
-        let step = Step::new(observer, &pool.id, StepKind::EngineProvision);
-        step.doing("looking for the engine");
-        let search = Search {
-            host: &self.host,
-            cache: &self.cache,
-            pool: &pool.id,
-            config: &pool.provisioning,
-            target,
-            step: &step,
-            cancel,
-            offline: self.offline,
-            remembers: true,
-        };
-        let found = search.run();
-        match &found {
-            Ok(engine) if engine.cached => step.completed(format!("{} is there", engine.version)),
-            Ok(engine) => step.completed(format!("{} is built", engine.version)),
-            Err(EnsureError::Cancelled) => {}
-            Err(error) => step.failed(error.to_string()),
-        }
-        found
+    /// Whether the model has to come over the network.
+    pub(crate) fn fetches(&self, pool: &PoolConfig) -> bool {
+        let reference = ModelRef::parse(&pool.model);
+        let remote = |reference: &ModelRef| matches!(reference, ModelRef::Hub { .. } | ModelRef::Https(_));
+        reference.is_ok_and(|reference| remote(&reference) && self.models.staged_before(&reference).is_none())
+    }
+
+    fn search<'a>(
+        &'a self,
+        pool: &'a PoolConfig,
+        target: &'a Target,
+        step: &'a Step<'a>,
+        cancel: &'a Cancel,
+    ) -> Search<'a> {
+        let (host, cache, config) = (&self.host, self.cache.as_path(), &pool.provisioning);
+        let (pool, offline, remembers) = (&pool.id, self.offline, true);
+        Search { host, cache, pool, config, target, step, cancel, offline, remembers }
+    }
+}
+
+/// The step ends with it, unless somebody asked to stop.
+fn failed(step: &Step<'_>, error: &EnsureError) {
+    if !matches!(error, EnsureError::Cancelled) {
+        step.failed(error.to_string());
     }
 }
 

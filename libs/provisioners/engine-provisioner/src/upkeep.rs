@@ -31,7 +31,7 @@ pub struct EngineEntry {
     pub source: String,
     /// The binary.
     pub binary: PathBuf,
-    /// Of the binary.
+    /// Of the binary and of the libraries that came with it.
     pub bytes: u64,
     /// When it was built (or first seen), milliseconds since 1970.
     pub built_unix_ms: u64,
@@ -102,7 +102,7 @@ impl EngineStore {
                 version: manifest.version(),
                 source: source::describe(&manifest.source),
                 in_use: in_use.has(&dir),
-                bytes: manifest.binary_bytes,
+                bytes: manifest.binary_bytes + libraries_bytes(&self.binary(&manifest), &manifest),
                 built_unix_ms: manifest.built_unix_ms,
                 last_used_unix_ms,
                 binary: self.binary(&manifest),
@@ -282,6 +282,11 @@ fn left_below(dir: &Path, prefixes: &[&str], reason: &str) -> Vec<Removal> {
         }
     }
     out
+}
+
+fn libraries_bytes(binary: &Path, manifest: &Manifest) -> u64 {
+    let each = manifest.libraries.keys().map(|name| binary.with_file_name(name).metadata());
+    each.filter_map(Result::ok).map(|meta| meta.len()).sum()
 }
 
 fn age(at: SystemTime) -> Duration {

@@ -18,11 +18,23 @@ pub struct Catalog {
     pub(crate) store: Store,
 }
 
+/// What a digest may be shortened to.
+const LEAST_DIGITS: usize = 8;
+
+fn not_found(digest: &str) -> String {
+    match digest.len() < LEAST_DIGITS {
+        true => {
+            format!("{digest:?} does not say which model: write {LEAST_DIGITS} digits of its digest at least")
+        }
+        false => format!("no model's digest begins with {digest:?}"),
+    }
+}
+
 /// Why the catalog does not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// There is no such model.
-    #[error("no model's digest begins with {digest} (eight digits at least); the catalog has: {known}")]
+    /// There is no such model, or too few digits to say which.
+    #[error("{}; the catalog has: {known}", not_found(digest))]
     NotFound {
         /// As asked for.
         digest: String,
@@ -167,7 +179,7 @@ impl Catalog {
             known.push("no model".to_owned());
         }
         let wanted = digest.to_ascii_lowercase();
-        held.retain(|held| wanted.len() >= 8 && held.digest.starts_with(&wanted));
+        held.retain(|held| wanted.len() >= LEAST_DIGITS && held.digest.starts_with(&wanted));
         match held.pop() {
             Some(one) if held.is_empty() => Ok(one),
             _ => Err(CatalogError::NotFound { digest: digest.to_owned(), known: known.join(", ") }),

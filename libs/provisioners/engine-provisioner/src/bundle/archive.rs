@@ -12,6 +12,20 @@ use super::export::Content;
 use super::{BundleError, CONTENTS, Contents, io};
 use crate::observer::Step;
 
+/// What becomes the archive, in the directory where it will be.
+pub(super) fn beside(to: &Path) -> Result<tempfile::NamedTempFile, BundleError> {
+    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if to.is_dir() {
+        let source = io::Error::from(io::ErrorKind::IsADirectory);
+        return Err(BundleError::Io { action: "write the bundle to", path: to.to_path_buf(), source });
+    }
+    if !dir.is_dir() {
+        let source = io::Error::other("there is no such directory");
+        return Err(BundleError::Io { action: "write the bundle in", path: dir.to_path_buf(), source });
+    }
+    tempfile::NamedTempFile::new_in(dir).map_err(io("write the bundle in", dir))
+}
+
 /// Returns SHA-256 and size.
 pub(super) fn write(
     to: &Path,
@@ -20,8 +34,7 @@ pub(super) fn write(
     step: &Step<'_>,
     cancel: &Cancel,
 ) -> Result<(String, u64), BundleError> {
-    let dir = to.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temp = tempfile::NamedTempFile::new_in(dir).map_err(io("write in", dir))?;
+    let temp = beside(to)?;
     let failed = |source: io::Error| match cancel.is_cancelled() {
         true => BundleError::Cancelled,
         false => BundleError::Io { action: "write", path: to.to_path_buf(), source },
@@ -30,6 +43,15 @@ pub(super) fn write(
     let text = serde_json::to_vec_pretty(contents).map_err(|error| failed(error.into()))?;
     append(&mut archive, CONTENTS, text.len() as u64, false, text.as_slice()).map_err(failed)?;
     let total: u64 = contents.files.iter().map(|file| file.bytes).sum();
+    let free =
+        rustix::fs::fstatvfs(&temp).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    if total > free {
+        return Err(failed(io::Error::other(format!(
+            "it takes {} MiB, and {} MiB are free there",
+            total >> 20,
+            free >> 20
+        ))));
+    }
     let done = Cell::new(0);
     for (packed, (path, content, executable)) in contents.files.iter().zip(content) {
         let watched = |inner: Box<dyn Read>| Watched {

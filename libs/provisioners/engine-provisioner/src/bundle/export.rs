@@ -6,7 +6,7 @@ use provisioners_model_provisioner::{Cancel, Catalog, DigestError, ModelRef, sha
 use wire::StepKind;
 use wire::config::PoolConfig;
 
-use super::archive::write;
+use super::archive::{self, write};
 use super::{BundleError, Bundled, Contents, ENGINE, FORMAT, MODEL, Packed, io};
 use crate::cuda::{managed, runtime, runtime::LICENCE};
 use crate::error::SourceFailure;
@@ -37,6 +37,8 @@ impl EngineProvisioner {
         observer: &dyn Observer,
         cancel: &Cancel,
     ) -> Result<Bundled, BundleError> {
+        // Before anything is built: where it cannot be written nobody wants to hear of it last.
+        drop(archive::beside(to)?);
         let Prepared { engine, model, .. } = self.prepare(pool, observer, cancel)?;
         let store = Store::new(&self.cache);
         let unportable = |problem: &str| BundleError::Unportable { problem: problem.to_owned() };

@@ -97,7 +97,12 @@ impl Unpacking<'_> {
         let mut archive = tar::Archive::new(io::BufReader::with_capacity(1 << 20, source));
         let damaged = |error: io::Error| self.refuse(format!("it is damaged: {error}"));
         let mut entries = archive.entries().map_err(damaged)?;
-        let first = entries.next().ok_or_else(|| self.refuse("it is empty".to_owned()))?.map_err(damaged)?;
+        let first = match entries.next() {
+            None => return Err(self.refuse("it is empty".to_owned())),
+            // What the reader says of it quotes what stands there, whatever that is.
+            Some(Err(_)) => return Err(self.no_bundle()),
+            Some(Ok(first)) => first,
+        };
         let contents = self.contents(first, bytes)?;
         let (mut digests, mut done) = (BTreeMap::new(), 0);
         for entry in entries {
@@ -108,6 +113,9 @@ impl Unpacking<'_> {
             let Some(packed) = packed.filter(|packed| regular && packed.bytes == entry.size()) else {
                 return Err(self.refuse(format!("{path:?} is in it and not as {CONTENTS} lists it")));
             };
+            if digests.contains_key(&path) {
+                return Err(self.refuse(format!("{path} is in it twice")));
+            }
             let digest = self.unpack(&mut entry, packed, &mut |n| {
                 done += n;
                 on_progress(done, bytes);
@@ -115,9 +123,7 @@ impl Unpacking<'_> {
             if digest != packed.sha256 {
                 return Err(self.refuse(format!("{path} has SHA-256 {digest}, listed is {}", packed.sha256)));
             }
-            if digests.insert(path.clone(), digest).is_some() {
-                return Err(self.refuse(format!("{path} is in it twice")));
-            }
+            digests.insert(path, digest);
         }
         match contents.files.iter().find(|file| !digests.contains_key(&file.path)) {
             Some(missing) => Err(self.refuse(format!("{} is listed and not in it", missing.path))),
@@ -128,7 +134,7 @@ impl Unpacking<'_> {
     fn contents(&self, mut first: tar::Entry<'_, impl Read>, bytes: u64) -> Result<Contents, BundleError> {
         let named = first.path().is_ok_and(|path| path == Path::new(CONTENTS));
         if !named || first.size() > MAX_CONTENTS {
-            return Err(self.refuse(format!("it does not begin with {CONTENTS}; is it a bundle?")));
+            return Err(self.no_bundle());
         }
         let mut text = Vec::new();
         first.read_to_end(&mut text).map_err(|error| self.refuse(format!("it is damaged: {error}")))?;
@@ -190,6 +196,10 @@ impl Unpacking<'_> {
         file.set_permissions(std::fs::Permissions::from_mode(mode)).map_err(failed("write", &path))?;
         file.sync_all().map_err(failed("write", &path))?;
         Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    fn no_bundle(&self) -> BundleError {
+        self.refuse(format!("it does not begin with {CONTENTS}, so it is no bundle"))
     }
 
     fn refuse(&self, problem: String) -> BundleError {

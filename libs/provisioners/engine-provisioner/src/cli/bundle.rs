@@ -8,7 +8,7 @@ use wire::config::PoolConfig;
 
 use super::engines::size;
 use super::progress::Progress;
-use super::{Failure, print, print_json, say};
+use super::{Failure, notice, print, print_json, say};
 
 #[derive(Subcommand)]
 pub(super) enum BundleVerb {
@@ -23,9 +23,15 @@ pub(super) enum BundleVerb {
         file: PathBuf,
         /// What `export` printed. Without it nobody vouches for the bundle, and `models.trust: strict`
         /// refuses its model.
-        #[arg(long)]
+        #[arg(long, value_parser = sha256)]
         sha256: Option<String>,
     },
+}
+
+fn sha256(text: &str) -> Result<String, String> {
+    let is = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    is.then(|| text.to_owned())
+        .ok_or_else(|| "must be 64 hexadecimal digits, as `bundle export` prints".to_owned())
 }
 
 impl From<BundleError> for Failure {
@@ -70,7 +76,10 @@ pub(super) fn import(
     };
     let bundled = import_bundle(cache, file, sha256, &mut on_progress, cancel)?;
     if sha256.is_none() {
-        say("nobody vouches for this bundle: say --sha256 with what `bundle export` printed to check it");
+        notice(
+            "nobody vouches for this bundle: say --sha256 with what `bundle export` printed to check it",
+            json,
+        );
     }
     show("took in", &bundled, json);
     Ok(0)

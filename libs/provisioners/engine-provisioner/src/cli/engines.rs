@@ -6,10 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError};
 
 use super::models::show_unfinished;
-use super::{print, print_json};
-
-/// INTERFACES lists it: verification.
-const VERIFICATION: u8 = 7;
+use super::{VERIFICATION, print, print_json};
 
 pub(super) fn list(cache: &Path, json: bool) -> u8 {
     let store = EngineStore::new(cache);

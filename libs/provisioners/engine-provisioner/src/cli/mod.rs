@@ -30,7 +30,7 @@ struct Cli {
     /// Only this pool.
     #[arg(long, global = true)]
     pool: Option<PoolId>,
-    /// JSON lines, for programs: progress on stderr, the results of plan, list, verify and gc on stdout.
+    /// JSON lines, for programs: progress, notices and the error that ends it on stderr, results on stdout.
     #[arg(long, global = true)]
     json: bool,
     /// Use only what is in the cache and on this machine.
@@ -71,7 +71,9 @@ fn gpu_policy(text: &str) -> Result<GpuPolicy, String> {
     serde_json::from_value(text.into()).map_err(|_| "must be required, auto or off".to_owned())
 }
 
+/// INTERFACES lists them.
 const USAGE: u8 = 2;
+const VERIFICATION: u8 = 7;
 
 pub(crate) fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let cli = match Cli::try_parse_from(args) {
@@ -84,7 +86,10 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>) -> u8 {
     match carry_out(&cli) {
         Ok(code) => code,
         Err(Failure { message, code }) => {
-            say(&format!("engine-provisioner: {message}"));
+            match cli.json {
+                true => say(&serde_json::json!({ "error": message, "exit_code": code }).to_string()),
+                false => say(&format!("engine-provisioner: {message}")),
+            }
             code
         }
     }
@@ -132,7 +137,7 @@ fn carry_out(cli: &Cli) -> Result<u8, Failure> {
             if config.models.trust == TrustPolicy::Strict && sha256.is_none() {
                 let problem = "`models.trust: strict` takes in no bundle that nobody vouches for: say --sha256 \
                                with what `bundle export` printed";
-                return Err(Failure { message: problem.to_owned(), code: 7 });
+                return Err(Failure { message: problem.to_owned(), code: VERIFICATION });
             }
             bundle::import(cache, file, sha256.as_deref(), cli.json, &cancel)
         }
@@ -212,6 +217,14 @@ fn print(text: &str) {
 
 fn print_json(value: &impl serde::Serialize) {
     print(&format!("{}\n", serde_json::to_string(value).unwrap_or_default()));
+}
+
+/// Something that a person should know and that stops nothing.
+fn notice(text: &str, json: bool) {
+    match json {
+        true => say(&serde_json::json!({ "notice": text }).to_string()),
+        false => say(text),
+    }
 }
 
 fn say(text: &str) {

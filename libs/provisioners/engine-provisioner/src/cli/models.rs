@@ -9,11 +9,10 @@ use provisioners_model_provisioner::{Catalog, CatalogError, Unfinished};
 use wire::config::ModelsConfig;
 
 use super::engines::{ago, size};
-use super::{Failure, print, print_json, say};
+use super::{Failure, VERIFICATION, notice, print, print_json};
 
-/// INTERFACES lists them: model, verification.
+/// INTERFACES lists it: model.
 const MODEL: u8 = 6;
-const VERIFICATION: u8 = 7;
 
 #[derive(Subcommand)]
 pub(super) enum ModelsVerb {
@@ -178,14 +177,19 @@ fn verify(catalog: &Catalog, digest: Option<&str>, json: bool, cancel: &Cancel) 
 }
 
 fn gc(catalog: &Catalog, quota_gib: Option<u64>, days: Duration, json: bool) -> Result<(), Failure> {
-    for download in catalog.collect_unfinished(days)? {
-        show_unfinished(&download, "removed_unfinished", json);
+    let unfinished = catalog.collect_unfinished(days)?;
+    for download in &unfinished {
+        show_unfinished(download, "removed_unfinished", json);
     }
     let Some(quota) = quota_gib else {
-        say("there is no quota for models: set `models.quota_gib` or say --quota-gib");
+        notice("there is no quota for models: set `models.quota_gib` or say --quota-gib", json);
         return Ok(());
     };
-    for digest in catalog.make_room(quota.saturating_mul(1 << 30), 0, None)? {
+    let removed = catalog.make_room(quota.saturating_mul(1 << 30), 0, None)?;
+    if unfinished.is_empty() && removed.is_empty() && !json {
+        print(&format!("nothing to remove: the models fit into {quota} GiB\n"));
+    }
+    for digest in removed {
         match json {
             true => print_json(&serde_json::json!({ "digest": digest, "removed": true })),
             false => print(&format!("{digest:.12}  removed\n")),

@@ -21,11 +21,13 @@ use crate::tools::{self, BuildTools, Builder, Choice};
 use crate::{bundle, packages, preflight, source};
 
 impl EngineProvisioner {
-    /// Adds the steps, and what stops them. Returns what is known of the engine where it is built already.
+    /// Adds the steps, and what stops them, what preflight misses at the place of `missing`. Returns what is known of
+    /// the engine where it is built already.
     pub(super) fn engine_steps(
         &self,
         pool: &PoolConfig,
         target: &Target,
+        missing: usize,
         plan: &mut Plan,
         cancel: &Cancel,
     ) -> Result<Option<Manifest>, EnsureError> {
@@ -63,7 +65,10 @@ impl EngineProvisioner {
         match usable.first() {
             None if failing.is_empty() => {}
             None => plan.stopped(&EnsureError::NoSource { pool: pool.clone(), attempts: failing }),
-            Some(first) => self.build_steps(&search, !source::compiles(first), &usable, plan),
+            Some(first) => {
+                let missing = source::compiles(first).then_some(missing);
+                self.build_steps(&search, missing, &usable, plan);
+            }
         }
         Ok(None)
     }
@@ -130,12 +135,12 @@ impl EngineProvisioner {
         offline.or_else(|| source::gone(source, cache))
     }
 
-    /// What compiles, with what, and what of it is missing. Where something that somebody else built comes first,
-    /// that matters only if it does not work.
+    /// What compiles, with what, and what of it is missing, which is put at `missing` among what stops it; nowhere
+    /// where something that somebody else built comes first: that matters only if it does not work.
     fn build_steps(
         &self,
         search: &Search<'_>,
-        only_if_needed: bool,
+        missing: Option<usize>,
         usable: &[&EngineSource],
         plan: &mut Plan,
     ) {
@@ -160,10 +165,8 @@ impl EngineProvisioner {
         if let Some(command) = &command {
             plan.steps.push(format!("install what is missing, as the configuration allows: {command}"));
         }
-        if only_if_needed {
-            return;
-        }
-        plan.missing(|check| command.is_none() || !check.has_packages());
+        let Some(missing) = missing else { return };
+        plan.missing(missing, |check| command.is_none() || !check.has_packages());
         let absent = [
             (matches!(tools.choice(), Choice::Install(None)), "CMake and Ninja are"),
             (toolkit_comes(target, cache), "the CUDA toolkit is"),

@@ -22,7 +22,7 @@ use crate::gpu::{Decision, Target};
 use crate::observer::{Observer, Step};
 use crate::preflight::{Check, Report};
 use crate::provisioner::EngineProvisioner;
-use crate::{argv, flags, memory, source};
+use crate::{argv, flags, memory, recipe, source};
 
 /// The plan of one pool: `Display` is for people, without what stops it, which [`Verdict`] says of all pools at
 /// the end; JSON is for programs.
@@ -62,8 +62,8 @@ impl Plan {
         self.stop(blocker);
     }
 
-    /// What preflight misses and nobody installs.
-    fn missing(&mut self, stays: impl Fn(&Check) -> bool) {
+    /// What preflight misses and nobody installs, put at this place among what stops it.
+    fn missing(&mut self, at: usize, stays: impl Fn(&Check) -> bool) {
         let left: Vec<_> = self.preflight.missing().filter(|check| stays(check)).cloned().collect();
         if left.is_empty() {
             return;
@@ -71,7 +71,8 @@ impl Plan {
         // The code is preflight's; each line is a problem of its own.
         let pool = self.pool.clone();
         let code = EnsureError::Preflight { pool, report: Report::default() }.exit_code();
-        left.iter().for_each(|check| self.stop(Blocker { exit_code: code, problem: check.in_words() }));
+        let missing = left.iter().map(|check| Blocker { exit_code: code, problem: check.in_words() });
+        self.stopped_by.splice(at..at, missing);
     }
 
     fn stop(&mut self, blocker: Blocker) {
@@ -96,7 +97,8 @@ impl EngineProvisioner {
         let config = |problem| EnsureError::Config { pool: pool.id.clone(), problem };
         let preflight = Report::default();
         let mut plan = Plan { pool: pool.id.clone(), preflight, steps: Vec::new(), stopped_by: Vec::new() };
-        let checks = [flags::checked_env(pool).err(), flags::canonical(pool).err()];
+        let build_flags = recipe::definitions("", &Target::Cpu, &pool.provisioning.cmake_flags);
+        let checks = [flags::checked_env(pool).err(), flags::canonical(pool).err(), build_flags.err()];
         checks.into_iter().flatten().for_each(|problem| plan.stopped(&config(problem)));
         let reference = match ModelRef::parse(&pool.model) {
             Ok(reference) => Some(reference),
@@ -116,15 +118,17 @@ impl EngineProvisioner {
                 plan.stopped(&error);
                 model(&mut plan)?;
                 plan.preflight = self.without_card(pool, cancel)?;
-                plan.missing(|_| true);
+                plan.missing(plan.stopped_by.len(), |_| true);
                 return Ok(plan);
             }
             Err(other) => return Err(other),
         };
         plan.steps.push(target_line(&decision, pool));
         let target = decision.target;
+        let before = plan.stopped_by.len();
         let here = model(&mut plan)?;
-        let built = self.engine_steps(pool, &target, &mut plan, cancel)?;
+        let missing = if self.fetches(pool) { before } else { plan.stopped_by.len() };
+        let built = self.engine_steps(pool, &target, missing, &mut plan, cancel)?;
         let pooled = here.as_deref().and_then(memory::pooled);
         let argv = match argv::plan(pool, Path::new("MODEL"), pooled, &target) {
             Ok(argv) => argv,

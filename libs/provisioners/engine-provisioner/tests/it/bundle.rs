@@ -122,6 +122,38 @@ fn a_bundle_of_every_released_format_is_taken_in_and_another_format_is_refused_b
     }
 }
 
+/// EPROV-025
+#[test]
+fn of_several_that_were_the_binary_of_one_path_the_one_that_came_last_stands_for_it() {
+    let from = Machine::new();
+    let binary = from.path("opt/llama-server");
+    std::fs::create_dir_all(binary.parent().unwrap()).unwrap();
+    let source = wire::config::EngineSource::Path(wire::config::PathSource { binary: binary.clone() });
+    let pool = PoolConfig { model: "builtin:haiku".into(), ..from.pool(vec![source]) };
+    let to = elsewhere();
+    let digests = ["one", "two"].map(|name| {
+        from.executable(&binary, &format!("{ENGINE}\n# {name}\n"));
+        let file = from.path(name);
+        let packed = from.provisioner().export_bundle(&pool, &file, &Log::default(), &Cancel::new()).unwrap();
+        import(&to, &file, None).unwrap();
+        packed.engine_digest
+    });
+    std::fs::remove_file(&binary).unwrap();
+    let came = |digest: &str, at: u64| {
+        let path = to.cache().join("engines").join(digest).join("manifest.json");
+        let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        manifest["imported_unix_ms"] = at.into();
+        std::fs::write(&path, manifest.to_string()).unwrap();
+    };
+    for last in [0, 1] {
+        came(&digests[last], 2);
+        came(&digests[1 - last], 1);
+        let provisioner = to.provisioner().offline(true);
+        let engine = provisioner.ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap().remove(0);
+        assert_eq!(engine.engine_digest, digests[last]);
+    }
+}
+
 /// EPROV-026
 #[test]
 fn a_bundle_cannot_write_beside_the_cache() {

@@ -4,6 +4,8 @@
 mod air_gap;
 mod bars;
 mod bundle;
+mod bundle_lies;
+mod cli;
 mod cuda;
 mod ensure;
 mod https;

@@ -238,6 +238,30 @@ fn a_plan_holds_the_flags_against_the_engine_that_is_there() {
     assert!(stopped.contains("2: flags: --batch-size is not known to llamacpp-"), "{stopped}");
 }
 
+/// EPROV-004
+#[test]
+fn what_a_build_misses_is_said_before_a_model_is_fetched_for_it() {
+    let machine = with_tools();
+    let hub = Hub::start(std::fs::read(machine.path("model.gguf")).unwrap(), std::time::Duration::ZERO);
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    pool.model = "hf:o/r:Q4_K_M".into();
+    std::fs::remove_file(machine.bin().join("c++")).unwrap();
+    // As a run of it, which stops at the first, so does the plan.
+    let small = with_hub(&machine, &hub.base).with_free_disk(1);
+    let planned = stops(&plan(&small, &pool));
+    let kinds: Vec<_> = planned.lines().map(|line| &line[..1]).collect();
+    assert_eq!(kinds, ["3", "3", "6"], "{planned}");
+    machine.alone();
+    let ensure = || with_hub(&machine, &hub.base).ensure_pool(&pool, &Log::default(), &Cancel::new());
+    let error = ensure().unwrap_err();
+    assert!(error.exit_code() == 3 && error.to_string().contains("C++ compiler"), "{error}");
+    assert_eq!(hub.sent(), 0);
+    // It is not asked for an engine that is there, or that somebody else built.
+    machine.tool("c++", "echo fakec++ 1.0");
+    ensure().unwrap();
+    assert!(hub.sent() > 0);
+}
+
 /// EPROV-004, EPROV-005
 #[test]
 fn a_plan_without_the_card_it_needs_says_everything_else_as_well() {

@@ -258,6 +258,10 @@ fn gc_removes_sources_that_nobody_fetched_or_unpacked_to_their_end_and_what_is_l
         let file = std::fs::File::open(path(name)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(8 * 24 * 3600)).unwrap();
     }
+    for name in [".partial/young.part", ".new-young", "../.export-young"] {
+        let file = std::fs::File::open(path(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(6 * 24 * 3600)).unwrap();
+    }
     let store = EngineStore::new(&machine.cache());
     assert_eq!(store.unfinished_sources().len(), 2);
     let removals = store.gc(9);

@@ -102,6 +102,23 @@ mod tests {
         let found = local(&[dir.path().to_path_buf()], "o/r", &commit, &Selector::Quant("Q8_0".into()));
         let expected = Local { path: snapshot.join("a/b/m-q8_0.gguf"), sha256: blob };
         assert_eq!(found, Some(vec![expected]));
+        // What a branch was resolved to is a commit, or nothing.
+        let refs = dir.path().join("models--o--r/refs");
+        std::fs::create_dir(&refs).unwrap();
+        let (other, short) = ("z".repeat(40), "a1".to_owned());
+        for (resolved, found) in [(&commit, true), (&other, false), (&short, false)] {
+            std::fs::write(refs.join("main"), resolved).unwrap();
+            std::fs::create_dir_all(dir.path().join("models--o--r/snapshots").join(resolved)).unwrap();
+            let link = dir.path().join("models--o--r/snapshots").join(resolved).join("m-q4_0.gguf");
+            std::os::unix::fs::symlink(format!("../../blobs/{}", "3".repeat(64)), link).unwrap();
+            let quant = Selector::Quant("Q4_0".into());
+            assert_eq!(
+                local(&[dir.path().to_path_buf()], "o/r", "main", &quant).is_some(),
+                found,
+                "{resolved}"
+            );
+        }
+        std::fs::remove_file(snapshot.join("m-q4_0.gguf")).unwrap();
         let mut files = files_below(&snapshot);
         files.sort();
         assert_eq!(files, ["a/b/m-q8_0.gguf", "again"]);

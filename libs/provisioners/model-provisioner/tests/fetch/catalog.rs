@@ -205,6 +205,8 @@ fn the_catalog_describes_what_is_here_and_finds_what_was_damaged() {
     assert!(problem.contains("changed or damaged"), "{problem}");
     for unknown in ["", "0", "../../etc", "ffffffffffff"] {
         assert!(matches!(catalog.find(unknown), Err(CatalogError::NotFound { .. })), "{unknown}");
+        let said = catalog.find(unknown).unwrap_err().to_string();
+        assert_eq!(said.contains("8 digits of its digest at least"), unknown.len() < 8, "{said}");
     }
     let error =
         catalog.remove(&models.iter().find(|m| m.source == "builtin:haiku").unwrap().digest).unwrap_err();

@@ -455,10 +455,14 @@ fn a_file_in_the_hub_cache_is_used_if_it_has_the_right_bytes() {
     let machine = Machine::new(&hub).with("HF_HUB_CACHE", place);
     assert_eq!(machine.stage(REF).unwrap().path, snapshot.join(FILE));
     assert_eq!(hub.gets().len(), 0);
-    std::fs::write(snapshot.join(FILE), &model()[..model().len() - 1]).unwrap();
-    let other = Machine::new(&hub).with("HF_HUB_CACHE", place);
-    assert!(other.stage(REF).unwrap().path.starts_with(other.dir.path()));
-    assert_eq!(hub.gets().len(), 1);
+    let mut damaged = model().to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    for (gets, bytes) in [(1, &damaged[..]), (2, &model()[..model().len() - 1])] {
+        std::fs::write(snapshot.join(FILE), bytes).unwrap();
+        let other = Machine::new(&hub).with("HF_HUB_CACHE", place);
+        assert!(other.stage(REF).unwrap().path.starts_with(other.dir.path()));
+        assert_eq!(hub.gets().len(), gets);
+    }
 }
 
 /// MPROV-009
