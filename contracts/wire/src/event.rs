@@ -60,7 +60,8 @@ pub struct EngineChunk {
     /// up, llama-server names only the last.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unnamed: u32,
-    /// The engine's own JSON, so that tool deltas, logprobs and reasoning survive.
+    /// The engine's own JSON, so that tool deltas, logprobs and reasoning survive; `null` where text and
+    /// ids are all that it says.
     pub raw: Box<RawValue>,
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -100,15 +100,9 @@ impl Server {
                 accepted = accept(&self.listener, &room) => accepted,
             };
             let Ok((stream, place)) = accepted else { continue };
-            let connection = self.each.clone().serve(stream, stop.clone());
-            let killed = rarely(kill.clone());
+            let connection = self.each.clone().serve(stream, words(stop.clone(), kill.clone()));
             connections.spawn(async move {
-                let mut killed = killed;
-                tokio::select! {
-                    biased;
-                    Some(()) = killed.next() => {}
-                    () = connection => {}
-                }
+                connection.await;
                 drop(place);
             });
         }
@@ -118,10 +112,20 @@ impl Server {
     }
 }
 
-/// A token's cancellation, looked at only when it has come: a connection is polled for every event that it
-/// carries, and asking the token each time would take a lock that all connections share.
-fn rarely(token: CancellationToken) -> FuturesUnordered<impl Future<Output = ()> + Send> {
-    FuturesUnordered::from_iter([token.cancelled_owned()])
+/// What the server says to its connections.
+#[derive(Clone, Copy)]
+enum Word {
+    /// Finish what you are at.
+    Stop,
+    /// Be gone.
+    Kill,
+}
+
+/// The server's words, looked at only when one has come: a connection is polled for every event that it
+/// carries, and asking the tokens each time would take locks that all connections share.
+fn words(stop: CancellationToken, kill: CancellationToken) -> impl Stream<Item = Word> + Send + Unpin {
+    let when = |token: CancellationToken, word| token.cancelled_owned().map(move |()| word);
+    FuturesUnordered::from_iter([when(stop, Word::Stop), when(kill, Word::Kill)])
 }
 
 async fn accept(
@@ -141,16 +145,16 @@ async fn accept(
 }
 
 impl Each {
-    async fn serve(self, stream: TcpStream, stop: CancellationToken) {
+    async fn serve(self, stream: TcpStream, words: impl Stream<Item = Word> + Send + Unpin) {
         let socket = SockRef::from(&stream);
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_send_buffer_size(self.limits.send_buffer);
         let _ = socket.set_tcp_user_timeout(Some(self.limits.unacknowledged));
         let stream = Patient::new(stream, self.limits.unread, self.evictions.clone());
         match self.tls.clone() {
-            None => self.speak(stream, stop).await,
+            None => self.speak(stream, words).await,
             // On the heap: a TLS session is large, and a connection without one must not have its room.
-            Some(tls) => Box::pin(self.shake_hands(tls, stream, stop)).await,
+            Some(tls) => Box::pin(self.shake_hands(tls, stream, words)).await,
         }
     }
 
@@ -158,19 +162,27 @@ impl Each {
         self,
         tls: Current<ServerConfig>,
         stream: Patient<TcpStream>,
-        stop: CancellationToken,
+        mut words: impl Stream<Item = Word> + Send + Unpin,
     ) {
         let handshake = TlsAcceptor::from(tls.get()).accept(stream);
         let handshake = tokio::time::timeout(self.limits.header_timeout, handshake);
-        match stop.run_until_cancelled(handshake).await {
-            Some(Ok(Ok(stream))) => self.speak(stream, stop).await,
-            Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
-            Some(Err(_)) => tracing::debug!("TLS handshake took too long"),
-            None => {}
+        let shaken = tokio::select! {
+            biased;
+            Some(_) = words.next() => return,
+            shaken = handshake => shaken,
+        };
+        match shaken {
+            Ok(Ok(stream)) => self.speak(stream, words).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
         }
     }
 
-    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send, stop: CancellationToken) {
+    async fn speak(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+        mut words: impl Stream<Item = Word> + Unpin,
+    ) {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
@@ -180,11 +192,13 @@ impl Each {
             .max_buf_size(self.limits.header_bytes)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
         let mut connection = std::pin::pin!(connection);
-        let mut stopped = rarely(stop);
         loop {
             tokio::select! {
                 biased;
-                Some(()) = stopped.next() => connection.as_mut().graceful_shutdown(),
+                Some(word) = words.next() => match word {
+                    Word::Stop => connection.as_mut().graceful_shutdown(),
+                    Word::Kill => return,
+                },
                 result = connection.as_mut() => {
                     if let Err(error) = result {
                         tracing::debug!(%error, "connection ended");

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future as _;
 use std::io::Write as _;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -35,11 +35,13 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 pub(super) struct Silence {
     look: Pin<Box<Sleep>>,
     sent: bool,
+    /// Whom `look` wakes; it is asked again when that is another, or it is time.
+    waiting: Option<Waker>,
 }
 
 impl Silence {
     pub(super) fn new() -> Self {
-        Self { look: Box::pin(tokio::time::sleep(LOOK_EVERY)), sent: true }
+        Self { look: Box::pin(tokio::time::sleep(LOOK_EVERY)), sent: true, waiting: None }
     }
 
     /// Something was sent.
@@ -53,8 +55,16 @@ impl Silence {
     }
 
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waits = self.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(cx.waker()));
+        if waits && !self.look.is_elapsed() {
+            return Poll::Pending;
+        }
         loop {
-            ready!(self.look.as_mut().poll(cx));
+            self.waiting = None;
+            if self.look.as_mut().poll(cx).is_pending() {
+                self.waiting = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
             self.look.as_mut().reset(Instant::now() + LOOK_EVERY);
             if !std::mem::replace(&mut self.sent, false) {
                 self.sent = true;
@@ -145,5 +155,16 @@ mod tests {
         }
         silence.over().await;
         assert_eq!(last.elapsed(), KEEPALIVE_EVERY, "in silence they come at that distance");
+    }
+
+    /// STREAM-004
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_last_is_woken() {
+        let mut silence = Silence::new();
+        assert!(silence.poll_over(&mut Context::from_waker(Waker::noop())).is_pending());
+        let began = Instant::now();
+        let over = tokio::time::timeout(Duration::from_hours(1), silence.over()).await;
+        assert!(over.is_ok());
+        assert_eq!(began.elapsed(), KEEPALIVE_EVERY);
     }
 }

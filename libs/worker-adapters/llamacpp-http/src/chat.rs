@@ -3,9 +3,11 @@
 
 use adapter_host::{Finished, StreamFault};
 use serde::Deserialize;
+use serde_json::value::RawValue;
+use wire::EngineChunk;
 use wire::event::FinishReason;
 
-use crate::stream::{Read, Step, chunk, malformed};
+use crate::stream::{Read, Step, malformed};
 
 #[derive(Default)]
 pub(crate) struct Chat {
@@ -73,7 +75,9 @@ impl Read for Chat {
             }
             let tokens = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
             let tokens = tokens.into_iter().filter_map(|token| token.id).collect();
-            step.chunk = Some(chunk(choice.delta.content.unwrap_or_default(), tokens, 0, data)?);
+            let text = choice.delta.content.unwrap_or_default();
+            let raw = RawValue::from_string(data.to_owned()).map_err(|error| malformed(&error))?;
+            step.chunk = Some(EngineChunk { text, tokens, unnamed: 0, raw });
         }
         if let (Some(usage), Some(reason)) = (frame.usage, self.reason) {
             let (tokens_in, tokens_out) = (usage.prompt_tokens, usage.completion_tokens);

@@ -4,9 +4,10 @@
 use adapter_host::{Finished, StreamFault};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use wire::EngineChunk;
 use wire::event::FinishReason;
 
-use crate::stream::{Read, Step, chunk, malformed};
+use crate::stream::{Read, Step, malformed};
 
 #[derive(Default)]
 pub(crate) struct Completion {
@@ -44,7 +45,9 @@ impl Read for Completion {
         let mut step = Step::default();
         if !frame.stop || !frame.content.is_empty() || !frame.tokens.is_empty() {
             let unnamed = self.unnamed(&frame);
-            step.chunk = Some(chunk(frame.content, frame.tokens, unnamed, data)?);
+            // Text and ids are all that such a frame says, and every one is kept: its JSON is not.
+            let raw = RawValue::NULL.to_owned();
+            step.chunk = Some(EngineChunk { text: frame.content, tokens: frame.tokens, unnamed, raw });
         }
         if !frame.stop && frame.timings.is_some() {
             self.known_end = Some(Finished {
@@ -97,6 +100,7 @@ mod tests {
         let step = Completion::default().read(data).unwrap();
         let chunk = step.chunk.unwrap();
         assert_eq!((chunk.text.as_str(), &chunk.tokens[..]), (" end", &[7][..]));
+        assert_eq!(chunk.raw.get(), "null", "a token costs a log no more than what is shown of it");
         let finished = step.finished.unwrap();
         assert_eq!((finished.reason, finished.tokens_in, finished.tokens_out), (FinishReason::Stop, 4, 9));
     }

@@ -9,7 +9,6 @@ use std::time::Duration;
 use adapter_host::{EngineItem, Finished, StreamFault, TokenStream};
 use futures_core::Stream;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::Sleep;
 use wire::EngineChunk;
 
@@ -201,14 +200,4 @@ fn unknown_error() -> StreamFault {
 /// A frame that is not its protocol's. Says where, never what: frames are someone's text.
 pub(crate) fn malformed(error: &serde_json::Error) -> StreamFault {
     StreamFault::Protocol(format!("an event is not its JSON, at byte {}", error.column()))
-}
-
-pub(crate) fn chunk(
-    text: String,
-    tokens: Vec<u32>,
-    unnamed: u32,
-    data: &str,
-) -> Result<EngineChunk, StreamFault> {
-    let raw = RawValue::from_string(data.to_owned()).map_err(|error| malformed(&error))?;
-    Ok(EngineChunk { text, tokens, unnamed, raw })
 }

@@ -117,11 +117,11 @@ impl Render for Pieces {
         };
         match entry {
             Entry::Chunk { chunk, .. } if !chunk.text.is_empty() => {
-                self.0.frame(&choice(&chunk.text, None), &[], out);
+                self.0.frame(&choice(&chunk.text, None), [], out);
             }
             Entry::Started(_) | Entry::Resumed(_) | Entry::Chunk { .. } => {}
             Entry::End(end) => {
-                self.0.frame(&choice("", Some(finish_reason(end))), &[], out);
+                self.0.frame(&choice("", Some(finish_reason(end))), [], out);
                 self.0.end(end, out);
             }
             Entry::Error(failure) => render::error(failure, out),

@@ -35,7 +35,12 @@ impl Reply {
     }
 
     /// A frame with these choices, and more fields behind them.
-    pub(super) fn frame(&self, choices: &str, more: &[(&str, &str)], out: &mut Vec<u8>) {
+    pub(super) fn frame<'a>(
+        &self,
+        choices: &str,
+        more: impl IntoIterator<Item = (&'a str, &'a str)>,
+        out: &mut Vec<u8>,
+    ) {
         out.extend_from_slice(self.head.as_bytes());
         out.extend_from_slice(b"\"choices\":");
         out.extend_from_slice(choices.as_bytes());
@@ -49,7 +54,7 @@ impl Reply {
     /// What follows the last chunk with text.
     pub(super) fn end(&self, end: &End, out: &mut Vec<u8>) {
         if self.include_usage {
-            self.frame("[]", &[("usage", &json!(usage(end)).to_string())], out);
+            self.frame("[]", [("usage", json!(usage(end)).to_string().as_str())], out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
@@ -97,8 +102,8 @@ impl Chunks {
         let Some(choice) = choices.first() else { return };
         self.finish_sent |= choice.finish_reason.is_some();
         let more = [("system_fingerprint", chunk.system_fingerprint), ("timings", chunk.timings)];
-        let more: Vec<_> = more.iter().filter_map(|(name, value)| Some((*name, (*value)?.get()))).collect();
-        self.reply.frame(chunk.choices.get(), &more, out);
+        let more = more.into_iter().filter_map(|(name, value)| Some((name, value?.get())));
+        self.reply.frame(chunk.choices.get(), more, out);
     }
 }
 
@@ -110,7 +115,7 @@ impl Render for Chunks {
             Entry::End(end) => {
                 if !self.finish_sent {
                     let choices = json!([{"index": 0, "delta": {}, "finish_reason": finish_reason(end)}]);
-                    self.reply.frame(&choices.to_string(), &[], out);
+                    self.reply.frame(&choices.to_string(), [], out);
                 }
                 self.reply.end(end, out);
             }
