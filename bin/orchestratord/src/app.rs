@@ -30,8 +30,6 @@ use crate::settings::{Settings, with_causes};
 use crate::tokens::Tokens;
 use crate::{descriptors, measured, reload, usage};
 
-/// Running tasks may finish for this long after a stop was asked for.
-const DRAIN: Duration = Duration::from_secs(10);
 /// Connections may close for this long after that.
 const LINGER: Duration = Duration::from_secs(1);
 /// When nobody waits any more, readers have this long to receive their last event.
@@ -46,6 +44,8 @@ pub(crate) struct Running {
     pool_manager: PoolManager,
     /// Absent where tasks live no longer than this process.
     journal: Option<Journal>,
+    /// Running tasks may finish for this long after a stop was asked for.
+    drain: Duration,
     stop: Stop,
     tasks: Tasks,
 }
@@ -98,11 +98,12 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     let metrics = EdgeMetrics::register(&mut exposition);
     let registry = Registry::default();
     let host = AdapterHost::default();
+    let drain = Duration::from_millis(settings.config.limits.drain_ms);
     let dispatch = Dispatch::start(
         settings.config.pools.iter().map(pool_spec).collect(),
         registry.clone(),
         host.clone(),
-        limits(&settings.config),
+        limits(&settings.config, drain),
         dispatch::Metrics::register(&mut exposition),
         stop.accepting.clone(),
         tasks.dispatch.clone(),
@@ -186,7 +187,7 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     limits.connections = descriptors::connections(limits.connections);
     let server = Server::new(listener, router(state.clone()), limits, tls, metrics.evictions);
     tasks.server.spawn(server.run(stop.accepting.clone(), stop.connections.clone()));
-    Ok(Running { addr, state, pool_manager, journal, stop, tasks })
+    Ok(Running { addr, state, pool_manager, journal, drain, stop, tasks })
 }
 
 /// Follows pool-managerd from now on.
@@ -209,15 +210,16 @@ fn traces(
     Ok((Traces { spans: Some(spans), sample: config.sample }, Some(exporter)))
 }
 
-fn limits(config: &Config) -> dispatch::Limits {
+fn limits(config: &Config, drain: Duration) -> dispatch::Limits {
     let keep = &config.journal;
     dispatch::Limits {
-        drain: DRAIN,
+        drain,
         kept_tasks: keep.keep_tasks,
         kept_bytes: keep.keep_bytes,
         kept_for: Duration::from_secs(keep.keep_minutes.saturating_mul(60)),
         callers: config.limits.clone(),
         stalled_after: Duration::from_millis(config.limits.engine_silence_ms),
+        resume_within: Duration::from_millis(config.limits.resume_within_ms),
         sessions: config.sessions.clone(),
         ..dispatch::Limits::default()
     }
@@ -347,12 +349,12 @@ impl Running {
     }
 
     async fn stop_in_order(self, hurry: &CancellationToken) {
-        let Self { state, pool_manager, journal, stop, tasks, .. } = self;
+        let Self { state, pool_manager, journal, drain, stop, tasks, .. } = self;
         stop.accepting.cancel();
         for tracker in [&tasks.dispatch, &tasks.server, &tasks.background] {
             tracker.close();
         }
-        patiently(DRAIN + LINGER, hurry, tasks.dispatch.wait()).await;
+        patiently(drain + LINGER, hurry, tasks.dispatch.wait()).await;
         // Before the engines' withdrawal, which would end what still runs as lost.
         state.dispatch.interrupt_now();
         patiently(LINGER, hurry, tasks.server.wait()).await;

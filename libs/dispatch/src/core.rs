@@ -175,6 +175,28 @@ impl TaskCore {
         waits && *self.recorded.borrow() == Recorded::Yes
     }
 
+    /// Lets go of a task that the next process takes up from the journal, and says whether it is one.
+    /// `kept`: whether the journal holds what was said.
+    pub(crate) fn put_off(&self, kept: bool) -> bool {
+        let mut state = self.lock();
+        let State::Live(live) = &*state else { return false };
+        let stays = (kept || !live.running) && live.outlives_us(self.on_interrupt);
+        if !stays || *self.recorded.borrow() != Recorded::Yes {
+            return false;
+        }
+        let ended = State::Ended { state: TaskState::Queued, history: Box::default() };
+        if let State::Live(live) = std::mem::replace(&mut *state, ended) {
+            if let Some(traced) = &self.traced {
+                traced.waits_again(live.first_chunk, Some("orchestratord went down".to_owned()));
+            }
+            live.writer.put_off(Failure::put_off().event());
+        }
+        drop(state);
+        self.holds(None);
+        self.ended.cancel();
+        true
+    }
+
     /// Holds its place among its caller's tasks until it has ended.
     pub(crate) fn holds(&self, permit: Option<Permit>) {
         *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = permit;

@@ -15,7 +15,7 @@ use wire::usage::UsageRow;
 use wire::{PoolId, SessionId, SessionView, TaskId};
 
 use crate::core::{Account, TaskCore};
-use crate::ending::{Ending, Failure};
+use crate::ending::Ending;
 use crate::loops::{keeper, pool_loop};
 use crate::moves::Moves;
 use crate::names::Names;
@@ -260,9 +260,9 @@ impl Dispatch {
         self.shared.drained.cancelled().await;
     }
 
-    /// Ends every task that runs, or waits and is in no journal, with INTERRUPTED, for a process that
-    /// goes down without waiting any longer. Their logs are terminal when this returns, and nothing is
-    /// admitted any more. To be called before replicas are withdrawn: what still ran would end as lost with them.
+    /// Ends every task with INTERRUPTED, for a process that goes down without waiting any longer; the readers
+    /// of one that the next process can go on with are told so, and its log stays open on disk. Nobody
+    /// follows any of them when this returns, and nothing is admitted any more. To be called before replicas are withdrawn: what still ran would end as lost with them.
     pub fn interrupt_now(&self) {
         let shared = &self.shared;
         let pools: Vec<_> =
@@ -272,9 +272,7 @@ impl Dispatch {
         pools.iter().for_each(|pool| drop(pool.close()));
         let cores: Vec<_> = shared.lock_store().newest_first().map(Arc::clone).collect();
         // Oldest first, and those that have ended stay as they are.
-        for core in cores.iter().rev().filter(|core| !core.may_stay()) {
-            shared.end(core, Ending::Failed(Failure::interrupted()));
-        }
+        cores.iter().rev().for_each(|core| shared.interrupt(core));
         shared.drained.cancel();
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
 use task_log::journal::{Admission, Unrecorded};
-use task_log::{LogWriter, TaskLog};
+use task_log::{Journal, LogWriter, TaskLog};
 use wire::{PoolId, TaskId};
 
 use crate::core::TaskCore;
@@ -117,6 +117,17 @@ impl Shared {
         self.lock_store().remove(core);
         self.forget([core.place.seq]);
         core.settle(Recorded::Refused);
+    }
+
+    /// The process goes down: a task that the next one can go on with is let go of, with nothing in its
+    /// log, as if it had been killed; its readers are told. Any other ends.
+    pub(crate) fn interrupt(&self, core: &TaskCore) {
+        let kept = self.journal.get().is_some_and(Journal::is_writable);
+        if core.put_off(kept) {
+            core.pool.leave(core);
+        } else {
+            self.end(core, Ending::Failed(Failure::interrupted()));
+        }
     }
 
     /// Records how a task ended, if its admission is recorded: an end that came to the journal first would

@@ -78,6 +78,15 @@ impl Failure {
         )
     }
 
+    /// Of a task that the next process goes on with.
+    pub(crate) fn put_off() -> Self {
+        Self::new(
+            ErrorCode::Interrupted,
+            "orchestratord is going down and the task goes on when it is back; read its events again from \
+             the last id",
+        )
+    }
+
     pub(crate) fn cut_off() -> Self {
         Self::new(
             ErrorCode::Interrupted,

@@ -19,7 +19,7 @@ pub struct Limits {
     pub retries: u32,
     /// Times a task goes on with another engine after the one under it was lost; 4.
     pub resumes: u32,
-    /// How long it waits for one; 120 s.
+    /// How long it waits for one; 120 s, and longer for an engine that is known to load slowly.
     pub resume_within: Duration,
     /// Silence in the middle of an answer after which an engine is taken for stalled; 120 s, because the
     /// prompts of other slots may hold a slow one up for long.

@@ -28,6 +28,8 @@ enum Verdict {
     End(Ending),
     /// Its replica went away between its choice and its use; the task has not begun.
     NotBegun,
+    /// The process goes down.
+    GoingDown,
     /// The engine lives and has reported an error of its own.
     Faulty { failure: Failure },
     /// The engine is gone; `failure` is what the task ends with if it may not run again. The reason
@@ -55,6 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
             }
             shared.finish(&core, ending).await;
         }
+        Verdict::GoingDown => shared.interrupt(&core),
         Verdict::NotBegun => {
             distrust();
             shared.queue_again(&core);
@@ -122,10 +125,7 @@ impl Shared {
     pub(crate) fn queue_again(&self, core: &Arc<TaskCore>) {
         core.tell_waiting();
         if core.pool.put_back(core).is_err() {
-            if core.may_stay() {
-                return;
-            }
-            self.end(core, Ending::Failed(Failure::interrupted()));
+            self.interrupt(core);
         } else if core.has_ended() {
             // It ended before it was back: it must not take up a place.
             core.pool.leave(core);
@@ -149,6 +149,7 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
         model_id: Arc::clone(&replica.model_id),
         model_digest: Arc::clone(&replica.model_digest),
         determinism: replica.determinism.clone(),
+        load: replica.hints.load,
         since: Instant::now(),
         words,
     };
@@ -238,7 +239,7 @@ async fn cut_short(shared: &Shared, core: &TaskCore, lease: &SlotLease) -> Verdi
         biased;
         () = core.ended.cancelled() => Verdict::EndedElsewhere,
         reason = lease.lost() => lost(reason.to_string()),
-        () = shared.drained.cancelled() => Verdict::End(Ending::Failed(Failure::interrupted())),
+        () = shared.drained.cancelled() => Verdict::GoingDown,
         () = until(core.deadline) => Verdict::End(Ending::Failed(Failure::deadline())),
         () = unread => Verdict::End(Ending::Cancelled(CancelReason::Unread)),
         () = stalled(core, shared.limits.stalled_after) => Verdict::Lost {

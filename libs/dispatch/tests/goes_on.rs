@@ -242,6 +242,26 @@ async fn an_interrupted_answer_waits_so_long_for_an_engine_and_never_longer_than
     }
 }
 
+/// ORCHD-RESUME-008
+#[tokio::test(start_paused = true)]
+async fn an_answer_waits_longer_for_an_engine_that_loads_slowly() {
+    let load = Limits::default().resume_within;
+    for (pause, expected) in [
+        (3 * load - SEC, "started:r0 0=t0 1=t1 resumed:r0 2=t2 3=t3 end:stop"),
+        (3 * load + SEC, "started:r0 0=t0 1=t1 error:ENGINE_LOST:2"),
+    ] {
+        let world = World::new();
+        world.up(0, 1, 1, &Engine::new(Script::HangAfter(2)));
+        world.registry.apply(Event::Up(Up { load: Some(load), ..Up::new(key(0), 1, 1) }));
+        let task = world.submit(resuming("x", |_| {}));
+        until_entries(&task, 3).await;
+        world.down(0, 1);
+        tokio::time::sleep(pause).await;
+        world.up(0, 2, 1, &Engine::new(Script::Speak(4, MS)));
+        assert_eq!(words(&task).await, expected, "{pause:?}");
+    }
+}
+
 /// ORCHD-RESUME-011
 #[tokio::test(start_paused = true)]
 async fn another_model_does_not_go_on_with_an_answer_and_may_begin_one() {

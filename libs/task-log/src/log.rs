@@ -37,13 +37,22 @@ pub(crate) struct Chunk {
 }
 
 #[derive(Debug)]
+struct Last {
+    /// Entries there are when it is told.
+    len: u64,
+    entry: Arc<Entry>,
+    /// It is the last of these entries. If not, the log goes on in another process.
+    ends: bool,
+}
+
+#[derive(Debug)]
 pub(crate) struct Store {
     chunks: RwLock<Vec<Arc<Chunk>>>,
     /// Entries that may be read; followers wait on it.
     pub(crate) len: watch::Sender<u64>,
     pub(crate) readers: watch::Sender<Readers>,
-    /// The last entry, and how many there are with it.
-    terminal: OnceLock<(u64, Arc<Entry>)>,
+    /// What its readers are told last.
+    last: OnceLock<Last>,
     bytes: AtomicUsize,
     /// Which process has said what.
     pub(crate) lives: Lives,
@@ -82,7 +91,7 @@ impl TaskLog {
             len += 1;
         }
         store.publish(len);
-        let ended = store.terminal.get().is_some();
+        let ended = store.last.get().is_some();
         let log = Self { store: Arc::clone(&store) };
         let writer = LogWriter::new(store, limit_bytes, appender).at(len, indices as u64);
         if ended {
@@ -132,13 +141,20 @@ impl TaskLog {
     /// The last entry, once there is one; readers of a recorded log may see it a moment later.
     #[must_use]
     pub fn terminal(&self) -> Option<Arc<Entry>> {
-        self.store.terminal.get().map(|(_, entry)| Arc::clone(entry))
+        self.store.last.get().filter(|last| last.ends).map(|last| Arc::clone(&last.entry))
+    }
+
+    /// What the readers of a log are told that was put off; it has no position, and followers do not
+    /// meet it.
+    #[must_use]
+    pub fn put_off(&self) -> Option<Arc<Entry>> {
+        self.store.last.get().filter(|last| !last.ends).map(|last| Arc::clone(&last.entry))
     }
 
     /// Waits until the last entry may be read: whoever follows from then on sees all there is.
     pub async fn settled(&self) {
         let mut len = self.store.len.subscribe();
-        let settled = |len: &u64| self.store.terminal.get().is_some_and(|(all, _)| len >= all);
+        let settled = |len: &u64| self.store.ends_at(*len);
         // The sender lives as long as the store that we hold.
         let _ = len.wait_for(settled).await;
     }
@@ -150,7 +166,7 @@ impl Default for Store {
             chunks: RwLock::default(),
             len: watch::Sender::new(0),
             readers: watch::Sender::new(Readers::default()),
-            terminal: OnceLock::new(),
+            last: OnceLock::new(),
             bytes: AtomicUsize::new(0),
             lives: Lives::default(),
         }
@@ -168,8 +184,15 @@ impl Store {
         // terminal entry consumes it. This order, entry, end, publish, is what followers rely on.
         let _ = chunk.entries[slot(at)].set(Arc::clone(&entry));
         if entry.is_terminal() {
-            let _ = self.terminal.set((at + 1, entry));
+            let _ = self.last.set(Last { len: at + 1, entry, ends: true });
         }
+    }
+
+    /// Lets followers go when they have read the first `len` entries. Nothing is put behind them here.
+    pub(crate) fn put_off(&self, len: u64, last_words: Entry) {
+        let _ = self.last.set(Last { len, entry: Arc::new(last_words), ends: false });
+        // Those that have read all wait for more.
+        self.len.send_modify(|_| ());
     }
 
     /// Lets readers see the first `len` entries.
@@ -187,12 +210,12 @@ impl Store {
 
     /// Entries there are, of a log that has ended.
     pub(crate) fn written_to_the_end(&self) -> u64 {
-        self.terminal.get().map_or_else(|| *self.len.borrow(), |(all, _)| *all)
+        self.last.get().map_or_else(|| *self.len.borrow(), |last| last.len)
     }
 
     /// Whether nothing follows the first `len` entries.
     pub(crate) fn ends_at(&self, len: u64) -> bool {
-        self.terminal.get().is_some_and(|(all, _)| len >= *all)
+        self.last.get().is_some_and(|last| len >= last.len)
     }
 
     pub(crate) fn entry(&self, at: u64) -> Option<Arc<Entry>> {

@@ -86,6 +86,16 @@ impl LogWriter {
         self.finish(Entry::Error(StreamError { tokens_sent, ..error }));
     }
 
+    /// Lets the log go on in another process: nothing of that is in it. Its readers are told `error`, with
+    /// `tokens_sent` filled in here, when they have read what there is; see [`TaskLog::put_off`].
+    ///
+    /// [`TaskLog::put_off`]: crate::TaskLog::put_off
+    pub fn put_off(mut self, error: StreamError) {
+        self.ended = true;
+        let tokens_sent = self.next_index;
+        self.store.put_off(self.next, Entry::Error(StreamError { tokens_sent, ..error }));
+    }
+
     fn finish(&mut self, entry: Entry) {
         self.ended = true;
         self.push(entry);

@@ -270,3 +270,34 @@ proptest! {
         }
     }
 }
+
+/// STREAM-013
+#[tokio::test]
+async fn a_log_that_is_put_off_lets_its_readers_go_and_holds_nothing_of_it() {
+    let (log, mut writer) = TaskLog::new(usize::MAX);
+    writer.chunk(chunk("a")).unwrap();
+    let mut follower = log.follow(None);
+    let reads = tokio::spawn(async move {
+        let mut read = Vec::new();
+        while let Some((position, _)) = follower.next().await {
+            read.push(position);
+        }
+        read
+    });
+    // It has read what there is, and waits.
+    tokio::task::yield_now().await;
+    writer.put_off(StreamError {
+        code: ErrorCode::Interrupted,
+        message: "later".to_owned(),
+        retriable: true,
+        retry_after_ms: None,
+        hint: None,
+        tokens_sent: 0,
+    });
+    let read = tokio::time::timeout(Duration::from_secs(60), reads).await.unwrap().unwrap();
+    assert_eq!((read.len(), log.entries_len()), (1, 1));
+    assert!(log.terminal().is_none());
+    let told = log.put_off().unwrap();
+    assert!(matches!(&*told, Entry::Error(error) if error.tokens_sent == 1), "{told:?}");
+    assert!(log.follow(Some(read[0])).next().await.is_none(), "who comes now is let go at once");
+}

@@ -75,6 +75,8 @@ struct EventStream {
     /// Frames that are to be sent.
     ready: Vec<u8>,
     silence: sse::Silence,
+    /// It was told that the task goes on in another process.
+    put_off: bool,
     _open: OpenStream,
 }
 
@@ -92,7 +94,20 @@ impl EventStream {
         let pools = state.pools.subscribe();
         let open = state.metrics.open_stream();
         let (told_steps, ready, silence) = (Vec::new(), Vec::new(), sse::Silence::new());
-        Self { state, task, follower, verbose, place, pools, told_steps, ready, silence, _open: open }
+        let put_off = false;
+        Self {
+            state,
+            task,
+            follower,
+            verbose,
+            place,
+            pools,
+            told_steps,
+            ready,
+            silence,
+            put_off,
+            _open: open,
+        }
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -116,7 +131,7 @@ impl EventStream {
             tokio::select! {
                 biased;
                 entry = self.follower.next() => {
-                    let (position, entry) = entry?;
+                    let Some((position, entry)) = entry else { return self.last_words() };
                     self.tell(position, &entry);
                     // Whatever else is there already goes out in the same write.
                     while self.ready.len() < sse::WRITE_BYTES
@@ -162,6 +177,15 @@ impl EventStream {
             Entry::End(end) => sse::put_frame(out, id, "end", &results::ended(&self.task, end)),
             Entry::Error(error) => sse::put_frame(out, id, "error", error),
         }
+    }
+
+    /// Of a task that goes on in another process: without an id, so that a reader that comes back does so
+    /// behind the last event that there is.
+    fn last_words(&mut self) -> Option<Bytes> {
+        let last = self.task.log().put_off().filter(|_| !self.put_off)?;
+        self.put_off = true;
+        let Entry::Error(error) = &*last else { return None };
+        Some(sse::frame(None, "error", error))
     }
 
     fn tell_metrics(&mut self, end: &End) {

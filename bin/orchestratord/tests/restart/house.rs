@@ -45,6 +45,14 @@ impl House {
         Self { dir, stub, http: Client::orchestratord() }
     }
 
+    /// Changes the configuration of the processes that start from now on.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut Value)) {
+        let file = self.dir.path().join("config.json");
+        let mut config = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        change(&mut config);
+        std::fs::write(file, config.to_string()).unwrap();
+    }
+
     /// Another engine in the place of the one before.
     pub(crate) fn publish(&self, url: &str, generation: u64) {
         publish(self.dir.path(), url, generation, 1);

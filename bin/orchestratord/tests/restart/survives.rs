@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::house::{Daemon, House, Seen, frames};
 
@@ -70,8 +71,12 @@ impl Drop for Engine {
 }
 
 async fn submit(house: &House, daemon: &Daemon, id: &str) {
+    submit_long(house, daemon, id, TOKENS).await;
+}
+
+async fn submit_long(house: &House, daemon: &Daemon, id: &str, tokens: usize) {
     let ask =
-        json!({"model": "p", "task_id": id, "prompt": "survive", "max_tokens": TOKENS, "temperature": 0});
+        json!({"model": "p", "task_id": id, "prompt": "survive", "max_tokens": tokens, "temperature": 0});
     let (status, answer) = house.post(daemon, &ask).await;
     assert_eq!(status, 202, "{answer}");
 }
@@ -82,6 +87,10 @@ fn tokens(events: &[Seen]) -> usize {
 
 /// The text, and whether another engine went on; the stream must be whole and in order.
 fn joined(events: &[Seen], of: &str) -> (String, bool) {
+    joined_of(events, of, TOKENS)
+}
+
+fn joined_of(events: &[Seen], of: &str, tokens: usize) -> (String, bool) {
     let mut text = String::new();
     for (i, token) in events.iter().filter(|event| event.1 == "token").enumerate() {
         assert_eq!(token.2["i"], i, "{of}: {events:?}");
@@ -90,7 +99,7 @@ fn joined(events: &[Seen], of: &str) -> (String, bool) {
     let ends = events.iter().filter(|event| event.1 == "end" || event.1 == "error").count();
     let last = events.last().unwrap();
     assert_eq!((ends, last.1.as_str()), (1, "end"), "{of}: {events:?}");
-    assert_eq!(last.2["tokens_out"], TOKENS, "{of}");
+    assert_eq!(last.2["tokens_out"], tokens, "{of}");
     // Each seam that was announced behind a token is in the receipt, whoever was killed for it.
     let announced: Vec<_> = events.iter().filter(|event| event.1 == "resumed").collect();
     let behind = announced.iter().map(|event| &event.2["from_index"]).filter(|index| **index != 0);
@@ -115,6 +124,19 @@ async fn read_some(house: &House, daemon: &Daemon, id: &str, after: Option<&str>
         }
         text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
     }
+}
+
+/// A reader of a task in a task of its own: everything that it is sent.
+async fn reader(house: &House, daemon: &Daemon, id: &str) -> JoinHandle<String> {
+    let url = format!("{}/v2/tasks/{id}/events", daemon.base);
+    let mut answer = house.http.get(url).send().await.unwrap();
+    tokio::spawn(async move {
+        let mut text = String::new();
+        while let Some(bytes) = answer.chunk().await.unwrap() {
+            text.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+        text
+    })
 }
 
 /// Reads on behind what was seen, to the end.
@@ -218,5 +240,44 @@ async fn an_orchestratord_that_is_killed_at_any_token_changes_nothing_of_the_tex
     }
     assert!(seams * 2 > kills(), "{seams}");
     println!("{} times two kills of orchestratord, {seams} seams", kills());
+    daemon.terminate();
+}
+
+/// ORCHD-STOP-004, STREAM-013
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orchestratord_that_is_stopped_in_the_middle_of_an_answer_changes_nothing_of_the_text() {
+    const LONG: usize = 2_000;
+    let house = House::new(1);
+    house.configure(|config| config["limits"] = json!({"drain_ms": 50}));
+    house.stub.set_faults(|faults| faults.token = Duration::from_millis(1));
+    let daemon = house.start();
+    submit_long(&house, &daemon, "whole", LONG).await;
+    let (whole, resumed) = joined_of(&house.events(&daemon, "whole", None).await, "whole", LONG);
+    assert!(!resumed);
+
+    // Slow enough that it does not end by itself.
+    house.stub.set_faults(|faults| faults.token = Duration::from_millis(50));
+    submit_long(&house, &daemon, "stopped", LONG).await;
+    submit_long(&house, &daemon, "queued", LONG).await;
+    let (runs, waits) = (reader(&house, &daemon, "stopped").await, reader(&house, &daemon, "queued").await);
+    read_some(&house, &daemon, "stopped", None, 5).await;
+    daemon.terminate();
+    let (runs, waits) = (runs.await.unwrap(), waits.await.unwrap());
+    // It says why, with no id: a reader that comes back asks for what follows the last event.
+    for told in [&runs, &waits] {
+        let last = told.trim_end().rsplit("\n\n").next().unwrap();
+        let data = last.strip_prefix("event: error\ndata: ").expect(told);
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert_eq!((&data["code"], &data["retriable"]), (&json!("INTERRUPTED"), &json!(true)), "{told}");
+    }
+    let seen = frames(&runs);
+    assert!((5..LONG).contains(&tokens(&seen)), "{runs}");
+    assert_eq!(frames(&waits), []);
+
+    house.stub.set_faults(|faults| faults.token = Duration::from_millis(1));
+    let daemon = house.start();
+    let events = read_on(&house, &daemon, "stopped", seen).await;
+    assert_eq!(joined_of(&events, "stopped", LONG), (whole.clone(), true));
+    assert_eq!(joined_of(&house.events(&daemon, "queued", None).await, "queued", LONG), (whole, false));
     daemon.terminate();
 }

@@ -1,4 +1,5 @@
-//! How much each caller may ask for, and how long an engine may keep one waiting in the middle of an answer.
+//! How much each caller may ask for, and how long an answer waits: for its engine, for another one, and for
+//! a process that goes down.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::ConfigProblem;
 
 /// How much each caller may ask for: the owner of an API key, else a session, else an address. And how
-/// long an engine may be silent.
+/// long an answer waits for what it needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
@@ -21,11 +22,24 @@ pub struct LimitsConfig {
     /// that task. More where the prompts of other slots hold a slow engine up for longer.
     #[schemars(range(min = 1_000, max = 3_600_000))]
     pub engine_silence_ms: u64,
+    /// Milliseconds that an answer waits for another engine, or for the next life of its own, after the one
+    /// under it was lost. Where its engine took long to load, three times that is waited for all the same.
+    #[schemars(range(min = 1_000, max = 86_400_000))]
+    pub resume_within_ms: u64,
+    /// Milliseconds that running tasks may go on after a stop was asked for.
+    #[schemars(range(max = 3_600_000))]
+    pub drain_ms: u64,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { default: CallerLimits::default(), tokens: BTreeMap::new(), engine_silence_ms: 120_000 }
+        Self {
+            default: CallerLimits::default(),
+            tokens: BTreeMap::new(),
+            engine_silence_ms: 120_000,
+            resume_within_ms: 120_000,
+            drain_ms: 10_000,
+        }
     }
 }
 
@@ -55,9 +69,15 @@ impl LimitsConfig {
     }
 
     pub(super) fn problems(&self, out: &mut Vec<ConfigProblem>) {
-        if !(1_000..=3_600_000).contains(&self.engine_silence_ms) {
-            let problem = "must be 1000 to 3600000".to_owned();
-            out.push(ConfigProblem { path: "limits.engine_silence_ms".to_owned(), problem });
+        for (key, value, (least, most)) in [
+            ("engine_silence_ms", self.engine_silence_ms, (1_000, 3_600_000)),
+            ("resume_within_ms", self.resume_within_ms, (1_000, 86_400_000)),
+            ("drain_ms", self.drain_ms, (0, 3_600_000)),
+        ] {
+            if !(least..=most).contains(&value) {
+                let problem = format!("must be {least} to {most}");
+                out.push(ConfigProblem { path: format!("limits.{key}"), problem });
+            }
         }
         let named = self.tokens.iter().map(|(name, limits)| (format!("limits.tokens.{name}"), limits));
         for (at, limits) in std::iter::once(("limits.default".to_owned(), &self.default)).chain(named) {
@@ -112,5 +132,9 @@ mod tests {
             let json = format!(r#"{{"engine_silence_ms":{out_of_range}}}"#);
             assert_eq!(problems(&json), ["limits.engine_silence_ms"]);
         }
+        assert!(problems(r#"{"resume_within_ms":1000,"drain_ms":0}"#).is_empty());
+        let both = ["limits.resume_within_ms", "limits.drain_ms"];
+        assert_eq!(problems(r#"{"resume_within_ms":999,"drain_ms":3600001}"#), both);
+        assert_eq!(problems(r#"{"resume_within_ms":86400001}"#), both[..1]);
     }
 }

@@ -19,6 +19,10 @@ use crate::said::Said;
 /// Why a task waits again whose replica was drained.
 pub(crate) const DRAINED: &str = "its replica was drained";
 
+/// A task that has spoken waits for so many loads of its engine, where that is longer than the limit: one
+/// that fails, and is tried again behind a pause.
+const LOADS_WAITED_FOR: u32 = 3;
+
 #[derive(Debug)]
 pub(super) enum State {
     Live(Box<Live>),
@@ -76,6 +80,8 @@ pub(crate) struct Run {
     pub(crate) model_id: Arc<str>,
     pub(crate) model_digest: Arc<str>,
     pub(crate) determinism: Option<Arc<wire::Determinism>>,
+    /// How long that engine took to load, where its handoff says.
+    pub(crate) load: Option<Duration>,
     pub(crate) since: Instant,
     pub(crate) words: String,
 }
@@ -244,11 +250,7 @@ impl Live {
         on_interrupt: OnInterrupt,
         limits: &Limits,
     ) -> AfterLoss {
-        let completion = match &self.request {
-            EngineRequest::Completion(completion) => Some(completion),
-            EngineRequest::Chat(_) | EngineRequest::Embedding(_) | EngineRequest::Rerank(_) => None,
-        };
-        if completion.is_some() {
+        if self.is_completion() {
             self.said.drop_held();
         }
         if !self.said.spoken {
@@ -258,12 +260,10 @@ impl Live {
             self.retries_left -= 1;
             return self.wait_again(reason);
         }
-        let bound =
-            completion.is_none_or(|c| c.sampling.grammar.is_some() || c.sampling.json_schema.is_some());
         if on_interrupt == OnInterrupt::Fail {
             return AfterLoss::GiveUp(None);
         }
-        if bound {
+        if self.is_bound() {
             return AfterLoss::GiveUp(Some(
                 "an answer bound to a grammar or a schema cannot go on in its middle",
             ));
@@ -275,8 +275,29 @@ impl Live {
             return AfterLoss::GiveUp(Some("it was taken over as often as a task may be"));
         }
         self.resumes_left -= 1;
-        self.resume_by = Instant::now().checked_add(limits.resume_within);
+        // The next life of its engine loads as long as this one did, and may take more than one try.
+        let load = self.history.run.as_ref().and_then(|run| run.load).unwrap_or_default();
+        let within = limits.resume_within.max(load.saturating_mul(LOADS_WAITED_FOR));
+        self.resume_by = Instant::now().checked_add(within);
         self.wait_again(reason)
+    }
+
+    /// Whether a process after this one would go on with it, as [`Live::after_loss`] decides there.
+    pub(super) fn outlives_us(&self, on_interrupt: OnInterrupt) -> bool {
+        // What was held back is not in its reader's hands, and is said again.
+        let spoken = if self.is_completion() { !self.said.text().is_empty() } else { self.said.spoken };
+        let resumable = on_interrupt == OnInterrupt::Resume && !self.is_bound() && self.resumes_left > 0;
+        !self.running || !spoken || resumable
+    }
+
+    fn is_completion(&self) -> bool {
+        matches!(self.request, EngineRequest::Completion(_))
+    }
+
+    /// Whether its answer is bound to a form that another engine cannot take up in its middle.
+    fn is_bound(&self) -> bool {
+        let EngineRequest::Completion(completion) = &self.request else { return true };
+        completion.sampling.grammar.is_some() || completion.sampling.json_schema.is_some()
     }
 
     pub(super) fn wait_again(&mut self, reason: &str) -> AfterLoss {
