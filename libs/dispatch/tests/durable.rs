@@ -146,6 +146,37 @@ async fn a_task_that_ends_before_it_is_recorded_leaves_no_prompt() {
     life.killed().await;
 }
 
+/// ORCHD-JOURNAL-007: nothing runs on a prompt that is not what was accepted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_prompt_is_damaged_says_so_and_the_others_run() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    for id in ["damaged", "sound"] {
+        life.submit(named(id)).await;
+    }
+    life.killed().await;
+    let prompts = dir.path().join("prompts");
+    let file = std::fs::read_dir(&prompts).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(7).position(|at| at == b"damaged").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let life = Life::begin(dir.path());
+    assert_eq!((life.taken.waiting, life.taken.interrupted), (1, 1));
+    let engine = Engine::new(Script::Speak(1, Duration::ZERO));
+    life.world.up(0, 1, 1, &engine);
+    let damaged = life.task("damaged").unwrap();
+    assert_eq!(words(&damaged).await, "error:INTERRUPTED:0");
+    let Some(task_log::Entry::Error(error)) = damaged.log().terminal().as_deref().cloned() else {
+        panic!("it has not failed");
+    };
+    assert!(error.retriable && error.message.contains("could not read the task's prompt"), "{error:?}");
+    assert_eq!(words(&life.task("sound").unwrap()).await, "started:r0 0=t0 end:stop");
+    assert_eq!(engine.prompts(), ["sound"]);
+    until(|| count_text(&prompts, "") == 0).await;
+    life.killed().await;
+}
+
 async fn until(holds: impl Fn() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !holds() {

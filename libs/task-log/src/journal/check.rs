@@ -70,6 +70,7 @@ pub fn check(dir: &Path) -> Result<Check, JournalError> {
             check.problems.push(words);
         }
     }
+    events.let_go_of_the_lost();
     check.problems.extend(missing(&layout.events, &rows, &events.of).map(|error| said(&error)));
     Ok(check)
 }

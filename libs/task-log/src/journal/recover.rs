@@ -72,6 +72,8 @@ pub(crate) struct Events {
     pub(crate) of: BTreeMap<u64, BTreeMap<u64, Entry>>,
     /// By task, where the parts of later processes begin.
     pub(crate) lives: HashMap<u64, BTreeMap<u64, Life>>,
+    /// By task, then by place, the file of what counts there.
+    files: HashMap<u64, BTreeMap<u64, u64>>,
     pub(crate) ledger: Ledger,
     pub(crate) last_file: u64,
     pub(crate) last_seq: u64,
@@ -128,6 +130,7 @@ pub(crate) fn read_events(dir: &Path, rows: &Rows) -> Result<Events, JournalErro
             events.unfinished.push((number, scan));
         }
     }
+    events.let_go_of_the_lost();
     Ok(events)
 }
 
@@ -146,6 +149,7 @@ impl Events {
                     return;
                 }
             };
+            self.files.entry(seq).or_default().insert(at, number);
             match serde_json::from_slice(json) {
                 Ok(entry) => drop(self.of.entry(seq).or_default().insert(at, entry)),
                 Err(error) => {
@@ -158,6 +162,22 @@ impl Events {
         });
         self.ledger.open(number, (scan.whole as u64).saturating_sub(noted - HEAD_BYTES as u64));
         scan
+    }
+}
+
+impl Events {
+    /// To be called when all files are read. What an earlier process had written behind what a later one
+    /// found is nobody's: the later one has put other events there, or will.
+    pub(crate) fn let_go_of_the_lost(&mut self) {
+        let files = std::mem::take(&mut self.files);
+        for (seq, lives) in &self.lives {
+            let (Some(events), Some(files)) = (self.of.get_mut(seq), files.get(seq)) else { continue };
+            for life in lives.values() {
+                // A process writes into no file from before its first one.
+                let earlier = |at: &u64| files.get(at).is_some_and(|file| *file < life.number);
+                events.retain(|at, _| *at < life.start || !earlier(at));
+            }
+        }
     }
 }
 

@@ -113,6 +113,7 @@ impl Repair {
             let bytes = fs::read(&path).map_err(|error| io_error("read", &path, error))?;
             events.read(*number, &bytes, rows);
         }
+        events.let_go_of_the_lost();
         let number = files.last().map_or(1, |last| last + 1);
         let mut file = segment::head().to_vec();
         let mut changes = Changes::default();
