@@ -1,5 +1,5 @@
-//! The file an engine writes to: rotated before a start, cut while it runs, and read back for the
-//! last lines when the engine is lost. All calls block.
+//! The file an engine writes to: rotated before a start, set aside when another engine takes its writer's
+//! place, cut while it runs, and read back for the last lines when the engine is lost. All calls block.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// A log longer than this is set aside as `.1` before a start.
 const ROTATE_ABOVE_BYTES: u64 = 16 * 1024 * 1024;
-/// A log that grows beyond this while the engine runs is copied to `.1` and cut.
-const CAP_BYTES: u64 = 64 * 1024 * 1024;
+/// What the name of a log that was set aside ends with.
+const ASIDE: &str = "1";
 /// How much of the end is read for the last lines.
 const TAIL_BYTES: u64 = 64 * 1024;
 /// How much of one line is shown.
@@ -39,16 +39,32 @@ impl EngineLog {
         Ok((Self { path, begin }, file))
     }
 
-    /// The log of an adopted engine; its life began at some place in it that nobody knows.
-    pub(crate) fn existing(path: PathBuf) -> Self {
-        Self { path, begin: 0 }
+    /// The log of an adopted engine, whose life began there.
+    pub(crate) fn existing(path: PathBuf, begin: u64) -> Self {
+        Self { path, begin }
     }
 
-    /// Gives the file another name, in place of what has it; whoever writes to it goes on.
-    pub(crate) fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+    /// Where this life begins in the file.
+    pub(crate) fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// Gives the file the name of another, which is set aside as `.1`; whoever writes to either goes on.
+    pub(crate) fn take_place(&mut self, path: PathBuf) -> io::Result<()> {
+        match fs::rename(&path, aside(&path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _there_or_not => {}
+        }
         fs::rename(&self.path, &path)?;
         self.path = path;
         Ok(())
+    }
+
+    /// Follows the file to where it was set aside, if `other` has taken its place.
+    pub(crate) fn yielded_to(&mut self, other: &Self) {
+        if self.path == other.path {
+            self.path = aside(&self.path);
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -74,20 +90,25 @@ impl EngineLog {
         Ok(bytes)
     }
 
-    /// Cuts a log that has grown too long. The engine appends, so it goes on at the new end; what
-    /// it writes between copy and cut is lost.
-    pub(crate) fn cap(&self) -> io::Result<()> {
-        if fs::metadata(&self.path)?.len() > CAP_BYTES {
-            fs::copy(&self.path, aside(&self.path))?;
+    /// Copies a log that has grown beyond `cap_bytes` to `.1` and cuts it; one that was set aside itself is
+    /// only cut. The engine appends, so it goes on at the new end; what it writes between copy and cut is
+    /// lost.
+    pub(crate) fn cap(&self, cap_bytes: u64) -> io::Result<()> {
+        if fs::metadata(&self.path)?.len() > cap_bytes {
+            if self.path.extension().is_none_or(|extension| extension != ASIDE) {
+                fs::copy(&self.path, aside(&self.path))?;
+            }
             OpenOptions::new().write(true).open(&self.path)?.set_len(0)?;
         }
         Ok(())
     }
 }
 
-fn aside(path: &Path) -> PathBuf {
+/// Where a log is set aside.
+pub(crate) fn aside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".1");
+    name.push(".");
+    name.push(ASIDE);
     PathBuf::from(name)
 }
 
@@ -95,6 +116,8 @@ fn aside(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    const CAP: u64 = 1 << 20;
 
     #[test]
     fn the_tail_holds_only_lines_of_this_life() {
@@ -113,14 +136,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let (log, mut file) = EngineLog::open(path.clone()).unwrap();
-        file.set_len(CAP_BYTES).unwrap();
-        log.cap().unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().len(), CAP_BYTES, "not yet too long");
+        file.set_len(CAP).unwrap();
+        log.cap(CAP).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), CAP, "not yet too long");
         writeln!(file, "x").unwrap();
-        log.cap().unwrap();
+        log.cap(CAP).unwrap();
         writeln!(file, "after the cut").unwrap();
         assert_eq!(log.tail(40), ["after the cut"]);
-        assert!(fs::metadata(dir.path().join("log.1")).unwrap().len() > CAP_BYTES);
+        assert!(fs::metadata(dir.path().join("log.1")).unwrap().len() > CAP);
+    }
+
+    /// POOLD-LOGS-002
+    #[test]
+    fn a_log_whose_place_is_taken_is_kept_aside_and_cut_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut old, mut old_file) = EngineLog::open(dir.path().join("log")).unwrap();
+        let (mut new, mut new_file) = EngineLog::open(dir.path().join("next")).unwrap();
+        writeln!(old_file, "of the old").unwrap();
+        writeln!(new_file, "of the new").unwrap();
+        new.take_place(old.path().to_owned()).unwrap();
+        old.yielded_to(&new);
+        writeln!(old_file, "and more").unwrap();
+        assert_eq!(
+            (old.tail(40), new.tail(40)),
+            (vec!["of the old".into(), "and more".into()], vec!["of the new".into()])
+        );
+        old.cap(1).unwrap();
+        assert_eq!(old.tail(40), Vec::<String>::new());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is kept of what was set aside");
     }
 
     #[test]

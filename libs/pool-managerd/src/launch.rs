@@ -130,6 +130,7 @@ pub(crate) fn launch(
     let generation = run.next_generation(&key).map_err(durable("the generation"))?;
     let mut record = Record::intent(pool, prepared, model, generation, port);
     record.device_mask.clone_from(&placement.device_mask);
+    record.log_begin = log.begin();
     let api_key = random_key().map_err(durable("the API key"))?;
     let key_file = run.api_key(&key, generation);
     durable::write_private(&key_file, api_key.as_bytes()).map_err(durable("the API key"))?;

@@ -7,6 +7,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
+use crate::engine_log::aside;
+
 /// At most so much is read at a time; a line that is longer is cut there.
 const PIECE_BYTES: u64 = 256 * 1024;
 
@@ -17,18 +19,20 @@ pub(crate) struct LogTail {
     /// Which file the offset is in.
     inode: u64,
     offset: u64,
+    /// Where the log that was set aside ends, for as long as the rest of it is read.
+    aside_ends: Option<u64>,
 }
 
 impl LogTail {
     /// The last `lines` of a log, of as many of its bytes as are read at a time, and the place after
     /// them. A log that is not there yet has none.
     pub(crate) fn last(path: PathBuf, lines: usize) -> io::Result<(Vec<String>, Self)> {
-        let mut tail = Self { path, inode: 0, offset: 0 };
+        let mut tail = Self { path, inode: 0, offset: 0, aside_ends: None };
         let Some((mut file, meta)) = tail.open()? else { return Ok((Vec::new(), tail)) };
         tail.inode = meta.ino();
         tail.offset = meta.len().saturating_sub(PIECE_BYTES);
         let begins_inside_a_line = tail.offset > 0;
-        let mut found = tail.read(&mut file)?;
+        let mut found = tail.read(&mut file, PIECE_BYTES)?;
         if begins_inside_a_line && !found.is_empty() {
             found.remove(0);
         }
@@ -39,12 +43,28 @@ impl LogTail {
     /// The whole lines that came since, oldest first; more may be there when it returns some.
     pub(crate) fn more(&mut self) -> io::Result<Vec<String>> {
         let Some((mut file, meta)) = self.open()? else { return Ok(Vec::new()) };
-        if meta.ino() != self.inode || meta.len() < self.offset {
-            // Set aside or cut: what follows is at the beginning of what is there now.
-            self.inode = meta.ino();
-            self.offset = 0;
+        let replaced = meta.ino() != self.inode;
+        if replaced || meta.len() < self.offset {
+            // Set aside or cut: first what was not read of it, then what is there now, from its beginning.
+            let rest = self.rest(replaced)?;
+            if !rest.is_empty() {
+                return Ok(rest);
+            }
+            (self.inode, self.offset, self.aside_ends) = (meta.ino(), 0, None);
         }
-        self.read(&mut file)
+        self.read(&mut file, PIECE_BYTES)
+    }
+
+    /// What was not read yet of a log when it was set aside (the same file) or copied there and cut. What is
+    /// written to it afterwards is not waited for: that writer's place is another's.
+    fn rest(&mut self, replaced: bool) -> io::Result<Vec<String>> {
+        let aside = Self { path: aside(&self.path), inode: 0, offset: 0, aside_ends: None };
+        let Some((mut file, meta)) = aside.open()? else { return Ok(Vec::new()) };
+        if replaced && meta.ino() != self.inode {
+            return Ok(Vec::new());
+        }
+        let end = *self.aside_ends.get_or_insert(meta.len());
+        self.read(&mut file, PIECE_BYTES.min(end.saturating_sub(self.offset)))
     }
 
     fn open(&self) -> io::Result<Option<(File, Metadata)>> {
@@ -58,10 +78,10 @@ impl LogTail {
         }
     }
 
-    fn read(&mut self, file: &mut File) -> io::Result<Vec<String>> {
+    fn read(&mut self, file: &mut File, at_most: u64) -> io::Result<Vec<String>> {
         file.seek(SeekFrom::Start(self.offset))?;
         let mut bytes = Vec::new();
-        file.take(PIECE_BYTES).read_to_end(&mut bytes)?;
+        file.take(at_most).read_to_end(&mut bytes)?;
         let whole = match bytes.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => end + 1,
             None if bytes.len() as u64 == PIECE_BYTES => bytes.len(),
@@ -95,9 +115,20 @@ mod tests {
         file.set_len(0).unwrap();
         writeln!(file, "cut").unwrap();
         assert_eq!(tail.more().unwrap(), ["cut"]);
+        writeln!(file, "unread").unwrap();
         fs::rename(&path, dir.path().join("log.1")).unwrap();
         fs::write(&path, "new\n").unwrap();
+        assert_eq!(tail.more().unwrap(), ["unread"]);
+        writeln!(file, "of an engine whose place is taken").unwrap();
         assert_eq!(tail.more().unwrap(), ["new"]);
+
+        let mut file = File::options().append(true).open(&path).unwrap();
+        writeln!(file, "before the copy").unwrap();
+        fs::copy(&path, dir.path().join("log.1")).unwrap();
+        file.set_len(0).unwrap();
+        writeln!(file, "x").unwrap();
+        assert_eq!(tail.more().unwrap(), ["before the copy"]);
+        assert_eq!(tail.more().unwrap(), ["x"]);
     }
 
     /// POOLD-LOGS-001
@@ -120,7 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         fs::write(&path, vec![b'x'; 600 * 1024]).unwrap();
-        let mut tail = LogTail { path, inode: 0, offset: 0 };
+        let mut tail = LogTail { path, inode: 0, offset: 0, aside_ends: None };
         assert_eq!(tail.more().unwrap()[0].len() as u64, PIECE_BYTES);
         assert_eq!(tail.more().unwrap()[0].len() as u64, PIECE_BYTES);
         assert!(tail.more().unwrap().is_empty(), "the rest may still grow");

@@ -89,7 +89,7 @@ fn adopt(run: &RunDir, record: Record) -> Option<Life> {
         }
     };
     let api_key = std::fs::read_to_string(run.api_key(&key, record.generation)).ok()?;
-    let log = EngineLog::existing(run.log(&key));
+    let log = EngineLog::existing(run.log(&key), record.log_begin);
     let model_bytes = size(&record.prepared.model_path);
     let memory_kills = MemoryKills::covering(engine.pid());
     let api_key = api_key.trim().to_owned();

@@ -36,6 +36,9 @@ pub(crate) struct Record {
     pub(crate) device_mask: Option<String>,
     pub(crate) model: Option<ModelRecord>,
     pub(crate) port: u16,
+    /// Where its life begins in its log: what stands before is of others, and says nothing about its end.
+    #[serde(default)]
+    pub(crate) log_begin: u64,
     /// Absent between intent and spawn.
     pub(crate) identity: Option<ProcessIdentity>,
     /// Absent until it was ready.
@@ -61,6 +64,7 @@ impl Record {
             device_mask: prepared.device_mask.clone(),
             model,
             port,
+            log_begin: 0,
             identity: None,
             handoff: None,
         }

@@ -24,6 +24,7 @@ use crate::loading::LoadingBudget;
 use crate::loss::{Fault, Loss};
 use crate::replica::with_causes;
 use crate::shared::Shared;
+use crate::watch::housekeeping;
 
 /// One life while it lives.
 pub(crate) struct Serving {
@@ -76,6 +77,7 @@ impl Serving {
             biased;
             exit = life.engine.exited() => return Err(Fault::Exited(exit)),
             props = self.startup(life, &client) => props?,
+            never = housekeeping(&self.shared, &self.key, life) => match never {},
         };
         let device_mask = life.record.device_mask.clone();
         let on_its_cards = PreparedEngine { device_mask, ..life.record.prepared.clone() };
@@ -83,6 +85,7 @@ impl Serving {
             biased;
             exit = life.engine.exited() => return Err(Fault::Exited(exit)),
             examined = examine(&self.shared, &self.pool, &on_its_cards, &client) => examined,
+            never = housekeeping(&self.shared, &self.key, life) => match never {},
         };
         life.record.handoff = Some(self.claim(life, props, examined));
         Ok(())
@@ -127,10 +130,12 @@ impl Serving {
         } else if let Health::Down(last) = self.still_healthy(client).await {
             return Err(Fault::unresponsive(life.engine.pid(), self.shared.timings.liveness_fall, last));
         }
+        let (shared, key) = (Arc::clone(&self.shared), self.key.clone());
         tokio::select! {
             biased;
             exit = life.engine.exited() => Err(Fault::Exited(exit)),
             () = self.publish(life) => Ok(()),
+            never = housekeeping(&shared, &key, life) => match never {},
         }
     }
 
@@ -380,7 +385,7 @@ mod tests {
             engine: Engine::Adopted(Adopted::open(&own).unwrap()),
             record: Record::intent(pool, &prepared, None::<ModelRecord>, 1, 1),
             api_key: String::new(),
-            log: EngineLog::existing(dir.join("log")),
+            log: EngineLog::existing(dir.join("log"), 0),
             model_bytes: 0,
             memory_kills: None,
             claim: None,

@@ -35,6 +35,10 @@ pub struct Timings {
     /// How long to wait for the kernel's word on how an adopted engine ended: its parent, the first
     /// process, must reap it before.
     pub exit_status_within: Duration,
+    /// Period of the look at the length of an engine's log.
+    pub log_period: Duration,
+    /// A log that grows beyond this while its engine runs is copied to `.1` and cut.
+    pub log_cap_bytes: u64,
     /// Between SIGTERM and SIGKILL.
     pub stop_grace: Duration,
     /// Between two tries to write what must be on disk (a full disk recovers by itself).
@@ -107,6 +111,8 @@ impl Default for Timings {
             progress_period: Duration::from_secs(1),
             progress: ProgressLimits::default(),
             exit_status_within: Duration::from_millis(500),
+            log_period: Duration::from_secs(10),
+            log_cap_bytes: 64 * 1024 * 1024,
             stop_grace: Duration::from_secs(5),
             disk_retry: Duration::from_secs(1),
             provisioning_pauses: [5, 10, 20, 40, 80, 160, 300].map(Duration::from_secs).into(),

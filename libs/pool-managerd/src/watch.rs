@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
+use wire::ReplicaKey;
 use wire::config::PoolKind;
 
 use crate::engine_http::{EngineClient, Health, Slots};
@@ -12,9 +13,7 @@ use crate::launch::Life;
 use crate::loss::Fault;
 use crate::progress::Progress;
 use crate::serving::Serving;
-
-/// The log is looked at for its length this often.
-const LOG_CHECK: Duration = Duration::from_secs(10);
+use crate::shared::Shared;
 
 /// The memory of cards is looked at this often.
 const MEMORY_LOOK: Duration = Duration::from_secs(30);
@@ -27,7 +26,7 @@ impl Serving {
             exit = life.engine.exited() => Fault::Exited(exit),
             fault = self.liveness(life, client) => fault,
             fault = self.progress(client, known) => fault,
-            never = self.housekeeping(life) => match never {},
+            never = housekeeping(&self.shared, &self.key, life) => match never {},
             never = self.forget_losses() => match never {},
             never = self.measure(life) => match never {},
         }
@@ -78,18 +77,6 @@ impl Serving {
         }
     }
 
-    async fn housekeeping(&self, life: &Life) -> Infallible {
-        loop {
-            tokio::time::sleep(LOG_CHECK).await;
-            // A kill of another process long ago says nothing about the end of this one.
-            let _kills_so_far = life.memory_kills.as_ref().map(child::MemoryKills::moved);
-            let log = life.log.clone();
-            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.cap()).await {
-                tracing::warn!(replica = %self.key, %error, "the engine's log cannot be cut");
-            }
-        }
-    }
-
     /// What it has of its cards takes the place of what was thought: it grows with what it is asked.
     async fn measure(&self, life: &Life) -> Infallible {
         if life.record.device_mask.is_none() {
@@ -107,5 +94,18 @@ impl Serving {
         self.shared.metrics.breaker(&self.key, false);
         self.seat.update(|r| r.failures = 0);
         std::future::pending().await
+    }
+}
+
+/// What is done for an engine for as long as it runs, also while it starts and while it finishes what it has.
+pub(crate) async fn housekeeping(shared: &Shared, replica: &ReplicaKey, life: &Life) -> Infallible {
+    loop {
+        tokio::time::sleep(shared.timings.log_period).await;
+        // A kill of another process long ago says nothing about the end of this one.
+        let _kills_so_far = life.memory_kills.as_ref().map(child::MemoryKills::moved);
+        let (log, cap_bytes) = (life.log.clone(), shared.timings.log_cap_bytes);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || log.cap(cap_bytes)).await {
+            tracing::warn!(%replica, %error, "the engine's log cannot be cut");
+        }
     }
 }

@@ -12,6 +12,8 @@ pub struct Faults {
     pub exit_at_start: Option<i32>,
     /// `say`: a line for stderr before anything else.
     pub say: Option<String>,
+    /// `spew-ms`: time between two lines of 4 KiB for stderr, for as long as it runs.
+    pub spew: Duration,
     /// `no-bind`: never listen, and stay alive.
     pub no_bind: bool,
     /// `port-steal`: the port is bound by another process, which serves as if nothing were.
@@ -69,6 +71,7 @@ impl Faults {
             "load-ms" => self.load = millis(value)?,
             "exit-at-start" => self.exit_at_start = Some(value.parse().map_err(|_| NUMBER)?),
             "say" => self.say = Some(value.to_owned()),
+            "spew-ms" => self.spew = millis(value)?,
             "no-bind" => self.no_bind = on(value)?,
             "port-steal" => self.port_steal = on(value)?,
             "ignore-term" => self.ignore_term = on(value)?,

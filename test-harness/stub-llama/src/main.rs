@@ -5,6 +5,7 @@ use std::future::pending;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode};
+use std::time::Duration;
 
 use stub_llama::{Role, StubConfig, serve};
 use tokio::net::TcpListener;
@@ -66,6 +67,9 @@ async fn main() -> ExitCode {
     if let Some(line) = &config.faults.say {
         say(line);
     }
+    if !config.faults.spew.is_zero() {
+        tokio::spawn(spew(config.faults.spew));
+    }
     match run(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("main: exiting due to HTTP server error: {error}")),
@@ -116,6 +120,15 @@ async fn terminated(is_loaded: oneshot::Receiver<()>, ignored: bool) -> io::Resu
     }
     say("cleaning up before exit...");
     Ok(())
+}
+
+/// Counts its lines, so that each can be told from every other.
+async fn spew(pause: Duration) {
+    let mut ticks = tokio::time::interval(pause);
+    for line in 0_u64.. {
+        ticks.tick().await;
+        say(&format!("spew {} {line} {}", std::process::id(), "x".repeat(4096)));
+    }
 }
 
 /// The same command line in another process, which binds the port that this one was given.

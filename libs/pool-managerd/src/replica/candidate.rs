@@ -288,7 +288,7 @@ impl Work {
                 })
             });
             if written.is_ok() {
-                let renamed = life.log.rename(shared.run.log(&key));
+                let renamed = life.log.take_place(shared.run.log(&key));
                 if let Err(error) = renamed.and_then(|()| shared.run.forget_candidate(&key)) {
                     tracing::warn!(replica = %key, %error, "the files of the new engine keep their names");
                 }

@@ -16,6 +16,7 @@ use super::{After, Replica};
 use crate::engine_http::EngineClient;
 use crate::launch::Life;
 use crate::target::Target;
+use crate::watch::housekeeping;
 
 /// What served before, for as long as its successor has not.
 pub(super) struct Fallback {
@@ -108,6 +109,7 @@ impl Replica {
                     tracing::warn!(replica = %key, pid = old.engine.pid(), "what still ran on the old engine is cut off");
                 }
                 () = hurry.cancelled() => {}
+                never = housekeeping(&shared, &key, &old) => match never {},
             }
             end_process(&shared, &key, &old, shared.timings.stop_grace).await;
             tracing::info!(replica = %key, pid = old.engine.pid(), "the old engine has ended");

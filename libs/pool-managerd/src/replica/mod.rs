@@ -311,7 +311,8 @@ impl Replica {
     /// The new engine is the replica's; the old one finishes what it has.
     async fn took_over(&mut self, life: &mut Life, serving: &mut Serving, target: Arc<Target>, new: Life) {
         self.target = target;
-        let old = std::mem::replace(life, new);
+        let mut old = std::mem::replace(life, new);
+        old.log.yielded_to(&life.log);
         *serving = self.serving();
         serving.took_over(life);
         self.prepared = Some(life.record.prepared.clone());
