@@ -23,7 +23,7 @@ pub enum TaskEvent {
     Token(Token),
     /// Verbose only: rates.
     Metrics(TaskMetrics),
-    /// Goes on elsewhere after its engine was lost.
+    /// Goes on elsewhere after its engine was lost, or after a restart of orchestratord.
     Resumed(Resumed),
     /// Ended by itself or by its owner.
     End(End),
@@ -118,7 +118,8 @@ pub struct TaskMetrics {
 /// `resumed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Resumed {
-    /// Index of the next token.
+    /// Index of the next token. A reader that has tokens from there on drops them: they were lost with the
+    /// process that said them.
     pub from_index: u64,
     /// Why, in words.
     pub reason: String,
