@@ -6,7 +6,7 @@ use provisioners_model_provisioner::{Cancel, FetchError, announced_bytes};
 use wire::StepKind;
 use wire::config::{EngineSource, PoolConfig};
 
-use super::{Plan, Silent, mib};
+use super::{Plan, Silent, mib, unwritable};
 use crate::cuda::managed;
 use crate::engine::Search;
 use crate::error::{Attempt, EnsureError, FailureKind, SourceFailure};
@@ -66,6 +66,13 @@ impl EngineProvisioner {
             None if failing.is_empty() => {}
             None => plan.stopped(&EnsureError::NoSource { pool: pool.clone(), attempts: failing }),
             Some(first) => {
+                if let Some(source) = unwritable(cache) {
+                    plan.stopped(&EnsureError::Cache {
+                        action: "write in",
+                        path: cache.to_path_buf(),
+                        source,
+                    });
+                }
                 let missing = source::compiles(first).then_some(missing);
                 self.build_steps(&search, missing, &usable, plan);
             }

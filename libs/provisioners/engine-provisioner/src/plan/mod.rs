@@ -9,7 +9,8 @@ mod verdict;
 use std::fmt;
 use std::path::Path;
 
-use provisioners_model_provisioner::{Cancel, ModelRef};
+use provisioners_model_provisioner::{Cancel, ModelRef, StageError};
+use rustix::fs::Access;
 use serde::Serialize;
 use wire::config::PoolConfig;
 use wire::{PoolId, PreparationStep, StepKind};
@@ -127,6 +128,7 @@ impl EngineProvisioner {
         let target = decision.target;
         let before = plan.stopped_by.len();
         let here = model(&mut plan)?;
+        self.model_room(pool, reference.as_ref(), &mut plan);
         let missing = if self.fetches(pool) { before } else { plan.stopped_by.len() };
         let built = self.engine_steps(pool, &target, missing, &mut plan, cancel)?;
         let pooled = here.as_deref().and_then(memory::pooled);
@@ -144,6 +146,19 @@ impl EngineProvisioner {
         Ok(plan)
     }
 
+    /// A model that comes into the cache has to be written there.
+    fn model_room(&self, pool: &PoolConfig, reference: Option<&ModelRef>, plan: &mut Plan) {
+        let Some(reference) = reference.filter(|reference| !matches!(reference, ModelRef::File(_))) else {
+            return;
+        };
+        if self.models.staged_before(reference).is_none()
+            && let Some(source) = unwritable(&self.cache)
+        {
+            let problem = StageError::Store { path: self.cache.join("models"), source };
+            plan.stopped(&EnsureError::Model { pool: pool.id.clone(), source: Box::new(problem) });
+        }
+    }
+
     /// What a build needs of this machine apart from its cards.
     fn without_card(&self, pool: &PoolConfig, cancel: &Cancel) -> Result<Report, EnsureError> {
         let step = Step::new(&Silent, &pool.id, StepKind::EngineProvision);
@@ -156,6 +171,15 @@ impl EngineProvisioner {
             false => Ok(Report::default()),
         }
     }
+}
+
+/// Why nothing can be written in `dir`, which need not be there yet.
+fn unwritable(dir: &Path) -> Option<std::io::Error> {
+    let there = dir.ancestors().find(|dir| dir.exists())?;
+    if !there.is_dir() {
+        return Some(std::io::Error::from(std::io::ErrorKind::NotADirectory));
+    }
+    rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK).err().map(Into::into)
 }
 
 fn handed_over(pool: &PoolConfig, model: Option<&Path>, argv: &[String]) -> String {

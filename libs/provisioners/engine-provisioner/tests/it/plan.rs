@@ -424,6 +424,27 @@ fn a_plan_ends_as_the_run_would_with_everything_that_stops_it_in_its_last_lines(
     assert!(!machine.cache().exists(), "planning writes nothing");
 }
 
+/// EPROV-004, EPROV-034
+#[test]
+fn a_plan_says_that_nothing_can_be_written_where_the_cache_is_to_be() {
+    let machine = with_tools();
+    let mut pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    machine.executable(&machine.cache(), "a file of that name");
+    let stopped = |pool: &PoolConfig| stops(&plan(&machine.alone(), pool));
+    let engine = stopped(&pool);
+    let expected = format!("4: cannot write in {}; check space and permissions", machine.cache().display());
+    assert!(engine.contains(&expected) && !engine.contains("6: "), "{engine}");
+    pool.model = "builtin:haiku".into();
+    let both = stopped(&pool);
+    assert!(
+        both.starts_with("6: ") && both.contains("cannot write the model") && both.contains("4: "),
+        "{both}"
+    );
+    // As the run itself, which stops at the first.
+    let error = machine.alone().ensure_pool(&pool, &Log::default(), &Cancel::new()).unwrap_err();
+    assert_eq!(error.exit_code(), 6);
+}
+
 /// EPROV-004, EPROV-033
 #[test]
 fn a_plan_knows_that_an_engine_of_a_later_version_is_not_built_over() {
