@@ -1,4 +1,5 @@
-//! Every interleaving of a log's writer, whoever publishes, and a reader. Run by
+//! Every interleaving of the writer of a log in memory, whoever publishes, and a reader; the hand-over to the
+//! journal has no model here. Run by
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release -p task-log --test loom --target-dir target/loom

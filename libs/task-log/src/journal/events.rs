@@ -23,6 +23,9 @@ use super::{EVENT_KIND, Options};
 use crate::lives::Life;
 use crate::log::Store;
 
+/// About so much is moved in one turn, because streams wait for it.
+const MOVED_AT_ONCE: u64 = 256 * 1024;
+
 pub(crate) struct EventWriter {
     /// Taken and being written; kept for its room.
     items: Vec<Item>,
@@ -233,7 +236,9 @@ impl EventWriter {
             return;
         }
         let slack = 4 * self.options.file_bytes;
-        let Some((from, parts)) = self.ledger.worth_moving(self.current.number, slack) else { return };
+        let Some((from, parts)) = self.ledger.worth_moving(self.current.number, slack, MOVED_AT_ONCE) else {
+            return;
+        };
         for (seq, part) in parts {
             let mut batch = Batch::default();
             if let Some(log) = self.logs.get(&seq).and_then(Weak::upgrade) {

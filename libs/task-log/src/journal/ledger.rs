@@ -71,16 +71,27 @@ impl Ledger {
         idle
     }
 
-    /// The parts of the file that costs most for what it holds, once all files together are more
-    /// than twice what they hold and `slack` bytes.
-    pub(crate) fn worth_moving(&self, current: u64, slack: u64) -> Option<(u64, Vec<(u64, Part)>)> {
+    /// Parts of the file that costs most for what it holds, once all files together are more than twice
+    /// what they hold and `slack` bytes: about `enough` bytes of them, and at least one.
+    pub(crate) fn worth_moving(
+        &self,
+        current: u64,
+        slack: u64,
+        enough: u64,
+    ) -> Option<(u64, Vec<(u64, Part)>)> {
         if self.all <= 2 * self.held + slack {
             return None;
         }
         let live = |file: &File| file.parts.values().map(|part| part.bytes).sum::<u64>();
         let others = self.files.iter().filter(|(number, _)| **number != current);
         let (number, file) = others.min_by_key(|(_, file)| live(file))?;
-        Some((*number, file.parts.iter().map(|(seq, part)| (*seq, *part)).collect()))
+        let mut before = 0;
+        let in_time = file.parts.iter().take_while(|(_, part)| {
+            let takes = before < enough;
+            before += part.bytes;
+            takes
+        });
+        Some((*number, in_time.map(|(seq, part)| (*seq, *part)).collect()))
     }
 
     /// A task's part of a file was written to another one.
@@ -123,13 +134,38 @@ mod tests {
         ledger.note(1, 10, 5, 50);
         ledger.note(2, 11, 0, 500);
         ledger.open(3, 16);
-        assert_eq!(ledger.worth_moving(3, 1_000), None, "1616 bytes for 600 and 1000");
-        let (file, moved) = ledger.worth_moving(3, 100).unwrap();
+        assert_eq!(ledger.worth_moving(3, 1_000, 1_000), None, "1616 bytes for 600 and 1000");
+        let (file, moved) = ledger.worth_moving(3, 100, 1_000).unwrap();
         assert_eq!(file, 1);
         assert_eq!(moved, [(10, Part { first: 4, last: 5, bytes: 100 })]);
         ledger.note(3, 10, 4, 50);
         ledger.moved(1, 10);
         assert_eq!(ledger.take_idle(3), [1]);
-        assert_eq!(ledger.worth_moving(3, 100), None);
+        assert_eq!(ledger.worth_moving(3, 100, 1_000), None);
+    }
+
+    /// ORCHD-JOURNAL-010: a file of many tasks is moved in several turns, because streams wait for each.
+    #[test]
+    fn no_more_is_moved_at_once_than_is_enough() {
+        let mut ledger = Ledger::default();
+        ledger.open(1, 10_000);
+        (10..15).for_each(|seq| ledger.note(1, seq, 0, 100));
+        ledger.open(2, 16);
+        let mut turns = Vec::new();
+        while let Some((file, parts)) = ledger.worth_moving(2, 100, 150) {
+            assert_eq!(file, 1);
+            for (seq, _) in &parts {
+                ledger.note(2, *seq, 0, 100);
+                ledger.moved(1, *seq);
+            }
+            turns.push(parts.len());
+            ledger.take_idle(2);
+        }
+        assert_eq!(turns, [2, 2, 1], "and never none");
+        let mut ledger = Ledger::default();
+        ledger.open(1, 10_000);
+        ledger.note(1, 10, 0, 1_000);
+        ledger.open(2, 16);
+        assert_eq!(ledger.worth_moving(2, 100, 150).unwrap().1.len(), 1, "a large part goes alone");
     }
 }
