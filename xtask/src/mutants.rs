@@ -25,6 +25,7 @@ const CORES: &[Core] = &[
         files: &[
             "libs/registry/src/fold.rs",
             "libs/registry/src/lease.rs",
+            "libs/registry/src/order.rs",
             "libs/registry/src/ready.rs",
             "libs/registry/src/snapshot.rs",
         ],
@@ -39,7 +40,11 @@ const CORES: &[Core] = &[
     Core {
         name: "placement",
         package: "dispatch",
-        files: &["libs/dispatch/src/pace.rs", "libs/dispatch/src/place.rs"],
+        files: &[
+            "libs/dispatch/src/pace.rs",
+            "libs/dispatch/src/place.rs",
+            "libs/dispatch/src/place/words.rs",
+        ],
         tests: &["--lib", "--", "place::", "pace::"],
     },
     Core {

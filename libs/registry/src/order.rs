@@ -73,3 +73,23 @@ impl PartialEq for dyn Spot + '_ {
 }
 
 impl Eq for dyn Spot + '_ {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_the_order_and_the_sameness_that_they_have_as_spots() {
+        let names = [("a", "r0"), ("a", "r1"), ("a", "r10"), ("a-b", "r0"), ("b", "r0")];
+        let keys = names.map(|(pool, replica)| ReplicaKey {
+            pool: PoolId::try_new(pool).unwrap(),
+            replica: ReplicaId::try_new(replica).unwrap(),
+        });
+        for (one, other) in keys.iter().flat_map(|one| keys.iter().map(move |other| (one, other))) {
+            let spots: (&dyn Spot, &dyn Spot) = (one, other);
+            assert_eq!(spots.0.cmp(spots.1), one.cmp(other));
+            assert_eq!(spots.0.partial_cmp(spots.1), one.partial_cmp(other));
+            assert_eq!(spots.0 == spots.1, one == other);
+        }
+    }
+}
