@@ -146,8 +146,22 @@ fn not_json(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
         return ApiError::invalid(&quoted(), text);
     }
     match text.rsplit_once("expected ") {
-        Some((_, expected)) => ApiError::invalid(&path, format!("{path} must be {expected}")),
+        Some((_, expected)) => ApiError::invalid(&path, format!("{path} must be {}", in_json(expected))),
         None => ApiError::invalid(&path, format!("{path} is not valid: {}", rule(text))),
+    }
+}
+
+/// What the parser calls by the names of Rust, in those of JSON.
+fn in_json(expected: &str) -> &str {
+    match expected {
+        "u32" => "a whole number, not negative and below 2^32",
+        "u64" | "usize" => "a whole number, not negative and below 2^64",
+        "i64" => "a whole number from -2^63, below 2^63",
+        "f32" | "f64" => "a number",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
     }
 }
 
@@ -179,6 +193,22 @@ mod tests {
             let error = parse::<TaskRequest>(body.as_bytes()).err().unwrap();
             assert_eq!(error.0.param.as_deref(), param, "{body}: {}", error.0.message);
             assert!(!error.0.message.contains("SECRET"), "{body}: {}", error.0.message);
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_a_field_must_be_in_the_terms_of_json() {
+        for (field, must_be) in [
+            (r#""max_tokens":-1"#, "max_tokens must be a whole number, not negative and below 2^32"),
+            (r#""deadline_ms":1.5"#, "deadline_ms must be a whole number, not negative and below 2^64"),
+            (r#""temperature":"hot""#, "temperature must be a number"),
+            (r#""messages":"hello""#, "messages must be a list"),
+            (r#""placement":7"#, "placement must be an object"),
+            (r#""prompt":7"#, "prompt must be a string"),
+        ] {
+            let body = format!(r#"{{"model":"m",{field}}}"#);
+            let error = parse::<TaskRequest>(body.as_bytes()).err().unwrap();
+            assert_eq!(error.0.message, must_be);
         }
     }
 }
