@@ -99,8 +99,8 @@ impl Pool {
     /// What stands before a task; `None` for one that does not wait.
     fn before(&self, queue: &Queue<Arc<TaskCore>>, core: &TaskCore, snapshot: &Snapshot) -> Option<Standing> {
         let ahead = queue.ahead_of(core.place)?;
-        let (total, free) = self.slots(snapshot);
         let now = Instant::now();
+        let (total, free) = self.slots_to_count_on(snapshot, now);
         let busy = |(since, core): &(Instant, Arc<TaskCore>)| Slot::Busy {
             asked: core.asked,
             size: core.size,

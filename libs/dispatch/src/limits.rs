@@ -29,7 +29,7 @@ pub struct Limits {
     pub faults: u32,
     /// How long a replica whose engine did not take a task gets no other one; 1 s. Its registry
     /// entry is still up then, and without a pause one dead engine would use up every task's
-    /// retries within a millisecond.
+    /// retries within a millisecond. Four times that when it was tried again in vain.
     pub suspect_for: Duration,
     /// Wait after which a batch task goes as soon as its class is owed anything; 30 s.
     pub batch_wait: Duration,

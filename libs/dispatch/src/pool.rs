@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use registry::{Registry, SlotLease, Snapshot};
 use tokio::sync::{Notify, watch};
@@ -252,9 +253,9 @@ impl Pool {
         self.next_deadline().into_iter().chain(trust).min()
     }
 
-    /// Gives a life of a replica no task for a while.
-    pub(crate) fn suspect(&self, key: &ReplicaKey, generation: u64, until: Instant) {
-        self.lock_distrust().suspect(key, generation, until);
+    /// An engine broke off, or did not take a task: it gets none for a while.
+    pub(crate) fn lost(&self, key: &ReplicaKey, generation: u64, pause: Duration) {
+        self.lock_distrust().lost(key, generation, Instant::now(), pause);
     }
 
     /// An engine has reported an error of its own; too many of them make it suspect.
@@ -286,6 +287,17 @@ impl Pool {
     pub(crate) fn slots(&self, snapshot: &Snapshot) -> (u32, u32) {
         let ready = snapshot.pool(&self.id).filter(|(_, replica)| replica.ready && !replica.draining);
         ready.fold((0, 0), |(total, free), (_, r)| (total + r.slots_total, free + r.slots_free))
+    }
+
+    /// The same without the free slots of replicas that are left alone for a moment: nobody starts there.
+    pub(crate) fn slots_to_count_on(&self, snapshot: &Snapshot, now: Instant) -> (u32, u32) {
+        let left_alone = |(key, life): &(ReplicaKey, u64)| {
+            let replica = snapshot.replicas.get(key).filter(|r| r.generation == *life && r.takes_work());
+            replica.map_or(0, |replica| replica.slots_free)
+        };
+        let idle: u32 = self.suspects(now).keys().map(left_alone).sum();
+        let (total, free) = self.slots(snapshot);
+        (total.saturating_sub(idle), free.saturating_sub(idle))
     }
 
     fn suspects(&self, now: Instant) -> HashMap<(ReplicaKey, u64), Instant> {

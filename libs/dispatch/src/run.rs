@@ -48,7 +48,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     let verdict = attempt(&shared, &core, &lease, decision.words).await;
     let drain = lease.drain();
     drop(lease);
-    let distrust = || core.pool.suspect(&key, generation, Instant::now() + shared.limits.suspect_for);
+    let distrust = || core.pool.lost(&key, generation, shared.limits.suspect_for);
     match verdict {
         Verdict::EndedElsewhere => {}
         Verdict::End(ending) => {

@@ -217,6 +217,41 @@ async fn a_full_queue_refuses_with_a_measured_wait() {
     assert!(error("sum").is_some_and(|sum| sum < 0.01), "{:?}", error("sum"));
 }
 
+/// ORCHD-ETA-001
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_told_counts_on_no_replica_that_has_just_failed() {
+    let world = World::new();
+    let engine = Engine::new(Script::Speak(1, Duration::from_secs(9)));
+    world.up(0, 1, 1, &engine);
+    all(&world.submit(spec("x"))).await;
+    let broken = Engine::new(Script::Unreachable);
+    world.up(1, 1, 1, &broken);
+    // It is tried first, because nothing was measured of it, and goes on to the other one.
+    let runs = world.submit(spec("a"));
+    world.until_free(0, 0).await;
+    assert_eq!(world.free(1), 1, "the registry still has it as ready");
+    let waits = world.submit(spec("b"));
+    let told = waits.queue_place().now().unwrap();
+    assert_eq!((told.position, told.predicted_start_ms), (0, Some(9_000)));
+    assert!(words(&runs).await.ends_with("end:stop"));
+}
+
+/// ORCHD-GATE-002
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_is_gone_does_not_use_up_a_tasks_tries_before_the_probes_have_seen_it() {
+    let world = World::new();
+    world.up(0, 1, 2, &Engine::new(Script::Unreachable));
+    // Both lose it at the same moment, which is one loss.
+    let tasks = [world.submit(spec("a")), world.submit(spec("b"))];
+    tokio::time::sleep(Duration::from_millis(2_900)).await;
+    world.down(0, 1);
+    world.up(0, 2, 1, &Engine::new(Script::Speak(1, MS)));
+    for task in &tasks {
+        let words = words(task).await;
+        assert!(words.ends_with("end:stop"), "{words}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn drop_lru_gives_up_the_oldest_batch_task_with_an_error() {
     let world = World::with(2, FullPolicy::DropLru, Limits::default());
