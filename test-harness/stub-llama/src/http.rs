@@ -1,5 +1,6 @@
 //! The routes.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use axum::Router;
@@ -37,6 +38,8 @@ pub(crate) fn router(shared: Shared) -> Router {
         .route("/completions", post(completion))
         .route("/chat/completions", post(chat))
         .route("/v1/chat/completions", post(chat))
+        // Not of the real server: what a test asks that did not start this one itself.
+        .route("/stub/prompts", get(prompts))
         .fallback(|| async { refuse(404, "not_found_error", "File Not Found") })
         .layer(middleware::from_fn_with_state(shared.clone(), gate))
         .with_state(shared)
@@ -76,6 +79,17 @@ pub(crate) fn refuse(status: u16, kind: &str, message: &str) -> Response {
 pub(crate) fn answer(status: u16, body: &Value) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, [(header::CONTENT_TYPE, "application/json; charset=utf-8")], body.to_string()).into_response()
+}
+
+/// How often each text was given to be continued; lists of tokens are left out.
+async fn prompts(State(shared): State<Shared>) -> Response {
+    let mut times = BTreeMap::<String, u64>::new();
+    for request in shared.seen().iter().filter(|request| request.path == "/completion") {
+        if let Some(prompt) = request.body["prompt"].as_str() {
+            *times.entry(prompt.to_owned()).or_default() += 1;
+        }
+    }
+    answer(200, &json!(times))
 }
 
 async fn health() -> Response {

@@ -124,7 +124,7 @@ impl Shared {
         }
     }
 
-    fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Vec<Seen>> {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,6 @@
 //! A machine with an orchestratord on it, and what a user can ask of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -242,6 +243,11 @@ impl Engine {
         let text = self.get("/metrics").await?;
         let line = text.lines().find_map(|line| line.strip_prefix("llamacpp:tokens_predicted_total "));
         line.context("no count of tokens")?.parse().context("the count of tokens")
+    }
+
+    /// How often it was asked to go on behind each text; for whomever.
+    pub(crate) async fn prompts(&self) -> Result<BTreeMap<String, usize>> {
+        serde_json::from_str(&self.get("/stub/prompts").await?).context("prompts")
     }
 
     async fn get(&self, path: &str) -> Result<String> {

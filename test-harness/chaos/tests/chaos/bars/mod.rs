@@ -184,7 +184,7 @@ pub(crate) fn all() -> Vec<Bar> {
             Waiting,
             r19,
             "SIGTERM with an infinite stream and a full queue",
-            "exits ≤ limit + 2 s, code 0; a second SIGTERM ≤ 1 s"
+            "exits ≤ limit + 2 s, code 0; a second SIGTERM ≤ 1 s; the stream goes on after the next start"
         ),
         bar!(
             "R20",

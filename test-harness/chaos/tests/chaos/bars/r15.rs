@@ -118,6 +118,15 @@ async fn kill(run: &Run) -> Result<()> {
     let generated = Engine::of(&rig).context("the engine")?.tokens().await? as usize;
     let spare = generated.saturating_sub(tokens);
     run.count("tokens generated beyond those told", spare, 0..=STREAMS * 60);
+    // The same by what was asked for. A task that had begun and said nothing may begin again, so each slot's
+    // task may, where the streams did not hold all of them; one that had spoken goes on behind tokens.
+    let times = Engine::of(&rig).context("the engine")?.prompts().await?;
+    let begun = |prompt: String| times.get(&prompt).copied().unwrap_or(0);
+    let spoken = (0..STREAMS).filter(|n| begun(format!("stream {n}")) != 1).count();
+    run.count("streams begun more than once", spoken, 0..=0);
+    let again = (0..queued).filter(|n| begun(format!("queued {n}")) > 1).count();
+    let silent = if waiting as usize == queued { 0 } else { STREAMS };
+    run.count(format!("queued tasks begun more than once, of {queued}"), again, 0..=silent);
     reached("the queue is empty", || async { Ok(house.api.counter("orchd_queue_depth").await? == 0.0) })
         .await?;
     Ok(())

@@ -33,22 +33,33 @@ async fn stop(run: &Run, impatient: bool) -> Result<()> {
         house.orchestratord.signal(Signal::SIGTERM)?;
     }
     let limit = if impatient { Duration::from_secs(1) } else { DRAIN + Duration::from_secs(2) };
-    let last = tokio::spawn(async move {
-        let mut last = None;
+    let read = tokio::spawn(async move {
+        let mut read = Vec::new();
         while let Ok(Some(event)) = reader.next().await {
-            last = Some(event);
+            read.push(event);
         }
-        last
+        read
     });
     let (status, took) = house.orchestratord.ended().await?;
     run.time(format!("{what}: ended"), took, limit);
     let code = status.code().context("it was killed")?;
     run.count(format!("{what}: exit code"), code as usize, 0..=0);
-    let last = last.await.context("the reader")?;
-    let said = last.map_or("nothing".to_owned(), |event| {
+    let mut read = read.await.context("the reader")?;
+    let said = read.pop().map_or("nothing".to_owned(), |event| {
         format!("{} {}", event.name, event.data["code"].as_str().unwrap_or_default())
     });
     run.fact(format!("{what}: the stream's last event"), said == "error INTERRUPTED", said);
     run.count(format!("{what}: engines left"), house.rig.engines().len(), 0..=0);
+
+    // What a crash does not lose, a stop does not either.
+    let last = read.pop().context("nothing was read")?;
+    let rig = Arc::clone(&house.rig);
+    drop(house);
+    let house = House::start_on(rig).await?;
+    let mut reader = house.follow(&endless, last.id.as_deref()).await?;
+    let next = reader.until(|event| event.name == "token").await?;
+    let (before, after) = (last.data["i"].as_u64(), next.data["i"].as_u64());
+    let goes_on = last.name == "token" && after == before.map(|before| before + 1);
+    run.fact(format!("{what}: the next start goes on behind it"), goes_on, format!("{before:?}, {after:?}"));
     Ok(())
 }
