@@ -300,6 +300,44 @@ mod tests {
         }
     }
 
+    /// POOLD-MEMORY-002
+    #[tokio::test]
+    async fn a_card_goes_to_who_asked_first_whoever_is_polled_first() {
+        const GIB: u64 = 1 << 30;
+        let cards = || {
+            let room = Device { vram_total_bytes: 24 * GIB, ..card(24 * GIB, &[]) };
+            devices::Inventory::Cards(vec![room])
+        };
+        let (ledger, cards) = (Ledger::new(|| None), Cards::new(Arc::new(cards)));
+        let pool = PoolConfig::haiku();
+        let prepared = |replica: u32| -> PreparedEngine {
+            serde_json::from_value(serde_json::json!({
+                "binary_path": "/b", "flags": [], "port": 0, "host": "127.0.0.1", "model_path": "/m",
+                "engine_version": "v", "pool_id": pool.id, "replica_id": ReplicaId::nth(replica),
+                "engine_digest": "", "model_digest": "", "ctx": 1, "slots": 1, "env": {},
+                "device_mask": "GPU-0",
+                "memory": {
+                    "weights_bytes": 14 * GIB, "kv_bytes_per_slot": GIB, "kv_bytes": GIB, "compute_bytes": GIB,
+                },
+            }))
+            .unwrap()
+        };
+        let engines = [prepared(0), prepared(1), prepared(2)];
+        let held = ledger.0.turn.lock().await;
+        let [first, second, third] =
+            engines.each_ref().map(|engine| Box::pin(ledger.admit(&pool, engine, &cards, false)));
+        let (mut first, mut second, mut third) = (first, second, third);
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        assert!(futures_util::poll!(third.as_mut()).is_pending());
+        drop(held);
+        let (third, second, first) = tokio::join!(third, second, first);
+        let (_placement, claim) = first.expect("it asked first");
+        let refused = second.unwrap_err().to_string();
+        assert!(refused.contains("haiku/r0 16.5 GiB + 16.5 GiB needed") && third.is_err(), "{refused}");
+        drop(claim);
+    }
+
     fn card(free: u64, users: &[(u32, Option<u64>)]) -> Device {
         let user = |(pid, used_bytes): &(u32, Option<u64>)| DeviceUser {
             pid: Some(*pid),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use wire::{HandoffState, Phase, StepStatus};
 
-use crate::harness::{client, engines_of, setup};
+use crate::harness::{DEADLINE, client, engines_of, setup};
 
 #[tokio::test]
 async fn a_ready_engine_is_published_with_all_that_is_known() {
@@ -126,4 +126,23 @@ async fn a_graceful_end_stops_the_engines() {
     manager.running.shutdown().await;
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
     assert_eq!(setup.handoff(), None);
+}
+
+/// POOLD-LAUNCH-004
+#[tokio::test]
+async fn at_most_two_engines_load_at_once_and_all_of_them_in_the_end() {
+    let mut setup = setup().with_faults(&[("LOAD_MS", "500")]);
+    setup.pool.replicas = 5;
+    let manager = setup.start().await;
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let replicas = manager.pool().await.replicas;
+        let loading = replicas.iter().filter(|r| r.phase == Phase::Starting && r.pid.is_some()).count();
+        assert!(loading <= 2, "{loading} load at once: {replicas:#?}");
+        if replicas.iter().all(|r| r.phase == Phase::Ready) {
+            break;
+        }
+        assert!(Instant::now() < end, "not all came: {replicas:#?}");
+    }
+    manager.running.shutdown().await;
 }
