@@ -98,12 +98,13 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     let metrics = EdgeMetrics::register(&mut exposition);
     let registry = Registry::default();
     let host = AdapterHost::default();
-    let drain = Duration::from_millis(settings.config.limits.drain_ms);
+    let task_limits = limits(&settings.config);
+    let drain = task_limits.drain;
     let dispatch = Dispatch::start(
         settings.config.pools.iter().map(pool_spec).collect(),
         registry.clone(),
         host.clone(),
-        limits(&settings.config, drain),
+        task_limits,
         dispatch::Metrics::register(&mut exposition),
         stop.accepting.clone(),
         tasks.dispatch.clone(),
@@ -210,10 +211,10 @@ fn traces(
     Ok((Traces { spans: Some(spans), sample: config.sample }, Some(exporter)))
 }
 
-fn limits(config: &Config, drain: Duration) -> dispatch::Limits {
+fn limits(config: &Config) -> dispatch::Limits {
     let keep = &config.journal;
     dispatch::Limits {
-        drain,
+        drain: Duration::from_millis(config.limits.drain_ms),
         kept_tasks: keep.keep_tasks,
         kept_bytes: keep.keep_bytes,
         kept_for: Duration::from_secs(keep.keep_minutes.saturating_mul(60)),

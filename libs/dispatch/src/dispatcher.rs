@@ -262,7 +262,8 @@ impl Dispatch {
 
     /// Ends every task with INTERRUPTED, for a process that goes down without waiting any longer; the readers
     /// of one that the next process can go on with are told so, and its log stays open on disk. Nobody
-    /// follows any of them when this returns, and nothing is admitted any more. To be called before replicas are withdrawn: what still ran would end as lost with them.
+    /// follows any of them when this returns, and nothing is admitted any more. To be called before
+    /// replicas are withdrawn: what still ran would end as lost with them.
     pub fn interrupt_now(&self) {
         let shared = &self.shared;
         let pools: Vec<_> =

@@ -1,5 +1,5 @@
-//! What each caller has used of each pool, and of each model in it, since counting began. Counted when a task ends, exactly as
-//! the metrics are; the metrics have no callers, and this has no tasks.
+//! What each caller has used of each pool, and of each model in it, since counting began. Counted when a
+//! task ends, exactly as the metrics are; the metrics have no callers, and this has no tasks.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -358,25 +358,10 @@ async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use wire::{Phase, PreparedEngine, ReplicaId};
+    use wire::{Phase, ReplicaId};
 
     use super::*;
-    use crate::{Cancel, PrepareError, Progress};
-
-    /// Nothing can be prepared, so that the board is the test's.
-    struct Nothing;
-
-    impl Prepare for Nothing {
-        fn prepare(
-            &self,
-            _: &PoolConfig,
-            _: &ReplicaId,
-            _: &Progress,
-            _: &Cancel,
-        ) -> Result<PreparedEngine, PrepareError> {
-            Err(PrepareError { message: "nothing".to_owned(), remedy: None, may_heal: false })
-        }
-    }
+    use crate::prepare::Nothing;
 
     async fn started(dir: &Path) -> Running {
         let timings = Timings {

@@ -92,3 +92,20 @@ impl fmt::Debug for Progress {
         f.write_str("Progress")
     }
 }
+
+/// Prepares nothing: for tests of what does not come to that.
+#[cfg(test)]
+pub(crate) struct Nothing;
+
+#[cfg(test)]
+impl Prepare for Nothing {
+    fn prepare(
+        &self,
+        _: &PoolConfig,
+        _: &ReplicaId,
+        _: &Progress,
+        _: &Cancel,
+    ) -> Result<PreparedEngine, PrepareError> {
+        Err(PrepareError { message: "nothing".to_owned(), remedy: None, may_heal: false })
+    }
+}

@@ -326,21 +326,9 @@ mod tests {
     use crate::engine::Engine;
     use crate::engine_log::EngineLog;
     use crate::metrics::Metrics;
+    use crate::prepare::Nothing;
     use crate::record::{Record, RunDir};
-    use crate::{Cancel, InheritedEnv, Prepare, PrepareError, Progress, Timings};
-
-    struct Nothing;
-    impl Prepare for Nothing {
-        fn prepare(
-            &self,
-            _: &PoolConfig,
-            _: &ReplicaId,
-            _: &Progress,
-            _: &Cancel,
-        ) -> Result<PreparedEngine, PrepareError> {
-            Err(PrepareError { message: String::new(), remedy: None, may_heal: false })
-        }
-    }
+    use crate::{InheritedEnv, Timings};
 
     fn shared(dir: &std::path::Path) -> Arc<Shared> {
         Arc::new(Shared {

@@ -28,9 +28,9 @@ impl Follower {
         Self { store, len, chunk: None, next, published: 0 }
     }
 
-    /// The next entry; waits for it. `None` once the terminal entry was read or the log was put off, or at once when the
-    /// log had ended at or before the position asked for. Cancel-safe: an entry is taken only when
-    /// it is returned.
+    /// The next entry; waits for it. `None` once the terminal entry was read or the log was put off, or at
+    /// once when the log had ended at or before the position asked for. Cancel-safe: an entry is taken only
+    /// when it is returned.
     pub async fn next(&mut self) -> Option<(Position, Arc<Entry>)> {
         loop {
             // Seen before looking, so that an entry published in between wakes the wait below.

@@ -87,6 +87,15 @@ fn copy(from: &Path) -> tempfile::TempDir {
     copy
 }
 
+/// A copy in which one bit of a byte of a file is another.
+fn damaged(sound: &Path, name: &Path, bytes: &[u8], byte: usize) -> tempfile::TempDir {
+    let copy = copy(sound);
+    let mut changed = bytes.to_vec();
+    changed[byte] ^= 1 << (byte % 8);
+    fs::write(copy.path().join(name), changed).unwrap();
+    copy
+}
+
 fn tasks(opened: Opened) -> BTreeMap<u64, Task> {
     let shown = |entry: &Entry| serde_json::to_string(entry).unwrap();
     let task = |task: Recovered| {
@@ -126,10 +135,7 @@ fn a_byte_of_an_event_costs_what_is_behind_it_in_its_task_and_nothing_else() {
         let name = file.strip_prefix(sound.path()).unwrap();
         for byte in 0..bytes.len() {
             let what = format!("byte {byte} of {}", name.display());
-            let damaged = copy(sound.path());
-            let mut changed = bytes.clone();
-            changed[byte] ^= 1 << (byte % 8);
-            fs::write(damaged.path().join(name), &changed).unwrap();
+            let damaged = damaged(sound.path(), name, &bytes, byte);
             let found = match Journal::open(damaged.path(), Options::default()) {
                 Ok(opened) => tasks(opened),
                 Err(error) => {
@@ -197,10 +203,7 @@ fn a_byte_of_a_prompt_costs_that_prompt_and_it_is_never_handed_out() {
         let name = file.strip_prefix(sound.path()).unwrap();
         for byte in 0..bytes.len() {
             let what = format!("byte {byte} of {}", name.display());
-            let damaged = copy(sound.path());
-            let mut changed = bytes.clone();
-            changed[byte] ^= 1 << (byte % 8);
-            fs::write(damaged.path().join(name), &changed).unwrap();
+            let damaged = damaged(sound.path(), name, &bytes, byte);
             let found = tasks(open(damaged.path()));
             let mut of_this = 0;
             for (seq, (prompt, events, ended)) in &whole {

@@ -163,9 +163,7 @@ impl Events {
         self.ledger.open(number, (scan.whole as u64).saturating_sub(noted - HEAD_BYTES as u64));
         scan
     }
-}
 
-impl Events {
     /// To be called when all files are read. What an earlier process had written behind what a later one
     /// found is nobody's: the later one has put other events there, or will.
     pub(crate) fn let_go_of_the_lost(&mut self) {
