@@ -73,7 +73,7 @@ enum Command {
     },
     /// Run one suite until it fails, or for an hour
     SoakTests {
-        /// unit, dispatch, task-log, pool-managerd, orchestratord, adapter, provisioners, bdd, determinism, e2e
+        /// unit, integration, bdd, chaos, determinism or e2e
         suite: String,
         /// How long, in minutes
         #[arg(long, default_value_t = 60)]
