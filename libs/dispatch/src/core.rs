@@ -19,7 +19,7 @@ use wire::task::{OnInterrupt, TaskView};
 use wire::{EngineChunk, ReplicaKey, SessionId, TaskId, TaskState, TraceContext, Transcript};
 
 use self::live::State;
-pub(crate) use self::live::{Account, AfterLoss, DRAINED, Refused, Run};
+pub(crate) use self::live::{Account, AfterLoss, DRAINED, LastWord, Refused, Run};
 use crate::durable::Recorded;
 use crate::ending::{Ending, Failure, millis};
 use crate::estimate::Asked;
@@ -153,11 +153,11 @@ impl TaskCore {
         self.recorded.send_replace(recorded);
     }
 
-    /// The same of a task that has not ended, at once for whoever ends it; `false`, and nothing done, of one
-    /// that has.
+    /// The same of a task whose log has not ended, at once for whoever ends it; `false`, and nothing done, of
+    /// one whose has.
     pub(crate) fn settle_alive(&self, recorded: Recorded) -> bool {
         let state = self.lock();
-        let alive = matches!(&*state, State::Live(_));
+        let alive = matches!(&*state, State::Live(_) | State::Ending(_));
         if alive {
             self.settle(recorded);
         }
@@ -293,7 +293,7 @@ impl TaskCore {
     pub(crate) fn last_chunk(&self) -> Option<Instant> {
         match &*self.lock() {
             State::Live(live) => live.last_chunk,
-            State::Ended { .. } | State::Past(_) => None,
+            State::Ending(_) | State::Ended { .. } | State::Past(_) => None,
         }
     }
 
@@ -301,7 +301,7 @@ impl TaskCore {
     pub(crate) fn transcript(&self, ending: &Ending) -> Option<Transcript> {
         match &*self.lock() {
             State::Live(live) if self.transcript => live.transcript(&self.id, &self.pool.id, ending),
-            State::Live(_) | State::Ended { .. } | State::Past(_) => None,
+            State::Live(_) | State::Ending(_) | State::Ended { .. } | State::Past(_) => None,
         }
     }
 
@@ -312,30 +312,35 @@ impl TaskCore {
         }
     }
 
-    /// Ends the task: its log is terminal when this returns. `None` when it had ended before.
-    pub(crate) fn end(&self, ending: &Ending) -> Option<Account> {
+    /// Ends it, if it has not ended: nothing is appended from now on but the last word, which is for
+    /// [`TaskCore::announce`]. Says what the task cost, to be counted before that.
+    pub(crate) fn end(&self, ending: &Ending) -> Option<(Account, LastWord)> {
         let mut state = self.lock();
-        let shown = match ending {
-            Ending::Finished(_) | Ending::Spent => TaskState::Done,
-            Ending::Cancelled(_) => TaskState::Cancelled,
-            Ending::Failed(failure) => failure.state(),
-        };
-        let ended = State::Ended { state: shown, history: Box::default() };
+        let ended = State::Ending(Box::default());
         let live = match std::mem::replace(&mut *state, ended) {
             State::Live(live) => *live,
-            before @ (State::Ended { .. } | State::Past(_)) => {
+            before @ (State::Ending(_) | State::Ended { .. } | State::Past(_)) => {
                 *state = before;
                 return None;
             }
         };
-        let (account, past) = live.close(ending);
-        if let State::Ended { history, .. } = &mut *state {
-            **history = past;
-        }
+        let (account, past, last) = live.close(ending);
+        *state = State::Ending(Box::new(past));
         drop(state);
         self.holds(None);
+        Some((account, last))
+    }
+
+    /// Says the last word: whoever reads it finds everything counted that the task was.
+    pub(crate) fn announce(&self, last: LastWord) {
+        let mut state = self.lock();
+        if let State::Ending(history) = &mut *state {
+            let history = std::mem::take(history);
+            *state = State::Ended { state: last.state, history };
+        }
+        last.say();
+        drop(state);
         self.ended.cancel();
-        Some(account)
     }
 
     pub(crate) fn has_ended(&self) -> bool {

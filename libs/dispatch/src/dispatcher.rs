@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use wire::usage::UsageRow;
 use wire::{PoolId, SessionId, SessionView, TaskId};
 
-use crate::core::{Account, TaskCore};
+use crate::core::{Account, LastWord, TaskCore};
 use crate::ending::Ending;
 use crate::loops::{keeper, pool_loop};
 use crate::moves::Moves;
@@ -338,9 +338,10 @@ impl Shared {
     }
 
     /// Ends a task, if it has not ended: its log is terminal when this returns, it waits nowhere,
-    /// and its run lets go by itself.
+    /// and its run lets go by itself. Everything is counted before its end is told: whoever has read that
+    /// finds it in usage, metrics and session, and its place free.
     pub(crate) fn end(&self, core: &TaskCore, ending: Ending) {
-        let Some((account, real)) = self.close(core, &ending) else { return };
+        let Some((account, real, last)) = self.close(core, &ending) else { return };
         if matches!(ending, Ending::Finished(_)) {
             self.tell_pace(core, &account);
         }
@@ -363,19 +364,21 @@ impl Shared {
             Ending::Cancelled(reason) => core.pool.metrics.canceled(reason.as_str()),
             Ending::Failed(failure) => core.pool.metrics.failed(failure.code.as_str()),
         }
+        core.announce(last);
         self.record_end(core);
         self.moved(core);
         let forgotten = self.lock_store().has_ended(core, &self.limits);
         self.forget(forgotten);
     }
 
-    /// Gives back what a task holds, and says what it was; `None`: it has ended before.
-    pub(crate) fn close(&self, core: &TaskCore, ending: &Ending) -> Option<(Account, Size)> {
-        let account = core.end(ending)?;
+    /// Gives back what a task holds, and says what it was and what its log ends with; `None`: it has ended
+    /// before.
+    pub(crate) fn close(&self, core: &TaskCore, ending: &Ending) -> Option<(Account, Size, LastWord)> {
+        let (account, last) = core.end(ending)?;
         core.pool.leave(core);
         let real = core.pool.ended(core, &account, matches!(ending, Ending::Finished(_)));
         self.quotas.settle(&core.caller, core.size, real);
-        Some((account, real))
+        Some((account, real, last))
     }
 
     pub(crate) fn task(self: &Arc<Self>, core: Arc<TaskCore>, created_now: bool) -> Task {

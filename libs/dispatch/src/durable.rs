@@ -110,12 +110,15 @@ impl Shared {
     /// A task that could not be recorded ends and is forgotten; then its submitter is told. It was never
     /// admitted, so no counter, usage or session knows of it.
     fn refuse(&self, core: &Arc<TaskCore>) {
-        let _ended_before = self.close(core, &Ending::Failed(Failure::interrupted()));
+        let closed = self.close(core, &Ending::Failed(Failure::interrupted()));
         if let Some(id) = &core.session {
             self.sessions.take_back(&core.owner, id);
         }
         self.lock_store().remove(core);
         self.forget([core.place.seq]);
+        if let Some((_, _, last)) = closed {
+            core.announce(last);
+        }
         core.settle(Recorded::Refused);
     }
 

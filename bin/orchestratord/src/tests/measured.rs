@@ -4,10 +4,11 @@ use super::*;
 
 /// What a task is told that waits behind one that runs.
 async fn told(settings: &Settings, stub: &RunningStub, life: u64) -> Value {
-    let running = app::start(settings, settings.config.api.listen).await.unwrap();
+    // Before the start: the one of the life before would be bound first, and two lives have a slot more.
     let handoffs = HandoffDir::open(settings.config.paths.runtime.join("engines")).unwrap();
     let handoff = json!({"url": stub.url(), "pool_id": "p", "generation": life, "slots_total": 1});
     handoffs.publish(&serde_json::from_value(handoff).unwrap()).unwrap();
+    let running = app::start(settings, settings.config.api.listen).await.unwrap();
     let base = format!("http://{}", running.addr());
     let http = Client::orchestratord();
     let get = async |path: &str| -> Value {

@@ -8,7 +8,7 @@ use adapter_host::{EngineRequest, SoFar};
 use sha2::{Digest, Sha256};
 use task_log::{Full, LogWriter};
 use tokio::time::Instant;
-use wire::event::{End, FinishReason, Resumed, Seam};
+use wire::event::{End, FinishReason, Resumed, Seam, StreamError};
 use wire::task::{OnInterrupt, TaskView};
 use wire::{EngineFacts, ReplicaId, ReplicaKey, Seed, TaskState};
 
@@ -26,6 +26,8 @@ const LOADS_WAITED_FOR: u32 = 3;
 #[derive(Debug)]
 pub(super) enum State {
     Live(Box<Live>),
+    /// It has ended, and its log does not say so yet: what it was is still being counted.
+    Ending(Box<History>),
     Ended {
         state: TaskState,
         history: Box<History>,
@@ -150,9 +152,27 @@ impl State {
     }
 }
 
+/// The terminal entry of a log, not yet written.
+#[derive(Debug)]
+#[must_use = "a log whose last word is not said ends as one that was cut off"]
+pub(crate) struct LastWord {
+    writer: LogWriter,
+    last: Result<End, StreamError>,
+    pub(super) state: TaskState,
+}
+
+impl LastWord {
+    pub(super) fn say(self) {
+        match self.last {
+            Ok(end) => self.writer.end(end),
+            Err(error) => self.writer.error(error),
+        }
+    }
+}
+
 impl Live {
-    /// Writes the terminal entry; says what the task cost and what is shown of it from now on.
-    pub(super) fn close(mut self, ending: &Ending) -> (Account, History) {
+    /// What the task cost, what is shown of it from now on, and the terminal entry.
+    pub(super) fn close(mut self, ending: &Ending) -> (Account, History, LastWord) {
         let mut past = std::mem::take(&mut self.history);
         let on_engine = past.run.as_ref().filter(|_| self.running).map(|run| run.since.elapsed());
         let before = Some(past.decode_before).filter(|before| !before.is_zero());
@@ -180,12 +200,14 @@ impl Live {
             receipt: Box::new(self.receipt(&past, ending)),
             result: None,
         });
-        match last {
-            Ok(end) => self.writer.end(end),
-            Err(error) => self.writer.error(error),
-        }
+        let state = match ending {
+            Ending::Finished(_) | Ending::Spent => TaskState::Done,
+            Ending::Cancelled(_) => TaskState::Cancelled,
+            Ending::Failed(failure) => failure.state(),
+        };
+        let last = LastWord { writer: self.writer, last, state };
         let model = past.run.as_ref().map(|run| Arc::clone(&run.model_id)).filter(|name| !name.is_empty());
-        (Account { used, decode: past.decode, to_first, first_token, model }, past)
+        (Account { used, decode: past.decode, to_first, first_token, model }, past, last)
     }
 
     /// What was said is another model's: its token ids mean nothing to the one that runs now.

@@ -64,7 +64,7 @@ impl TaskCore {
     pub(crate) fn waits_until(&self) -> Option<Instant> {
         let resume_by = match &*self.lock() {
             State::Live(live) => live.resume_by,
-            State::Ended { .. } | State::Past(_) => None,
+            State::Ending(_) | State::Ended { .. } | State::Past(_) => None,
         };
         self.deadline.into_iter().chain(resume_by).min()
     }
@@ -73,7 +73,7 @@ impl TaskCore {
     pub(crate) fn waited_too_long(&self, now: Instant) -> Failure {
         let lost = match &*self.lock() {
             State::Live(live) => live.lost.clone().filter(|_| live.resume_by.is_some()),
-            State::Ended { .. } | State::Past(_) => None,
+            State::Ending(_) | State::Ended { .. } | State::Past(_) => None,
         };
         match lost {
             Some(reason) if self.deadline.is_none_or(|deadline| deadline > now) => {

@@ -15,6 +15,9 @@ impl TaskCore {
         let (shown, history, words) = match &*state {
             State::Live(live) if live.running => (TaskState::Running, &live.history, true),
             State::Live(live) => (TaskState::Queued, &live.history, false),
+            // As it was until its end is told, with all that belongs to it.
+            State::Ending(history) if history.run.is_some() => (TaskState::Running, &**history, true),
+            State::Ending(history) => (TaskState::Queued, &**history, false),
             State::Ended { state, history } => (*state, &**history, true),
             State::Past(view) => {
                 let mut view = TaskView::clone(view);
