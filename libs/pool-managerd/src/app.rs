@@ -30,8 +30,6 @@ use crate::record::RunDir;
 use crate::shared::Shared;
 use crate::{AppConfigError, AvailableMemory, InheritedEnv, PoolChange, Prepare, Timings, Token, durable};
 
-/// More engines loading side by side only slow each other down.
-const LOADING_AT_ONCE: usize = 2;
 /// The API is asked over loopback.
 const API_WITHIN: Duration = Duration::from_secs(5);
 /// A second manager must be told within a second.
@@ -62,6 +60,8 @@ pub struct AppConfig {
     pub self_tests: PathBuf,
     /// Who finds the machine's cards.
     pub cards: Arc<dyn Discover>,
+    /// Engines that may load at once; 0 counts as 1.
+    pub loading_at_once: u32,
     /// Limits and periods.
     pub timings: Timings,
 }
@@ -173,13 +173,14 @@ impl App {
         leftovers.end_unwanted(config.timings.stop_grace).await;
 
         let unwatched_limit = (config.timings.liveness_period + config.timings.liveness_timeout) * 10;
+        let loading_at_once = usize::try_from(config.loading_at_once.max(1)).unwrap_or(1);
         let shared = Arc::new(Shared {
             run,
             handoffs,
             inherited: config.inherited,
             preparer: config.preparer,
             provisioning: Mutex::new(()),
-            loading: Semaphore::new(LOADING_AT_ONCE),
+            loading: Semaphore::new(loading_at_once),
             memory: config.memory,
             cards: Cards::new(config.cards),
             ledger: Ledger::new(config.memory),
@@ -380,6 +381,7 @@ mod tests {
             memory: || None,
             self_tests: dir.join("self-tests"),
             cards: Arc::new(|| devices::Inventory::NoCard),
+            loading_at_once: 2,
             timings,
         };
         App::start(config).await.unwrap()

@@ -50,6 +50,7 @@ impl AppConfig {
             memory: crate::available_memory,
             self_tests: config.paths.cache.join("self-tests"),
             cards: Arc::new(System::new(env.var("PATH"), Way::from_variable(env.var("LLAMA_ORCH_DEVICES")))),
+            loading_at_once: config.pool_managerd.loading_at_once,
             timings: Timings::default(),
         })
     }
@@ -80,7 +81,8 @@ mod tests {
         let mut config =
             Config { pools: vec![PoolConfig::haiku(), PoolConfig::haiku()], ..Config::default() };
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        AppConfig::from_config(&config, &env, listen).unwrap();
+        config.pool_managerd.loading_at_once = 7;
+        assert_eq!(AppConfig::from_config(&config, &env, listen).unwrap().loading_at_once, 7);
         config.pools[1].flags = vec!["--bogus".to_owned()];
         let refused = AppConfig::from_config(&config, &env, listen).err().unwrap().to_string();
         assert!(refused.starts_with("pools[1] (haiku): flags: --bogus"), "{refused}");

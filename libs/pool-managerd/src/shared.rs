@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use handoff::HandoffDir;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
+use wire::StepStatus;
 
 use crate::admission::Ledger;
+use crate::board::Seat;
 use crate::cards::Cards;
 use crate::determinism::Kept;
 use crate::launch::InheritedEnv;
@@ -37,4 +39,16 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// Told when nobody waits for an engine to end politely any more.
     pub(crate) hurry: CancellationToken,
+}
+
+impl Shared {
+    /// A turn to load; waited for in the order of asking, and that it is waited for is shown. `None` never
+    /// comes: nobody closes the semaphore.
+    pub(crate) async fn turn_to_load(&self, seat: &Seat) -> Option<SemaphorePermit<'_>> {
+        if let Ok(turn) = self.loading.try_acquire() {
+            return Some(turn);
+        }
+        seat.warmup(StepStatus::Running, "waits for its turn: as many engines load as may at once");
+        self.loading.acquire().await.ok()
+    }
 }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ConfigProblem;
+
 /// orchestratord's listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -94,7 +96,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// How orchestratord reaches pool-managerd, and where that one listens.
+/// How orchestratord reaches pool-managerd, where that one listens, and how many engines it lets load at
+/// once. Read at a start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolManagerdConfig {
@@ -105,10 +108,27 @@ pub struct PoolManagerdConfig {
     /// File with the bearer token between the two daemons; null: `<runtime>/pool-managerd.token`,
     /// made by pool-managerd at first start.
     pub token_file: Option<PathBuf>,
+    /// Engines that may load at once, of all pools together and those of a reload included; the others wait
+    /// in the order in which they came. More only slow each other down, unless the disk is faster than one
+    /// engine reads.
+    #[schemars(range(min = 1, max = 64))]
+    pub loading_at_once: u32,
 }
 
 impl Default for PoolManagerdConfig {
     fn default() -> Self {
-        Self { url: None, listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9200)), token_file: None }
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 9200));
+        Self { url: None, listen, token_file: None, loading_at_once: 2 }
+    }
+}
+
+impl PoolManagerdConfig {
+    pub(super) fn problems(&self, out: &mut Vec<ConfigProblem>) {
+        if !(1..=64).contains(&self.loading_at_once) {
+            out.push(ConfigProblem {
+                path: "pool_managerd.loading_at_once".to_owned(),
+                problem: "must be 1 to 64 engines".to_owned(),
+            });
+        }
     }
 }

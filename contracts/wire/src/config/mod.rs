@@ -47,7 +47,7 @@ pub struct Config {
     pub log: LogConfig,
     /// Export of traces.
     pub otlp: OtlpConfig,
-    /// How orchestratord reaches pool-managerd.
+    /// How orchestratord reaches pool-managerd, and how many engines that one lets load at once.
     pub pool_managerd: PoolManagerdConfig,
     /// Which models are trusted, and how much room they may take.
     pub models: ModelsConfig,
@@ -119,6 +119,7 @@ impl Config {
         self.journal.problems(&mut problems);
         self.artifacts.problems(&mut problems);
         self.otlp.problems(&mut problems);
+        self.pool_managerd.problems(&mut problems);
         self.models.problems(&mut problems);
         self.limits.problems(&mut problems);
         self.sessions.problems(&mut problems);
@@ -201,6 +202,18 @@ mod tests {
             let problems = config.problems();
             assert_eq!(problems.is_empty(), fine, "{url}: {problems:?}");
             assert!(problems.iter().all(|problem| problem.path.ends_with("sources[0].archive.url")), "{url}");
+        }
+    }
+
+    /// POOLD-LAUNCH-004
+    #[test]
+    fn at_least_one_engine_may_load_and_not_a_host_full_of_them() {
+        for (engines, fine) in [(0, false), (1, true), (64, true), (65, false), (u32::MAX, false)] {
+            let mut config = Config::default();
+            config.pool_managerd.loading_at_once = engines;
+            let said: Vec<String> = config.problems().iter().map(ToString::to_string).collect();
+            let refused = ["pool_managerd.loading_at_once: must be 1 to 64 engines"];
+            assert_eq!(said, if fine { &[][..] } else { &refused[..] }, "{engines}");
         }
     }
 

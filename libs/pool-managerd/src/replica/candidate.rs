@@ -215,7 +215,7 @@ impl Work {
         model: Option<ModelRecord>,
     ) -> Result<Life, Refusal> {
         let loading = tokio::select! {
-            permit = self.shared.loading.acquire() => permit.ok(),
+            turn = self.shared.turn_to_load(&self.seat) => turn,
             () = self.give_up.cancelled() => return Err(Refusal::GivenUp),
         };
         let mut life = self.launch(prepared, placement, model).await?;

@@ -140,13 +140,11 @@ async fn unused(life: &Life) {
     let _still_used = tokio::time::timeout(ANSWER_WITHIN, idle).await;
 }
 
-/// Resolves when an engine that was ready has closed its port, or answers nothing, for some time and is
+/// Resolves when an engine that is ending has closed its port, or answers nothing, for some time and is
 /// still there. After TERM llama-server generates nothing more: it waits for every client that still
-/// holds a request open, or hangs in its signal handler. There is nothing left to wait for.
+/// holds a request open, or hangs in its signal handler. There is nothing left to wait for. One that was
+/// never published is no exception: the completion that was to prove it is a generation like any other.
 async fn silent(life: &Life) {
-    if life.record.handoff.is_none() {
-        return std::future::pending().await;
-    }
     let client = EngineClient::new(life.record.port, life.api_key.clone());
     let (pid, port) = (life.engine.pid(), life.record.port);
     let mut looks = 0;

@@ -215,7 +215,7 @@ impl Replica {
         }
         let shared = Arc::clone(&self.shared);
         let loading = tokio::select! {
-            permit = shared.loading.acquire() => permit.ok(),
+            turn = shared.turn_to_load(&self.seat) => turn,
             () = self.orders.unwanted() => return After::Stopped,
         };
         let (placement, claim) = match self.admit(&prepared).await {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use wire::{ErrorCode, HandoffState, OperationKind, OperationState, Phase, Wanted};
 
-use crate::harness::{Generation, engines_of, setup, signal, within};
+use crate::harness::{DEADLINE, Generation, engines_of, setup, signal, within};
 
 const SLOW: &[(&str, &str)] = &[("TOKEN_MS", "10")];
 
@@ -166,6 +166,26 @@ async fn an_engine_that_has_closed_its_port_and_waits_for_its_clients_is_not_wai
     let stop = manager.stop().await;
     assert_eq!(manager.ended(&stop).await.state, OperationState::Succeeded);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
+    manager.running.shutdown().await;
+}
+
+/// POOLD-STOP-002
+#[tokio::test]
+async fn an_engine_that_is_stopped_while_it_is_proven_is_not_waited_for_either() {
+    let mut setup = setup().with_faults(&[("LINGER", "1"), ("MUTE", "1")]);
+    setup.timings.stop_grace = Duration::from_mins(1);
+    setup.timings.canary_timeout = Duration::from_mins(5);
+    let manager = setup.start().await;
+    // Until then TERM would end it at once.
+    let log = setup.runtime().join("run/llamacpp-p.r0.log");
+    let loaded = || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("model loaded"));
+    within(DEADLINE, "it has loaded", loaded).await;
+    let begun = Instant::now();
+    let stop = manager.stop().await;
+    assert_eq!(manager.ended(&stop).await.state, OperationState::Succeeded);
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(setup.handoff(), None);
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
     manager.running.shutdown().await;
 }

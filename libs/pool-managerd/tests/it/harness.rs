@@ -175,6 +175,7 @@ pub(crate) struct Setup {
     pub(crate) pool: PoolConfig,
     pub(crate) preparer: Arc<StubPreparer>,
     pub(crate) timings: Timings,
+    pub(crate) loading_at_once: u32,
     pub(crate) memory: AvailableMemory,
     pub(crate) cards: Arc<FakeCards>,
 }
@@ -209,6 +210,7 @@ pub(crate) fn setup() -> Setup {
         pool: PoolConfig::new(PoolId::try_new("p").unwrap(), "builtin:stub"),
         preparer: Arc::default(),
         timings,
+        loading_at_once: 2,
         memory: || Some(1 << 40),
         cards: Arc::default(),
     }
@@ -253,6 +255,7 @@ impl Setup {
             memory: self.memory,
             self_tests: self.runtime().join("self-tests"),
             cards: Arc::clone(&self.cards) as Arc<dyn Discover>,
+            loading_at_once: self.loading_at_once,
             timings: self.timings.clone(),
         }
     }

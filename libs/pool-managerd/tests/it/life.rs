@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use wire::{HandoffState, Phase, StepStatus};
+use wire::{HandoffState, Phase, PoolView, StepStatus};
 
 use crate::harness::{DEADLINE, client, engines_of, setup};
 
@@ -130,19 +130,37 @@ async fn a_graceful_end_stops_the_engines() {
 
 /// POOLD-LAUNCH-004
 #[tokio::test]
-async fn at_most_two_engines_load_at_once_and_all_of_them_in_the_end() {
-    let mut setup = setup().with_faults(&[("LOAD_MS", "500")]);
-    setup.pool.replicas = 5;
-    let manager = setup.start().await;
-    let end = Instant::now() + DEADLINE;
-    loop {
-        let replicas = manager.pool().await.replicas;
-        let loading = replicas.iter().filter(|r| r.phase == Phase::Starting && r.pid.is_some()).count();
-        assert!(loading <= 2, "{loading} load at once: {replicas:#?}");
-        if replicas.iter().all(|r| r.phase == Phase::Ready) {
-            break;
+async fn at_most_so_many_engines_load_at_once_and_all_of_them_in_the_end() {
+    for at_once in [1, 3] {
+        let mut setup = setup().with_faults(&[("LOAD_MS", "500")]);
+        (setup.pool.replicas, setup.loading_at_once) = (5, at_once);
+        let manager = setup.start().await;
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let replicas = manager.pool().await.replicas;
+            let loading = replicas.iter().filter(|r| r.phase == Phase::Starting && r.pid.is_some()).count();
+            assert!(loading <= at_once as usize, "{loading} load at once: {replicas:#?}");
+            if replicas.iter().all(|r| r.phase == Phase::Ready) {
+                break;
+            }
+            assert!(Instant::now() < end, "not all came: {replicas:#?}");
         }
-        assert!(Instant::now() < end, "not all came: {replicas:#?}");
+        manager.running.shutdown().await;
     }
+}
+
+/// POOLD-LAUNCH-004
+#[tokio::test]
+async fn as_many_engines_load_as_may_and_the_others_say_that_they_wait() {
+    let mut setup = setup().with_faults(&[("LOAD_MS", "600000")]);
+    (setup.pool.replicas, setup.loading_at_once) = (5, 3);
+    let manager = setup.start().await;
+    let is = |pool: &PoolView| {
+        let loading = pool.replicas.iter().filter(|r| r.pid.is_some()).count();
+        let waiting =
+            pool.steps.iter().filter(|step| step.description.contains("waits for its turn")).count();
+        (loading, waiting) == (3, 2)
+    };
+    manager.until_pool(is).await;
     manager.running.shutdown().await;
 }

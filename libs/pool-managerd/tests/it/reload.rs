@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use wire::{ErrorCode, OperationState, OperationView, Phase};
+use wire::config::{Config, PoolConfig};
+use wire::{ErrorCode, OperationState, OperationView, Phase, PoolId, PoolView};
 
 use crate::harness::{Generation, Manager, Setup, engines_of, setup, within};
 use pool_managerd::PrepareError;
@@ -215,4 +216,34 @@ async fn until(holds: impl AsyncFn() -> bool) {
         assert!(Instant::now() < end, "not within 30 s");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// POOLD-LAUNCH-004
+#[tokio::test]
+async fn an_engine_that_shall_take_over_waits_for_its_turn_to_load_as_any_other() {
+    let mut setup = setup();
+    setup.loading_at_once = 1;
+    let manager = serving(&setup, &[("LOAD_MS", "600000")]).await;
+    let before = manager.ready().await;
+    let configure = |pools: Vec<PoolConfig>| {
+        manager.running.configure(&Config { pools, ..Config::default() }).unwrap();
+    };
+    configure(vec![
+        setup.pool.clone(),
+        PoolConfig { id: PoolId::try_new("q").unwrap(), ..setup.pool.clone() },
+    ]);
+    manager.until_pools(|pools| pools.get(1).is_some_and(|q| q.replicas[0].pid.is_some())).await;
+    setup.preparer.faults(&[]);
+    let reload = manager.begin("reload", "").await;
+    let waits = |pool: &PoolView| {
+        pool.id == setup.pool.id
+            && pool.steps.iter().any(|step| step.description.contains("waits for its turn"))
+    };
+    manager.until_pool(waits).await;
+    assert_eq!(engines_of(setup.runtime()).len(), 2, "the one that serves and the one that loads");
+    assert_eq!(manager.ready().await, before);
+    configure(vec![setup.pool.clone()]);
+    assert_eq!(manager.ended(&reload).await.state, OperationState::Succeeded);
+    assert_eq!(manager.ready().await.generation, 2);
+    manager.running.shutdown().await;
 }
