@@ -174,7 +174,9 @@ fn hold(spawned: &std::process::Child, program: &Path, spawn_id: &SpawnId) -> Re
     // The child is ours and unreaped, so its PID cannot have been reused.
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| failed(e.into()))?;
     let identity = match ProcessIdentity::with_pidfd(spawned.id(), pidfd.as_fd()) {
-        Ok(identity) => identity,
+        // Its environment is as we have made it. `/proc` shows it only a moment after the program was
+        // executed, and whoever reads it before that finds it empty.
+        Ok(identity) => ProcessIdentity { spawn_id: Some(spawn_id.clone()), ..identity },
         Err(_already_dead) => unreadable(spawned.id(), spawn_id),
     };
     Ok(Child::new(pid, pidfd, identity))
@@ -255,5 +257,23 @@ fn close_inherited_on_exec() {
         unsafe {
             libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// POOLD-LAUNCH-002
+    #[test]
+    fn an_environment_that_cannot_be_seen_yet_is_known_all_the_same() {
+        // Like one that was executed this moment: nothing in its environment names it.
+        let mut spawned = Command::new("sleep").arg("60").env_clear().spawn().unwrap();
+        let spawn_id = SpawnId::generate();
+        let held = hold(&spawned, Path::new("sleep"), &spawn_id);
+        let id = held.as_ref().map(|child| child.identity().spawn_id.clone()).ok();
+        spawned.kill().unwrap();
+        spawned.wait().unwrap();
+        assert_eq!(id, Some(Some(spawn_id)));
     }
 }

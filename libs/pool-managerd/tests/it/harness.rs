@@ -183,6 +183,9 @@ pub(crate) struct Setup {
 pub(crate) fn setup() -> Setup {
     // Built before any deadline begins: the first test after a change may wait for the compiler.
     stub_llama::binary().expect("stub-llama builds");
+    // What a test that fails shows; the first one sets it up for all.
+    let log = tracing_subscriber::fmt().with_test_writer().with_ansi(false);
+    let _set_up_before = log.with_max_level(tracing::Level::DEBUG).try_init();
     let ms = Duration::from_millis;
     let timings = Timings {
         probe_first: ms(5),
