@@ -63,6 +63,8 @@ struct Watched {
 #[derive(Debug, Default)]
 struct Clock {
     missing: Duration,
+    /// So much of it while `/slots` was not answered.
+    unseen: Duration,
     allowance: Duration,
 }
 
@@ -142,24 +144,29 @@ impl Progress {
         self.mute.missing += passed;
         self.mute.allowance = self.mute.allowance.saturating_add(reading);
         if moved.prompt_tokens > 0 {
-            self.still = Clock { missing: Duration::ZERO, allowance: reading };
+            self.still = Clock { allowance: reading, ..Clock::default() };
         } else {
             self.still.missing += passed;
         }
     }
 
     fn unseen(&mut self, passed: Duration) {
-        let reading = self.limits.for_prompt(UNSEEN_PROMPT_TOKENS);
         for clock in [&mut self.still, &mut self.mute] {
             clock.missing += passed;
-            clock.allowance = clock.allowance.max(reading);
+            clock.unseen += passed;
         }
     }
 }
 
 impl Clock {
+    /// What was not answered may have been the largest piece of a prompt. Once it is answered again and
+    /// nothing has moved it was not, and excuses its own time alone: else one late answer on a busy machine
+    /// would hide a mute engine for minutes.
     fn is_over(&self, limits: &ProgressLimits) -> bool {
-        self.missing > limits.token.saturating_add(self.allowance)
+        let seen = self.missing.saturating_sub(self.unseen);
+        let piece = limits.for_prompt(UNSEEN_PROMPT_TOKENS);
+        seen > limits.token.saturating_add(self.allowance)
+            || self.missing > limits.token.saturating_add(self.allowance.max(piece))
     }
 }
 
@@ -219,6 +226,20 @@ mod tests {
         let (after, stall) = given_up(false, 3600, |s| (s == 0).then(idle)).unwrap();
         assert!((400..=500).contains(&after), "{after}");
         assert!(stall.silent);
+    }
+
+    /// POOLD-PROBE-003
+    #[test]
+    fn answers_that_do_not_come_in_time_excuse_a_mute_engine_for_no_longer_than_they_lasted() {
+        for (every, limit) in [(5, 80), (2, 130)] {
+            let now_and_then = |s: u32| (s % every != 1).then(|| slot(1, 10, 0));
+            let (after, stall) = given_up(false, 600, now_and_then).unwrap();
+            assert!((60..=limit).contains(&after), "every {every}: {after}");
+            assert!(!stall.ever);
+        }
+        // Hardly ever seen, and never with more than before.
+        let (after, _) = given_up(false, 3600, |s| (s % 100 == 0).then(|| slot(1, 10, 0))).unwrap();
+        assert!((400..=500).contains(&after), "{after}");
     }
 
     /// POOLD-PROBE-003
