@@ -6,6 +6,7 @@
 //!
 //! Decides by [`plan`]; knows no process but by its number.
 
+mod line;
 mod measured;
 mod plan;
 
@@ -21,7 +22,10 @@ use wire::{Device, DeviceUser, PreparedEngine, ReplicaKey};
 use crate::AvailableMemory;
 use crate::cards::Cards;
 
+pub(crate) use line::Ticket;
 pub(crate) use plan::{NoRoom, Placement};
+
+use line::Line;
 
 use measured::{Kind, Measured, on_card};
 use plan::{Place, Room, plan, room_of};
@@ -36,6 +40,8 @@ struct Inner {
     claims: Mutex<Claims>,
     /// Whose turn it is to be given some; waited for in the order of asking.
     turn: tokio::sync::Mutex<()>,
+    /// Those that were refused and wait for room.
+    line: Mutex<Line>,
     /// Counts what was given back or turned out to be less.
     changed: watch::Sender<u64>,
 }
@@ -71,6 +77,12 @@ impl Entry {
     }
 }
 
+/// What was free, and who had what, when it was looked.
+struct Moment {
+    claims: Vec<Entry>,
+    cards: Vec<Device>,
+}
+
 /// Memory that an engine has, or is promised. Dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Claim {
@@ -80,13 +92,12 @@ pub(crate) struct Claim {
 
 impl Ledger {
     pub(crate) fn new(memory: AvailableMemory) -> Self {
-        let (claims, turn, changed) =
-            (Mutex::default(), tokio::sync::Mutex::default(), watch::Sender::default());
-        Self(Arc::new(Inner { memory, claims, turn, changed }))
+        let (claims, line, changed) = (Mutex::default(), Mutex::default(), watch::Sender::default());
+        Self(Arc::new(Inner { memory, claims, turn: tokio::sync::Mutex::default(), line, changed }))
     }
 
     /// Room for one more engine of a pool, or the sum that shows that there is none. `oversubscribe`: it is
-    /// given all the same.
+    /// given all the same. Who waits in the line is served before.
     pub(crate) async fn admit(
         &self,
         pool: &PoolConfig,
@@ -95,28 +106,53 @@ impl Ledger {
         oversubscribe: bool,
     ) -> Result<(Placement, Claim), NoRoom> {
         let _turn = self.0.turn.lock().await;
-        // Before the look: what has loaded since is counted twice rather than not at all.
-        let claims: Vec<Entry> = self.lock().by_number.values().cloned().collect();
+        self.serve_line(cards).await;
+        let mut moment = self.moment(cards, prepared.device_mask.is_some()).await;
+        self.decide(pool, prepared, &mut moment, oversubscribe)
+    }
+
+    /// What is free and who has what. The claims go first: what has loaded since is counted twice rather
+    /// than not at all.
+    async fn moment(&self, cards: &Cards, on_cards: bool) -> Moment {
+        let mut claims: Vec<Entry> = self.lock().by_number.values().cloned().collect();
+        let cards = if on_cards { cards.fresh().await.cards().to_vec() } else { Vec::new() };
+        self.measure(&claims, &cards);
+        // After the look: whoever is gone by now may be missing in it, and nobody takes its place before it is
+        // known what becomes of it.
+        for entry in &mut claims {
+            if entry.loaded().is_some_and(|pid| ProcessMemory::of(pid).total_bytes() == 0) {
+                (entry.pid, entry.loaded) = (None, false);
+            }
+        }
+        Moment { claims, cards }
+    }
+
+    fn decide(
+        &self,
+        pool: &PoolConfig,
+        prepared: &PreparedEngine,
+        moment: &mut Moment,
+        oversubscribe: bool,
+    ) -> Result<(Placement, Claim), NoRoom> {
         let kind = Kind::of(prepared);
-        let (rooms, measured) = match &prepared.device_mask {
+        let claims = &moment.claims;
+        let (rooms, measured): (Vec<Room>, _) = match &prepared.device_mask {
             Some(_) => {
-                let inventory = cards.fresh().await;
-                self.measure(&claims, inventory.cards());
-                let rooms: Vec<Room> =
-                    inventory.cards().iter().map(|card| card_room(card, &claims)).collect();
+                let rooms = moment.cards.iter().map(|card| card_room(card, claims)).collect();
                 (rooms, self.lock().measured.of(&kind))
             }
-            None => (host_room(self.0.memory, prepared, &claims).into_iter().collect(), None),
+            None => (host_room(self.0.memory, prepared, claims).into_iter().collect(), None),
         };
         let placement = plan(pool, prepared, measured, &rooms, oversubscribe)?;
         let entry = Entry {
-            key: ReplicaKey { pool: prepared.pool_id.clone(), replica: prepared.replica_id.clone() },
+            key: key_of(prepared),
             bytes: placement.bytes.clone(),
             mapped: mapped(prepared),
             kind,
             pid: None,
             loaded: false,
         };
+        moment.claims.push(entry.clone());
         Ok((placement, self.enter(entry)))
     }
 
@@ -129,8 +165,7 @@ impl Ledger {
             true => vec![(Place::Host, total)],
             false => cards.iter().map(|uuid| (Place::Card((*uuid).to_owned()), each)).collect(),
         };
-        let key = ReplicaKey { pool: prepared.pool_id.clone(), replica: prepared.replica_id.clone() };
-        let (mapped, kind) = (mapped(prepared), Kind::of(prepared));
+        let (key, mapped, kind) = (key_of(prepared), mapped(prepared), Kind::of(prepared));
         self.enter(Entry { key, bytes, mapped, kind, pid: Some(pid), loaded: true })
     }
 
@@ -155,11 +190,6 @@ impl Ledger {
         }
     }
 
-    /// Wakes when there may be more room than before.
-    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
-        self.0.changed.subscribe()
-    }
-
     fn enter(&self, entry: Entry) -> Claim {
         let mut claims = self.lock();
         claims.next += 1;
@@ -178,6 +208,14 @@ impl Claim {
     pub(crate) fn started(&self, pid: u32) {
         if let Some(entry) = self.ledger.lock().by_number.get_mut(&self.number) {
             entry.pid = Some(pid);
+        }
+    }
+
+    /// The engine is gone and will be started again at once: until then what it was expected to need is
+    /// promised, so that nobody takes its place for a crash.
+    pub(crate) fn lost(&self) {
+        if let Some(entry) = self.ledger.lock().by_number.get_mut(&self.number) {
+            (entry.pid, entry.loaded) = (None, false);
         }
     }
 
@@ -270,6 +308,10 @@ fn host_room(memory: AvailableMemory, prepared: &PreparedEngine, claims: &[Entry
         }
     }
     Some(room)
+}
+
+fn key_of(prepared: &PreparedEngine) -> ReplicaKey {
+    ReplicaKey { pool: prepared.pool_id.clone(), replica: prepared.replica_id.clone() }
 }
 
 fn mapped(prepared: &PreparedEngine) -> Option<PathBuf> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wire::{PreparedEngine, ReplicaKey};
+use wire::{Phase, PreparedEngine, ReplicaKey};
 
 use super::{After, Replica};
 use crate::admission::{Claim, Placement};
@@ -18,8 +18,6 @@ use crate::shared::Shared;
 
 /// So many looks in a row must find an engine that is ending silent.
 const SILENT_LOOKS: u32 = 3;
-/// Between two looks for memory that nobody of ours has given back.
-const ROOM_LOOK: Duration = Duration::from_secs(5);
 const LOOK_PERIOD: Duration = Duration::from_millis(150);
 /// How long an engine that is ending may take to answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(300);
@@ -57,29 +55,37 @@ impl Replica {
         }
     }
 
-    /// Memory for it, or why there is none. Whoever is refused hears of the next change.
+    /// Memory for it, or why there is none. Whoever is refused waits for some in the line.
     pub(super) async fn admit(&mut self, prepared: &PreparedEngine) -> Result<(Placement, Claim), After> {
-        self.room = Some(self.shared.ledger.changed());
+        let (shared, pool, had) = (Arc::clone(&self.shared), Arc::clone(&self.target.pool), self.kept.take());
         let oversubscribe = self.seat.config().allow_oversubscribe;
-        let shared = Arc::clone(&self.shared);
-        let admitted = shared.ledger.admit(&self.target.pool, prepared, &shared.cards, oversubscribe).await;
+        let asked = (pool.as_ref(), prepared);
+        let admitted =
+            shared.ledger.admit_or_wait(asked, &shared.cards, oversubscribe, had, &mut self.ticket).await;
         admitted.map_err(|no_room| self.refused_for_memory(no_room.to_string()))
     }
 
-    /// Resolves when there is room for what was refused for want of memory: looked for when one of our
-    /// engines gives some back, and now and then because others use the machine, too.
-    pub(super) async fn has_room(&mut self, refused: Option<PreparedEngine>) {
-        let (Some(prepared), Some(mut room)) = (refused, self.room.take()) else {
-            return std::future::pending().await;
-        };
-        loop {
-            // The ledger cannot go away while we hold it.
-            let _changed_or_late = tokio::time::timeout(ROOM_LOOK, room.changed()).await;
-            let ledger = &self.shared.ledger;
-            if ledger.admit(&self.target.pool, &prepared, &self.shared.cards, false).await.is_ok() {
-                return;
-            }
+    /// Resolves when there is room for what was refused for want of memory.
+    pub(super) async fn has_room(&self) {
+        match &self.ticket {
+            Some(ticket) => ticket.granted(&self.shared.cards).await,
+            None => std::future::pending().await,
         }
+    }
+
+    /// What an engine that is gone had is its successor's, where that one is started at once.
+    pub(super) fn keep(&mut self, life: &mut Life, after: &After) {
+        let at_once = match after {
+            After::Again => true,
+            After::Pause(pause) => pause.phase != Phase::BreakerOpen,
+            After::Stopped | After::Failed(_) => false,
+        };
+        self.kept = life.claim.take_if(|_| at_once).inspect(Claim::lost);
+    }
+
+    /// Neither has memory nor waits for any.
+    pub(super) fn let_go(&mut self) {
+        (self.kept, self.ticket) = (None, None);
     }
 
     /// Ends an engine that is not the one that is wanted now.

@@ -11,12 +11,13 @@ mod preparing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{SemaphorePermit, watch};
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use wire::config::OnExit;
 use wire::pool::ReplicaError;
 use wire::{Phase, PreparedEngine, ReplicaKey, StepStatus};
 
+use crate::admission::{Claim, Ticket};
 use crate::board::Seat;
 use crate::classify::Cause;
 use crate::launch::Life;
@@ -53,8 +54,10 @@ pub(crate) struct Replica {
     refused: Option<u64>,
     fallback: Option<Fallback>,
     retiring: Option<Retiring>,
-    /// Tells of memory that was given back since the last time that some was asked for.
-    room: Option<watch::Receiver<u64>>,
+    /// Its place in the line of those that wait for memory.
+    ticket: Option<Ticket>,
+    /// The memory of an engine that is gone, for the next one.
+    kept: Option<Claim>,
 }
 
 /// What follows an attempt.
@@ -92,7 +95,8 @@ impl Replica {
             refused: None,
             fallback: None,
             retiring: None,
-            room: None,
+            ticket: None,
+            kept: None,
         }
     }
 
@@ -129,6 +133,7 @@ impl Replica {
     }
 
     async fn stopped(&mut self) {
+        self.let_go();
         self.retired().await;
         self.fallback = None;
         self.schedule.reset();
@@ -177,7 +182,9 @@ impl Replica {
         let why = first_line(&error.message).to_owned();
         tracing::warn!(replica = %self.key, cause = error.cause, "it cannot run: {why}");
         let memory = error.cause == Cause::InsufficientMemory.as_str();
-        let refused = self.prepared.take().filter(|_| memory);
+        if !memory {
+            self.let_go();
+        }
         // What is configured or on disk will have changed when somebody asks again.
         self.prepared = None;
         self.prepared_anew = false;
@@ -191,7 +198,7 @@ impl Replica {
         let mut orders = self.orders.clone();
         tokio::select! {
             () = orders.asked_anew() => {}
-            () = self.has_room(refused) => {}
+            () = self.has_room() => {}
         }
         self.rest_if_unwanted().await;
     }
@@ -205,6 +212,9 @@ impl Replica {
         let prepared = match self.prepare().await {
             Ok(prepared) => prepared,
             Err(after) => {
+                if !matches!(after, After::Again) {
+                    self.let_go();
+                }
                 self.discard(survivor.take()).await;
                 return after;
             }
@@ -276,6 +286,7 @@ impl Replica {
                                 Drained::Over { .. } => {
                                     self.finish(&life, self.shared.timings.stop_grace).await;
                                     self.seat.set_model(model.map(|model| *model));
+                                    self.keep(&mut life, &After::Again);
                                     return self.exchange_apart(target, &life, *prepared);
                                 }
                             }
@@ -297,10 +308,15 @@ impl Replica {
                 Event::Turn(Turn::Drain(_) | Turn::Stop) => return self.end(&life, 0).await,
             }
         };
+        if let Some(claim) = &life.claim {
+            claim.lost();
+        }
         serving.settled().await;
         // Whatever is wrong with it, it will not end by itself politely, and nobody waits for it.
         self.finish(&life, Duration::ZERO).await;
-        self.lost(&life, fault, serving.served()).await
+        let after = self.lost(&life, fault, serving.served()).await;
+        self.keep(&mut life, &after);
+        after
     }
 
     fn serving(&self) -> Serving {

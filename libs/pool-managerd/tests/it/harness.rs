@@ -18,8 +18,8 @@ use wire::config::PoolConfig;
 use wire::operation::{OperationAccepted, OperationList};
 use wire::pool::{PoolList, ReplicaError};
 use wire::{
-    Device, Handoff, MemoryEstimate, OperationId, OperationState, OperationView, Phase, PoolId, PoolView,
-    PreparedEngine, ReplicaId, ReplicaView, StepStatus,
+    Device, DeviceUser, Handoff, MemoryEstimate, OperationId, OperationState, OperationView, Phase, PoolId,
+    PoolView, PreparedEngine, ReplicaId, ReplicaView, StepStatus,
 };
 
 /// For things that must happen some time; what must happen soon has its own limit.
@@ -140,17 +140,39 @@ impl Prepare for StubPreparer {
 
 /// Cards as a test wants them.
 #[derive(Default)]
-pub(crate) struct FakeCards(Mutex<Vec<Device>>);
+pub(crate) struct FakeCards {
+    cards: Mutex<Vec<Device>>,
+    /// Every engine of this runtime directory has so much of the first card, for as long as it lives.
+    used_by: Mutex<Option<(PathBuf, u64)>>,
+}
 
 impl FakeCards {
     pub(crate) fn set(&self, cards: Vec<Device>) {
-        *self.0.lock().unwrap() = cards;
+        *self.cards.lock().unwrap() = cards;
+    }
+
+    pub(crate) fn used_by_engines_of(&self, runtime: &Path, each: u64) {
+        *self.used_by.lock().unwrap() = Some((runtime.to_owned(), each));
+    }
+
+    fn as_they_are(&self) -> Vec<Device> {
+        let mut cards = self.cards.lock().unwrap().clone();
+        if let Some((runtime, each)) = self.used_by.lock().unwrap().as_ref()
+            && runtime.join("run").exists()
+        {
+            for pid in engines_of(runtime) {
+                let user = DeviceUser { pid: Some(pid), used_bytes: Some(*each), ..DeviceUser::default() };
+                cards[0].users.push(user);
+                cards[0].vram_free_bytes = cards[0].vram_free_bytes.saturating_sub(*each);
+            }
+        }
+        cards
     }
 }
 
 impl Discover for FakeCards {
     fn look(&self, _stop: &dyn Fn() -> bool) -> Inventory {
-        match self.0.lock().unwrap().clone() {
+        match self.as_they_are() {
             none if none.is_empty() => Inventory::NoCard,
             cards => Inventory::Cards(cards),
         }

@@ -66,6 +66,37 @@ async fn two_pools_that_exceed_a_card_get_a_refusal_with_the_sum_and_the_second_
     manager.running.shutdown().await;
 }
 
+/// POOLD-MEMORY-003, POOLD-MEMORY-006
+#[tokio::test]
+async fn those_that_wait_keep_their_order_and_take_nothing_from_an_engine_that_crashed() {
+    let setup = setup();
+    setup.cards.set(vec![card(0, 24, 24)]);
+    setup.cards.used_by_engines_of(setup.runtime(), 16 * GIB);
+    setup.preparer.needs(Some("GPU-0"), 14 * GIB);
+    let manager = setup.start().await;
+    let first = manager.ready().await;
+    let named = |id: &str| PoolConfig { id: PoolId::try_new(id).unwrap(), ..setup.pool.clone() };
+    let is = |id: &'static str, phase: Phase| {
+        move |pools: &[PoolView]| {
+            pools.iter().any(|pool| pool.id.as_str() == id && pool.replicas[0].phase == phase)
+        }
+    };
+    // The later one is the first by name.
+    let (sooner, later) = (named("q"), named("a"));
+    configure(&manager, &[&setup.pool, &sooner]);
+    manager.until_pools(is("q", Phase::Failed)).await;
+    configure(&manager, &[&setup.pool, &sooner, &later]);
+    manager.until_pools(is("a", Phase::Failed)).await;
+    crate::harness::signal(first.pid.unwrap(), rustix::process::Signal::KILL);
+    manager.until(|replica| replica.phase == Phase::Ready && replica.generation == 2).await;
+    let pools = manager.pools().await;
+    assert!(is("q", Phase::Failed)(&pools) && is("a", Phase::Failed)(&pools), "{pools:#?}");
+    manager.stop().await;
+    manager.until_pools(is("q", Phase::Ready)).await;
+    assert!(is("a", Phase::Failed)(&manager.pools().await));
+    manager.running.shutdown().await;
+}
+
 /// POOLD-MEMORY-001, POOLD-MEMORY-002
 #[tokio::test]
 async fn what_is_promised_to_an_engine_that_loads_is_not_free_and_a_pool_may_oversubscribe() {
