@@ -1,4 +1,5 @@
-//! Logs go to stderr: text on a terminal, JSON lines otherwise, `RUST_LOG` decides how much.
+//! Logs go to stderr: text on a terminal, JSON lines otherwise, `RUST_LOG` decides how much. Who waits for one
+//! answer reads text, wherever stderr goes: what there is to warn of stands among lines for people.
 //!
 //! What orchestratord tells people itself, with the remedy, is left out of the log: pool-managerd
 //! runs in the same process, and its record of a failure would only say the same once more.
@@ -39,7 +40,7 @@ pub fn init(config: &LogConfig, reader: Reader) -> Form {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let terminal = std::io::stderr().is_terminal();
     let form = match config.format {
-        LogFormat::Auto if terminal => Form::Text,
+        LogFormat::Auto if terminal || reader == Reader::Asker => Form::Text,
         LogFormat::Auto | LogFormat::Json => Form::Json,
         LogFormat::Text => Form::Text,
     };
@@ -49,6 +50,9 @@ pub fn init(config: &LogConfig, reader: Reader) -> Form {
     let untold = filter_fn(move |event| !is_loss(event) || *event.level() > told);
     let lines = match form {
         Form::Json => lines.json().with_filter(untold).boxed(),
+        Form::Text if reader == Reader::Asker => {
+            lines.with_target(false).without_time().with_filter(untold).boxed()
+        }
         Form::Text => lines.with_target(false).with_filter(untold).boxed(),
     };
     // A second call, as tests make, keeps the first subscriber.

@@ -290,3 +290,22 @@ fn the_configuration_is_explained_without_starting_anything() {
     assert_eq!(of("journal.keep_minutes")["from"], "default");
     assert!(!dir.path().join("runtime").exists(), "nothing is created");
 }
+
+/// ORCHD-RUN-002
+#[test]
+fn what_run_warns_of_is_a_line_for_people_also_where_nobody_has_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let stub = stub_llama::binary().unwrap();
+    let config = json!({"paths": {"cache": dir.path().join("cache")}, "pools": [{
+        "id": "p", "model": "builtin:haiku", "provisioning": {"sources": [{"path": {"binary": stub}}]},
+    }]});
+    let mut run = command(dir.path(), &config);
+    run.env("ORCHD_ADDR", "127.0.0.1:0").env("LLAMA_ORCH_DEVICES", "none");
+    let Output { status, stdout, stderr } =
+        run.args(["run", "--max-tokens", "3", "a word"]).output().unwrap();
+    let told = String::from_utf8(stderr).unwrap();
+    assert!(status.success() && !stdout.is_empty(), "{told}");
+    let warning = told.lines().find(|line| line.contains("no NVIDIA card found")).unwrap_or_default();
+    assert!(warning.trim_start().starts_with("WARN ") && warning.contains("runs on the CPU"), "{told}");
+    assert!(!told.lines().any(|line| line.starts_with('{')), "{told}");
+}
