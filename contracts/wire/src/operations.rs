@@ -116,6 +116,10 @@ const LOGS_QUERY: &[(&str, &str)] = &[
     ("tail", "So many of the last lines of each replica, at most 10000, default 200"),
     ("follow", "true goes on with what is written from now"),
     ("replica", "Only this replica"),
+    (
+        "engine",
+        "current (the default), previous (whose place it took in a reload, or what was set aside of a long log) or candidate (tried last beside one that serves, and not taken)",
+    ),
 ];
 
 const OPERATIONS: &[Operation] = &[

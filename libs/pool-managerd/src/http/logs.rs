@@ -18,7 +18,9 @@ use wire::{ErrorCode, ReplicaId, ReplicaKey};
 use super::Api;
 use super::pools::view;
 use super::problem::Problem;
+use crate::engine_log::aside;
 use crate::log_tail::LogTail;
+use crate::record::RunDir;
 
 /// Lines of each replica, unless the caller says otherwise.
 const TAIL_DEFAULT: usize = 200;
@@ -36,6 +38,31 @@ struct Wanted {
     #[serde(default)]
     follow: bool,
     replica: Option<ReplicaId>,
+    #[serde(default)]
+    engine: WhichEngine,
+}
+
+/// Whose log.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WhichEngine {
+    /// The one that runs, or ran last.
+    #[default]
+    Current,
+    /// The one whose place that one took in a reload, or what was set aside of a log that grew too long.
+    Previous,
+    /// The one that was tried last beside one that serves, and does not serve itself.
+    Candidate,
+}
+
+impl WhichEngine {
+    fn log(self, run: &RunDir, replica: &ReplicaKey) -> PathBuf {
+        match self {
+            Self::Current => run.log(replica),
+            Self::Previous => aside(&run.log(replica)),
+            Self::Candidate => run.candidate_log(replica),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +80,7 @@ pub(super) async fn logs(
     let pool = view(&api, &id)?;
     let Query(wanted) = Query::<Wanted>::try_from_uri(&uri).map_err(|why| {
         Problem::new(ErrorCode::InvalidParams, why.body_text())
-            .hint("known are tail (a number), follow (true or false) and replica (as r0)")
+            .hint("known are tail (a number), follow (true or false), replica (as r0) and engine (current, previous or candidate)")
     })?;
     let lines = wanted.tail.unwrap_or(TAIL_DEFAULT).min(TAIL_MAX);
     let replicas: Vec<ReplicaId> = pool.replicas.into_iter().map(|r| r.id).collect();
@@ -74,7 +101,7 @@ pub(super) async fn logs(
     let form = form(&headers, wanted.follow, shown.len() > 1);
     let run = &api.manager.shared().run;
     let readers = shown.into_iter().map(|replica| {
-        let path = run.log(&ReplicaKey { pool: pool.id.clone(), replica: replica.clone() });
+        let path = wanted.engine.log(run, &ReplicaKey { pool: pool.id.clone(), replica: replica.clone() });
         reader(replica, path, lines, wanted.follow).boxed()
     });
     let stream = stream::select_all(readers)

@@ -74,12 +74,43 @@ async fn a_log_that_is_followed_goes_on_over_the_lives_of_its_engine_and_ends_wi
 
 /// POOLD-LOGS-001
 #[tokio::test]
+async fn the_logs_of_an_engine_that_was_replaced_and_of_one_that_was_not_taken_can_be_read() {
+    let setup = setup().with_faults(&[("SAY", "of the first")]);
+    let manager = setup.start().await;
+    manager.ready().await;
+    let text = async |query: &str| read(&manager, query, "*/*").await.text().await.unwrap();
+    assert_eq!(text("?engine=previous").await + &text("?engine=candidate").await, "", "there were none");
+    let reload = async |says: &str, fault: &str| {
+        setup.preparer.faults(&[("SAY", says), (fault, "3")]);
+        let reload = manager.begin("reload", "").await;
+        manager.ended(&reload).await.state
+    };
+    assert_eq!(reload("of the second", "TOKEN_MS").await, OperationState::Succeeded);
+    assert_eq!(reload("of the third", "EXIT_AT_START").await, OperationState::RolledBack);
+    for (query, says) in [
+        ("", "of the second"),
+        ("?engine=current", "of the second"),
+        ("?engine=previous", "of the first"),
+        ("?engine=candidate", "of the third"),
+    ] {
+        let text = text(query).await;
+        assert!(
+            text.starts_with(&format!("{says}\n")) && text.matches("of the").count() == 1,
+            "{query}: {text}"
+        );
+    }
+    manager.running.shutdown().await;
+}
+
+/// POOLD-LOGS-001
+#[tokio::test]
 async fn a_wrong_question_is_told_what_can_be_asked() {
     let setup = setup();
     let manager = setup.start().await;
     for (query, status, code) in [
         ("?tail=many", 400, ErrorCode::InvalidParams),
         ("?lines=3", 400, ErrorCode::InvalidParams),
+        ("?engine=old", 400, ErrorCode::InvalidParams),
         ("?replica=r7", 404, ErrorCode::NotFound),
     ] {
         let answer = read(&manager, query, "*/*").await;
