@@ -13,6 +13,7 @@ mod follow;
 mod locate;
 mod overlay;
 mod parse;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -167,6 +168,55 @@ mod tests {
         let error = refused("pools:\n  - id: a\n    model: m\n    ctx: lots\n");
         assert!(error.contains(":4:10:") && error.contains("pools[0].ctx"), "{error}");
         assert!(error.contains("lots"), "{error}");
+    }
+
+    /// OV-007
+    #[test]
+    fn a_wrong_value_is_told_in_words_what_it_is_and_what_may_be_there() {
+        let source = "which is `path`, `git`, `archive` or `sdist`, as `- path: {binary: ";
+        for (pool, said) in [
+            ("provisioning: {sources: [{}]}", source),
+            ("provisioning: {sources: [path]}", source),
+            ("provisioning: {sources: [null]}", source),
+            ("provisioning: {sources: [{path: {binary: /x}, git: {}}]}", source),
+            ("provisioning: {sources: [{path: {}}]}", "sources[0].path: the key `binary` is missing"),
+            ("provisioning: {sources: [{path: {binary: ''}}]}", "path.binary: must name a llama-server"),
+            ("provisioning: {gpu: true}", "gpu: must be required, auto or off; here it is `true`"),
+            ("slots: -1", "slots: must be a whole number, not negative; here it is the number `-1`"),
+            ("flags: --threads 4", "flags: must be a list, as [a, b]; here it is the text \"--threads 4\""),
+            ("env: [A=b]", "env: must be keys with values, as {key: value}; here it is a list"),
+            ("devices: all", "devices: must be `auto`, or a list of indices"),
+            ("tensor_split: [1]", "write them as [0, 1]"),
+            ("aliases: ['']", "aliases: must be names"),
+        ] {
+            let error = refused(&format!("pools:\n  - id: a\n    model: builtin:haiku\n    {pool}\n"));
+            assert!(error.contains(said) && error.contains("pools[0]"), "{pool}: {error}");
+        }
+        for (text, said) in [
+            ("models: []", ":1:9: models: must be keys with values, as {key: value}; here it is a list"),
+            ("models: {trust: 1}", "models.trust: must be permissive or strict; here it is the number `1`"),
+            ("models: {quota_gib: 1.5}", "must be a whole number, not negative; here it is the number `1.5`"),
+            ("paths: {runtime: ''}", "paths.runtime: must name a directory; leave it out for the default"),
+            ("paths: {cache: ''}", "paths.cache: must name a directory"),
+            (
+                "api: {listen: localhost:8080}",
+                "api.listen: must be an IP address and a port, as 127.0.0.1:8080",
+            ),
+            ("api: {tls: true}", "api.tls: must be keys with values"),
+            ("api: {tls: {cert: x}}", "api.tls: the key `key` is missing"),
+            ("api: {tokens_file: ''}", "api.tokens_file: must be generate, a file, or null"),
+            ("api: {hosts: ['http://box']}", "api.hosts: must be names of this machine"),
+            (
+                "pool_managerd: {url: 'localhost:9200'}",
+                "pool_managerd.url: must be http:// with address and port",
+            ),
+            ("pool_managerd: {token_file: ''}", "pool_managerd.token_file: must name a file"),
+            ("pools: null", "pools: must be a list, as [a, b]; here it is nothing"),
+            ("pools: [{}]", "pools[0]: the key `id` is missing"),
+        ] {
+            let error = refused(&format!("{text}\n"));
+            assert!(error.contains(said), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use wire::config::Config;
 
 use crate::error::{ConfigError, LocatedProblem, Place};
-use crate::locate;
+use crate::{locate, words};
 
 /// No configuration is anywhere near this; a wrong file (a model) is.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -80,7 +80,7 @@ fn json(path: &Path, text: &str) -> Result<Config, ConfigError> {
 }
 
 fn parse_error(path: &Path, text: &str, place: Option<(usize, usize)>, message: &str) -> ConfigError {
-    let (mut place, mut problem) = (place, message.to_owned());
+    let (mut place, mut problem) = (place, words::for_people(message));
     if let Some(unknown) = Unknown::from_message(message) {
         // Parsers report where the surrounding map or the value begins; a person wants the key.
         place = place.map(|(line, column)| locate::word(text, line, unknown.name).unwrap_or((line, column)));

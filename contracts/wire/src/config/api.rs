@@ -85,7 +85,7 @@ pub struct LogConfig {
 
 /// Shape of a log line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "auto, text or json")]
 pub enum LogFormat {
     /// Text on a terminal, JSON lines otherwise.
     #[default]
@@ -122,13 +122,48 @@ impl Default for PoolManagerdConfig {
     }
 }
 
+impl ApiConfig {
+    pub(super) fn problems(&self, out: &mut Vec<ConfigProblem>) {
+        let mut check = |ok: bool, key: &str, problem: &str| {
+            if !ok {
+                out.push(ConfigProblem { path: format!("api.{key}"), problem: problem.to_owned() });
+            }
+        };
+        let named =
+            |file: &TokensFile| !matches!(file, TokensFile::Path(path) if path.as_os_str().is_empty());
+        check(
+            self.tokens_file.as_ref().is_none_or(named),
+            "tokens_file",
+            "must be generate, a file, or null for no tokens; it is empty",
+        );
+        let is_host = |host: &String| !host.trim().is_empty() && !host.contains('/');
+        check(
+            self.hosts.iter().all(is_host),
+            "hosts",
+            "must be names of this machine as clients write them, as gpu-box.lan: no scheme, no path, none empty",
+        );
+    }
+}
+
 impl PoolManagerdConfig {
     pub(super) fn problems(&self, out: &mut Vec<ConfigProblem>) {
-        if !(1..=64).contains(&self.loading_at_once) {
-            out.push(ConfigProblem {
-                path: "pool_managerd.loading_at_once".to_owned(),
-                problem: "must be 1 to 64 engines".to_owned(),
-            });
-        }
+        let mut check = |ok: bool, key: &str, problem: &str| {
+            if !ok {
+                out.push(ConfigProblem { path: format!("pool_managerd.{key}"), problem: problem.to_owned() });
+            }
+        };
+        let is_url = |url: &String| url.strip_prefix("http://").is_some_and(|rest| rest.contains(':'));
+        check(
+            self.url.as_ref().is_none_or(is_url),
+            "url",
+            "must be http:// with address and port, as http://127.0.0.1:9200, or null to run it in this process",
+        );
+        let named = |file: &PathBuf| !file.as_os_str().is_empty();
+        check(
+            self.token_file.as_ref().is_none_or(named),
+            "token_file",
+            "must name a file, or be null for the one in the runtime directory",
+        );
+        check((1..=64).contains(&self.loading_at_once), "loading_at_once", "must be 1 to 64 engines");
     }
 }

@@ -101,6 +101,17 @@ impl Default for PathsConfig {
     }
 }
 
+impl PathsConfig {
+    fn problems(&self, out: &mut Vec<ConfigProblem>) {
+        for (key, path) in [("runtime", &self.runtime), ("cache", &self.cache)] {
+            if path.as_os_str().is_empty() {
+                let problem = "must name a directory; leave it out for the default".to_owned();
+                out.push(ConfigProblem { path: format!("paths.{key}"), problem });
+            }
+        }
+    }
+}
+
 /// A value that parses but cannot be: where it is in the file, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {problem}")]
@@ -116,6 +127,8 @@ impl Config {
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigProblem> {
         let mut problems = Vec::new();
+        self.api.problems(&mut problems);
+        self.paths.problems(&mut problems);
         self.journal.problems(&mut problems);
         self.artifacts.problems(&mut problems);
         self.otlp.problems(&mut problems);

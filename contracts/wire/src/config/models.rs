@@ -24,7 +24,7 @@ pub struct ModelsConfig {
 
 /// What a model needs before it is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "permissive or strict")]
 pub enum TrustPolicy {
     /// A digest is checked where there is one.
     #[default]

@@ -77,7 +77,7 @@ pub struct PoolConfig {
 
 /// The engine family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "llamacpp")]
 pub enum EngineKind {
     /// llama.cpp's `llama-server`.
     #[default]
@@ -86,7 +86,7 @@ pub enum EngineKind {
 
 /// What the model is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "chat, embedding or rerank")]
 pub enum PoolKind {
     /// Chat and completion.
     #[default]
@@ -101,7 +101,7 @@ pub enum PoolKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(
     untagged,
-    expecting = "must be `auto`, or a list of indices as `nvidia-smi` counts them, or of UUIDs as `nvidia-smi -L` prints them"
+    expecting = "devices: must be `auto`, or a list of indices as `nvidia-smi` counts them, or of UUIDs as `nvidia-smi -L` prints them"
 )]
 pub enum Devices {
     /// `auto`: the one card with the most free memory.
@@ -146,7 +146,7 @@ impl Default for QueueConfig {
 
 /// What a full queue does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", expecting = "reject or drop-lru")]
 pub enum FullPolicy {
     /// Refuse the new task with 429.
     #[default]
@@ -158,7 +158,7 @@ pub enum FullPolicy {
 
 /// What a graceful exit of the manager does with an engine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "stop or keep")]
 pub enum OnExit {
     /// Stop it.
     #[default]
@@ -223,6 +223,11 @@ impl PoolConfig {
             return Some(("devices", format!("names card {twice} twice")));
         }
         let split = self.tensor_split.as_ref()?;
+        if named.is_empty() {
+            let problem =
+                "splits a model over the cards that `devices` names, and that is auto: write them as [0, 1]";
+            return Some(("tensor_split", problem.to_owned()));
+        }
         if split.len() != named.len() {
             let (parts, cards) = (split.len(), named.len());
             return Some(("tensor_split", format!("has {parts} parts, and `devices` names {cards} cards")));
@@ -249,6 +254,11 @@ impl PoolConfig {
             !self.deterministic || self.slots == 1,
             "slots",
             "a deterministic pool has exactly one slot: output depends on what else is in the batch",
+        );
+        check(
+            self.aliases.iter().all(|alias| !alias.trim().is_empty()),
+            "aliases",
+            "must be names by which clients may call the pool; one is empty",
         );
         check(!self.provisioning.sources.is_empty(), "provisioning.sources", "must list at least one source");
         let is_sha256 = |s: &String| s.len() == 64 && s.bytes().all(|b| b.is_ascii_hexdigit());

@@ -37,7 +37,7 @@ impl Default for ProvisioningConfig {
 
 /// Whether CUDA is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "required, auto or off")]
 pub enum GpuPolicy {
     /// No CUDA: refuse before building.
     Required,
@@ -50,7 +50,7 @@ pub enum GpuPolicy {
 
 /// Which CUDA toolkit builds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "auto, system or managed")]
 pub enum ToolkitPolicy {
     /// The machine's where it has one, else the managed one.
     #[default]
@@ -168,7 +168,10 @@ impl ProvisioningConfig {
                 }
             };
             match source {
-                EngineSource::Path(_) => {}
+                EngineSource::Path(path) => {
+                    let named = path.binary.file_name().is_some();
+                    check(named, "binary", "must name a llama-server, as /usr/bin/llama-server");
+                }
                 EngineSource::Git(git) => {
                     check(is_hex(&git.commit, 40), "commit", "must be the full 40-hex commit id");
                     check(is_git_name(&git.reference), "ref", "must be a branch or tag name");
