@@ -230,10 +230,11 @@ impl Search<'_> {
     }
 
     fn make(&self, source: &EngineSource, attempts: &[Attempt]) -> Result<Engine, SourceFailure> {
+        let store = Store::new(self.cache);
+        let _materials = store.uses_materials(self.cancel)?;
         let compilers = self.compilers()?;
         let inputs = self.inputs(source, &compilers)?;
         let digest = inputs.digest();
-        let store = Store::new(self.cache);
         let on_wait = || self.step.doing("waiting for another process that builds the same engine");
         let lock = store.lock(&digest, &on_wait, self.cancel)?;
         // Whoever held the lock may just have built it; a damaged one is built anew.

@@ -50,4 +50,4 @@ pub use preflight::{Check, Finding, Report};
 pub use provisioner::EngineProvisioner;
 pub use provisioners_model_provisioner::Cancel;
 pub use signals::cancel_on_signal;
-pub use upkeep::{EngineEntry, EngineStore, EngineVerdict, Removal};
+pub use upkeep::{EngineEntry, EngineStore, EngineVerdict, GcRules, Removal, UnfinishedBuild};

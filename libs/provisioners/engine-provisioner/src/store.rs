@@ -208,6 +208,22 @@ impl Store {
         file.try_lock().ok().map(|()| Lock(file))
     }
 
+    /// Held for as long as sources and tools must stay, by however many builds.
+    pub(crate) fn uses_materials(&self, cancel: &Cancel) -> Result<Lock, EnsureError> {
+        take(&self.materials_lock(), &File::try_lock_shared, &|| (), cancel)
+    }
+
+    /// Nobody builds, and nobody begins to while this is held; `None` where somebody does.
+    pub(crate) fn try_own_materials(&self) -> Option<Lock> {
+        let file =
+            File::options().create(true).truncate(false).write(true).open(self.materials_lock()).ok()?;
+        file.try_lock().ok().map(|()| Lock(file))
+    }
+
+    fn materials_lock(&self) -> PathBuf {
+        self.dir.join(".lock-materials")
+    }
+
     /// The lock under which one engine is built. `on_wait` is called once if someone else holds it.
     pub(crate) fn lock(
         &self,
@@ -227,6 +243,15 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Takes an exclusive lock on `path`, waiting until it is free or someone asks to stop.
 pub(crate) fn lock(path: &Path, on_wait: &dyn Fn(), cancel: &Cancel) -> Result<Lock, EnsureError> {
+    take(path, &File::try_lock, on_wait, cancel)
+}
+
+fn take(
+    path: &Path,
+    try_lock: &dyn Fn(&File) -> Result<(), TryLockError>,
+    on_wait: &dyn Fn(),
+    cancel: &Cancel,
+) -> Result<Lock, EnsureError> {
     let refuse = |source| EnsureError::Cache { action: "lock", path: path.to_path_buf(), source };
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(refuse)?;
@@ -234,7 +259,7 @@ pub(crate) fn lock(path: &Path, on_wait: &dyn Fn(), cancel: &Cancel) -> Result<L
     let file = File::options().create(true).truncate(false).write(true).open(path).map_err(refuse)?;
     let mut waited = false;
     loop {
-        match file.try_lock() {
+        match try_lock(&file) {
             Ok(()) => return Ok(Lock(file)),
             Err(TryLockError::Error(source)) => return Err(refuse(source)),
             Err(TryLockError::WouldBlock) => {}

@@ -1,6 +1,8 @@
 //! Looking after the engines that are there: what there is, whether it is still what was built, and
 //! what may go. It builds and hands out nothing.
 
+mod materials;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -62,12 +64,50 @@ pub struct EngineVerdict {
 pub struct Removal {
     /// Which: a version, or the directory of an unfinished build.
     pub what: String,
-    /// Whether it is gone.
+    /// Whether it is gone, or would be.
     pub removed: bool,
     /// Why it is gone or still there.
     pub reason: String,
     /// Room that was made.
     pub bytes: u64,
+}
+
+/// A build that is not finished, and goes on where it stopped when somebody asks for its engine again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnfinishedBuild {
+    /// The digest that its engine will have.
+    pub digest: String,
+    /// Where its objects are.
+    pub path: PathBuf,
+    /// Room that they take.
+    pub bytes: u64,
+    /// When something was last built there, milliseconds since 1970.
+    pub last_written_unix_ms: u64,
+    /// Somebody builds it at the moment.
+    pub in_use: bool,
+}
+
+/// What may go.
+#[derive(Debug, Clone, Copy)]
+pub struct GcRules {
+    /// So many of the last used engines stay, and what they were built from.
+    pub keep: usize,
+    /// What was begun and not finished goes when nobody has continued it for so long.
+    pub unfinished: Duration,
+    /// Nothing is removed, and it is said what would be.
+    pub dry_run: bool,
+}
+
+impl GcRules {
+    /// Removes what nobody continued for a week.
+    #[must_use]
+    pub fn keeping(keep: usize) -> Self {
+        Self { keep, unfinished: ABANDONED, dry_run: false }
+    }
+
+    fn act(&self, remove: impl FnOnce() -> std::io::Result<()>) -> std::io::Result<()> {
+        if self.dry_run { Ok(()) } else { remove() }
+    }
 }
 
 /// An engine that was handed out this recently may be about to start.
@@ -167,18 +207,55 @@ impl EngineStore {
         Ok(EngineVerdict { digest, version: manifest.version(), problem })
     }
 
-    /// Removes all but the `keep` last used, and never one that runs, that is being built or that was
+    /// Removes all but the last used, and never one that runs, that is being built or that was
     /// handed out in the last ten minutes; also what is known of binaries that are not there any more, which do
-    /// not count, and what builds left that nobody continued for a week.
+    /// not count, what builds left that nobody continued, and the sources and tools that neither an engine that
+    /// stays was built with nor an unfinished build goes on with.
     #[must_use]
-    pub fn gc(&self, keep: usize) -> Vec<Removal> {
+    pub fn gc(&self, rules: &GcRules) -> Vec<Removal> {
         let (here, gone): (Vec<_>, Vec<_>) = self.list().into_iter().partition(|entry| entry.binary.exists());
-        let mut out: Vec<_> =
-            here.iter().enumerate().map(|(rank, entry)| self.judge(entry, rank < keep)).collect();
-        out.extend(gone.iter().map(|entry| self.forget(entry)));
-        out.extend(self.abandoned());
-        out.extend(self.abandoned_sources());
+        let mut out: Vec<_> = here
+            .iter()
+            .enumerate()
+            .map(|(rank, entry)| self.judge(entry, rank < rules.keep, rules))
+            .collect();
+        let stay = here.iter().zip(&out).filter(|(_, removal)| !removal.removed);
+        let stay: Vec<String> = stay.map(|(entry, _)| entry.digest.clone()).collect();
+        out.extend(gone.iter().map(|entry| self.forget(entry, rules)));
+        let builds = self.abandoned(rules);
+        let finished = |build: &UnfinishedBuild| {
+            builds.iter().any(|removal| removal.removed && build.path.ends_with(&removal.what))
+        };
+        let goes_on = self.unfinished_builds().iter().any(|build| !finished(build));
+        out.extend(builds);
+        out.extend(self.abandoned_sources(rules));
+        out.extend(materials::collect(&self.store, &self.cache(), &stay, goes_on, rules.dry_run));
         out
+    }
+
+    /// Builds that are not finished, the oldest first.
+    #[must_use]
+    pub fn unfinished_builds(&self) -> Vec<UnfinishedBuild> {
+        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut all: Vec<_> = entries
+            .filter_map(|entry| {
+                let digest = entry.file_name().to_str()?.strip_prefix(".build-")?.to_owned();
+                let written = entry.metadata().and_then(|meta| meta.modified()).ok()?;
+                Some(UnfinishedBuild {
+                    path: entry.path(),
+                    bytes: size_below(&entry.path()),
+                    last_written_unix_ms: unix_ms(written),
+                    in_use: self.store.try_lock(&digest).is_none(),
+                    digest,
+                })
+            })
+            .collect();
+        all.sort_by_key(|build| build.last_written_unix_ms);
+        all
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.parent().unwrap_or(&self.dir).to_owned()
     }
 
     /// Sources whose download broke off, the oldest first.
@@ -187,10 +264,18 @@ impl EngineStore {
         Unfinished::below(&self.sources)
     }
 
-    fn abandoned_sources(&self) -> Vec<Removal> {
-        let reason = "a download that nobody continued for a week".to_owned();
+    fn abandoned_sources(&self, rules: &GcRules) -> Vec<Removal> {
+        let reason = format!("a download that nobody continued for {}", days(rules.unfinished));
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let gone = match Unfinished::collect(&self.sources, ABANDONED) {
+        let idle = |one: &Unfinished| {
+            let at = UNIX_EPOCH + Duration::from_millis(one.last_written_unix_ms);
+            !one.in_use && age(at) >= rules.unfinished
+        };
+        let collected = match rules.dry_run {
+            true => Ok(self.unfinished_sources().into_iter().filter(idle).collect()),
+            false => Unfinished::collect(&self.sources, rules.unfinished),
+        };
+        let gone: Vec<Unfinished> = match collected {
             Ok(gone) => gone,
             Err((path, error)) => {
                 let reason = format!("it cannot be removed: {error}");
@@ -201,19 +286,19 @@ impl EngineStore {
             .into_iter()
             .map(|one| Removal { what: one.url, removed: true, reason: reason.clone(), bytes: one.bytes })
             .collect();
-        out.extend(left_below(&self.sources, &[".new-"], "a source that was not unpacked to its end"));
+        out.extend(left_below(&self.sources, &[".new-"], "a source that was not unpacked to its end", rules));
         // Beside the stores, where bundles are unpacked and tried.
-        let cache = self.dir.parent().unwrap_or(&self.dir);
         out.extend(left_below(
-            cache,
+            &self.cache(),
             &[".import-", ".export-"],
             "a bundle that was not taken in or packed to its end",
+            rules,
         ));
         out
     }
 
     /// Removes an engine without a binary.
-    fn forget(&self, entry: &EngineEntry) -> Removal {
+    fn forget(&self, entry: &EngineEntry, rules: &GcRules) -> Removal {
         let reason = format!("its binary {} is not there any more", entry.binary.display());
         let bytes = size_below(&self.store.engine_dir(&entry.digest));
         let removal =
@@ -221,13 +306,13 @@ impl EngineStore {
         let Some(_lock) = self.store.try_lock(&entry.digest) else {
             return removal(false, "it is being built".to_owned(), 0);
         };
-        match self.store.remove(&entry.digest) {
+        match rules.act(|| self.store.remove(&entry.digest)) {
             Ok(()) => removal(true, reason, bytes),
             Err(error) => removal(false, format!("it cannot be removed: {error}"), 0),
         }
     }
 
-    fn judge(&self, entry: &EngineEntry, among_the_kept: bool) -> Removal {
+    fn judge(&self, entry: &EngineEntry, among_the_kept: bool, rules: &GcRules) -> Removal {
         let kept = |reason: &str| Removal {
             what: entry.version.clone(),
             removed: false,
@@ -246,42 +331,49 @@ impl EngineStore {
         }
         let Some(_lock) = self.store.try_lock(&entry.digest) else { return kept("it is being built") };
         let bytes = size_below(&dir);
-        match self.store.remove(&entry.digest) {
+        match rules.act(|| self.store.remove(&entry.digest)) {
             Ok(()) => Removal { removed: true, bytes, ..kept("not among the last used") },
             Err(error) => kept(&format!("it cannot be removed: {error}")),
         }
     }
 
-    fn abandoned(&self) -> Vec<Removal> {
+    fn abandoned(&self, rules: &GcRules) -> Vec<Removal> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| self.abandoned_build(&entry)).collect()
+        entries.filter_map(|entry| self.abandoned_build(&entry, rules)).collect()
     }
 
-    fn abandoned_build(&self, entry: &std::fs::DirEntry) -> Option<Removal> {
+    fn abandoned_build(&self, entry: &std::fs::DirEntry, rules: &GcRules) -> Option<Removal> {
         let name = entry.file_name().into_string().ok()?;
         let digest = [".build-", ".old-", ".new-"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
         let modified = entry.metadata().and_then(|meta| meta.modified()).ok()?;
-        let _lock = self.store.try_lock(digest).filter(|_| age(modified) > ABANDONED)?;
+        let _lock = self.store.try_lock(digest).filter(|_| age(modified) >= rules.unfinished)?;
         let bytes = size_below(&entry.path());
-        let removed = std::fs::remove_dir_all(entry.path()).is_ok();
-        let reason = "an unfinished build that nobody continued for a week".to_owned();
+        let removed = rules.act(|| std::fs::remove_dir_all(entry.path())).is_ok();
+        let reason = format!("an unfinished build that nobody continued for {}", days(rules.unfinished));
         Some(Removal { what: name, removed, reason, bytes })
     }
 }
 
 /// Removes directories that a program which was killed left in `dir`; one that lives is done within minutes.
-fn left_below(dir: &Path, prefixes: &[&str], reason: &str) -> Vec<Removal> {
+fn left_below(dir: &Path, prefixes: &[&str], reason: &str, rules: &GcRules) -> Vec<Removal> {
     let mut out = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let old = entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| age(at) > ABANDONED);
         let what = entry.file_name().to_string_lossy().into_owned();
         if old && prefixes.iter().any(|prefix| what.starts_with(prefix)) {
             let bytes = size_below(&entry.path());
-            let removed = std::fs::remove_dir_all(entry.path()).is_ok();
+            let removed = rules.act(|| std::fs::remove_dir_all(entry.path())).is_ok();
             out.push(Removal { what, removed, reason: reason.to_owned(), bytes });
         }
     }
     out
+}
+
+fn days(length: Duration) -> String {
+    match length.as_secs() / (24 * 3600) {
+        7 => "a week".to_owned(),
+        days => format!("{days} days"),
+    }
 }
 
 fn libraries_bytes(binary: &Path, manifest: &Manifest) -> u64 {

@@ -3,21 +3,32 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError};
+use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError, GcRules};
 
 use super::models::show_unfinished;
 use super::{VERIFICATION, print, print_json};
 
 pub(super) fn list(cache: &Path, json: bool) -> u8 {
     let store = EngineStore::new(cache);
-    let (engines, unfinished) = (store.list(), store.unfinished_sources());
+    let (engines, unfinished, builds) = (store.list(), store.unfinished_sources(), store.unfinished_builds());
     if json {
         engines.iter().for_each(print_json);
         unfinished.iter().for_each(|download| print_json(&serde_json::json!({ "unfinished": download })));
+        builds.iter().for_each(|build| print_json(&serde_json::json!({ "unfinished_build": build })));
         return 0;
     }
     for download in &unfinished {
         show_unfinished(download, "unfinished", json);
+    }
+    for build in &builds {
+        let now = if build.in_use { ", being built" } else { "" };
+        print(&format!(
+            "unfinished build {}  {}  last built {}{now}  {}\n",
+            build.digest.get(..12).unwrap_or(&build.digest),
+            size(build.bytes),
+            ago(build.last_written_unix_ms),
+            build.path.display()
+        ));
     }
     if engines.is_empty() {
         print(&format!("no engine in {}\n", cache.join("engines").display()));
@@ -56,19 +67,24 @@ pub(super) fn verify(cache: &Path, json: bool, cancel: &Cancel) -> Result<u8, En
     Ok(if bad { VERIFICATION } else { 0 })
 }
 
-pub(super) fn gc(cache: &Path, keep: usize, json: bool) -> u8 {
-    let removals = EngineStore::new(cache).gc(keep);
+pub(super) fn gc(cache: &Path, rules: &GcRules, json: bool) -> u8 {
+    let removals = EngineStore::new(cache).gc(rules);
     if removals.is_empty() && !json {
         print(&format!("nothing to remove in {}\n", cache.join("engines").display()));
     }
-    for removal in removals {
+    let done = if rules.dry_run { "would be removed" } else { "removed" };
+    for removal in &removals {
         if json {
-            print_json(&removal);
+            print_json(removal);
             continue;
         }
         let done =
-            if removal.removed { format!("removed, {}", size(removal.bytes)) } else { "kept".to_owned() };
+            if removal.removed { format!("{done}, {}", size(removal.bytes)) } else { "kept".to_owned() };
         print(&format!("{}  {done}: {}\n", removal.what, removal.reason));
+    }
+    if rules.dry_run && !json {
+        let bytes = removals.iter().map(|removal| removal.bytes).sum();
+        print(&format!("nothing was removed; without --dry-run it would be {}\n", size(bytes)));
     }
     0
 }

@@ -8,10 +8,13 @@ mod progress;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use config_loader::Env;
-use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Verdict, cancel_on_signal};
+use provisioners_engine_provisioner::{
+    Cancel, EngineProvisioner, EnsureError, GcRules, Verdict, cancel_on_signal,
+};
 use wire::PoolId;
 use wire::config::{Config, GpuPolicy, PoolConfig, TrustPolicy};
 
@@ -52,11 +55,18 @@ enum Verb {
     List,
     /// Read every engine of the cache again and compare it with what was recorded.
     Verify,
-    /// Remove all engines but the last used; never one that runs.
+    /// Remove all engines but the last used, what nobody continued, and the sources and tools that no engine that
+    /// stays was built with; never what runs or is being built.
     Gc {
-        /// How many to keep.
+        /// How many engines to keep.
         #[arg(long)]
         keep: usize,
+        /// What was begun goes when nobody has continued it for so many days.
+        #[arg(long, default_value_t = 7)]
+        unfinished_days: u64,
+        /// Say what would be removed and how much that is, and remove nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// The models of the cache.
     #[command(subcommand)]
@@ -131,7 +141,10 @@ fn carry_out(cli: &Cli) -> Result<u8, Failure> {
     match &cli.command {
         Some(Verb::List) => Ok(engines::list(cache, cli.json)),
         Some(Verb::Verify) => Ok(engines::verify(cache, cli.json, &cancel)?),
-        Some(Verb::Gc { keep }) => Ok(engines::gc(cache, *keep, cli.json)),
+        Some(Verb::Gc { keep, unfinished_days, dry_run }) => {
+            let unfinished = Duration::from_secs(unfinished_days.saturating_mul(24 * 3600));
+            Ok(engines::gc(cache, &GcRules { keep: *keep, unfinished, dry_run: *dry_run }, cli.json))
+        }
         Some(Verb::Models(verb)) => models::run(verb, cache, &config.models, cli.json, &cancel),
         Some(Verb::Bundle(bundle::BundleVerb::Import { file, sha256 })) => {
             if config.models.trust == TrustPolicy::Strict && sha256.is_none() {

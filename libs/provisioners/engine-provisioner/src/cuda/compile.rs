@@ -44,6 +44,7 @@ impl EngineProvisioner {
             offline: self.offline,
             remembers: true,
         };
+        let _materials = Store::new(&self.cache).uses_materials(cancel)?;
         search.preflight()?;
         let mut sources = pool.provisioning.sources.iter();
         let Some(source) = sources.find(|source| !matches!(source, EngineSource::Path(_))) else {

@@ -76,7 +76,7 @@ pub(crate) fn label(source: &EngineSource) -> String {
 }
 
 /// Where the tree of a source is kept; none for an existing binary.
-fn home(source: &EngineSource, cache: &Path) -> Option<PathBuf> {
+pub(crate) fn home(source: &EngineSource, cache: &Path) -> Option<PathBuf> {
     let name = match source {
         EngineSource::Path(_) => return None,
         EngineSource::Git(git) if git.submodules => format!("git-{}-submodules", pin(source)),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError};
+use provisioners_engine_provisioner::{Cancel, EngineStore, EnsureError, GcRules};
 use wire::config::{EngineSource, ModelsConfig, PathSource, PoolConfig, SdistSource};
 use wire::{PreparedEngine, ReplicaId};
 
@@ -134,7 +134,7 @@ fn gc_keeps_the_last_used_and_what_runs_and_what_was_just_handed_out() {
     while !store.list().iter().any(|entry| entry.in_use) && Instant::now() < until {
         std::thread::yield_now();
     }
-    let removals = store.gc(1);
+    let removals = store.gc(&GcRules::keeping(1));
     process.kill().unwrap();
     process.wait().unwrap();
     let reasons: Vec<_> = removals.iter().map(|removal| removal.reason.as_str()).collect();
@@ -149,7 +149,11 @@ fn gc_keeps_the_last_used_and_what_runs_and_what_was_just_handed_out() {
     );
     assert!(!oldest.binary_path.exists() && running.binary_path.exists() && fresh.binary_path.exists());
     assert!(removals[3].removed && removals[3].bytes > 0);
-    assert_eq!(store.gc(2).iter().filter(|removal| removal.removed).count(), 1, "it no longer runs");
+    assert_eq!(
+        store.gc(&GcRules::keeping(2)).iter().filter(|removal| removal.removed).count(),
+        1,
+        "it no longer runs"
+    );
 }
 
 /// EPROV-033
@@ -184,7 +188,7 @@ fn what_is_known_of_a_binary_that_is_gone_goes_and_keeps_no_engine_from_being_ke
     machine.executable(&binary, &format!("{ENGINE}\n# another one\n"));
     machine.ensure(vec![EngineSource::Path(PathSource { binary: binary.clone() })]).unwrap();
     std::fs::remove_file(&binary).unwrap();
-    let removals = EngineStore::new(&machine.cache()).gc(1);
+    let removals = EngineStore::new(&machine.cache()).gc(&GcRules::keeping(1));
     let said: Vec<_> = removals.iter().map(|removal| (removal.removed, removal.reason.as_str())).collect();
     let gone = format!("its binary {} is not there any more", binary.display());
     assert_eq!(said, [(false, "among the last used"), (true, gone.as_str())]);
@@ -264,7 +268,7 @@ fn gc_removes_sources_that_nobody_fetched_or_unpacked_to_their_end_and_what_is_l
     }
     let store = EngineStore::new(&machine.cache());
     assert_eq!(store.unfinished_sources().len(), 2);
-    let removals = store.gc(9);
+    let removals = store.gc(&GcRules::keeping(9));
     assert!(
         removals.len() == 3 && removals.iter().all(|removal| removal.removed && removal.bytes > 0),
         "{removals:?}"
@@ -275,4 +279,60 @@ fn gc_removes_sources_that_nobody_fetched_or_unpacked_to_their_end_and_what_is_l
     for kept in [".partial/young.part", ".new-young", "a-tree-that-is-old", "../.export-young"] {
         assert!(path(kept).exists(), "{kept}");
     }
+}
+
+/// EPROV-014
+#[test]
+fn gc_removes_the_sources_and_tools_that_no_engine_that_stays_was_built_with_and_says_so_before() {
+    let machine = Machine::new();
+    let cache = machine.cache();
+    let old = machine.ensure(vec![machine.archive("a.tar.gz")]).unwrap();
+    let new = machine.ensure(vec![machine.archive("b.tar.gz")]).unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    for (engine, at) in [(&old, long_ago), (&new, long_ago + Duration::from_secs(60))] {
+        let note = cache.join("engines").join(&engine.engine_digest).join("last-used");
+        std::fs::File::options().write(true).open(note).unwrap().set_modified(at).unwrap();
+    }
+    let trees = || {
+        let names = std::fs::read_dir(cache.join("sources")).unwrap().map(|e| e.unwrap().file_name());
+        names.filter(|name| name.len() == 64).count()
+    };
+    assert_eq!(trees(), 2, "one for each archive");
+    let stale = cache.join("tools/cmake-0.0.1-ninja-0.0.1");
+    std::fs::create_dir_all(&stale).unwrap();
+    std::fs::write(stale.join("cmake"), "bytes").unwrap();
+    let build = cache.join("engines/.build-0123");
+    std::fs::create_dir(&build).unwrap();
+    std::fs::write(build.join("object"), "bytes").unwrap();
+
+    let store = EngineStore::new(&cache);
+    let rules = GcRules::keeping(1);
+    let all = GcRules { unfinished: Duration::ZERO, ..rules };
+    let removed = |rules: &GcRules| -> Vec<String> {
+        store.gc(rules).into_iter().filter(|removal| removal.removed).map(|removal| removal.what).collect()
+    };
+    assert_eq!(store.unfinished_builds().len(), 1);
+    let dry = removed(&GcRules { dry_run: true, ..all });
+    assert_eq!(dry.len(), 4, "an engine, a build, a source and tools: {dry:?}");
+    assert!(
+        old.binary_path.exists() && build.exists() && stale.exists() && trees() == 2,
+        "nothing was removed"
+    );
+    assert_eq!(removed(&rules).len(), 1, "for the build that may go on everything stays but the engine");
+    assert!(build.exists() && stale.exists() && trees() == 2);
+    let mut rest = dry.clone();
+    rest.remove(0);
+    assert_eq!(removed(&all), rest, "what was said before");
+    assert!(new.binary_path.exists() && !build.exists() && !stale.exists() && trees() == 1);
+    assert_eq!(removed(&all), Vec::<String>::new());
+    std::fs::create_dir_all(&stale).unwrap();
+    let building = std::fs::File::open(cache.join("engines/.lock-materials")).unwrap();
+    building.lock_shared().unwrap();
+    assert_eq!(removed(&all), Vec::<String>::new());
+    assert_eq!(store.gc(&all).last().unwrap().reason, "an engine is being built");
+    drop(building);
+    assert_eq!(removed(&all), ["cmake-0.0.1-ninja-0.0.1"]);
+    // What stays is what another build of the engine that stays would take.
+    machine.calls();
+    assert_eq!(machine.ensure(vec![machine.archive("b.tar.gz")]).unwrap(), new);
 }
