@@ -131,3 +131,54 @@ impl Read for Watched<'_> {
         Ok(n)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::{PoolId, PreparationStep, StepKind};
+
+    use super::super::{FORMAT, Packed};
+    use super::*;
+    use crate::observer::Observer;
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn step(&self, _: &PreparationStep) {}
+    }
+
+    /// EPROV-037
+    #[test]
+    fn what_the_disk_has_no_room_for_is_not_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = dir.path().join("pool.bundle");
+        let packed = |bytes: u64| Contents {
+            format: FORMAT,
+            architecture: "x86_64".to_owned(),
+            engine_digest: String::new(),
+            engine_version: String::new(),
+            model_reference: String::new(),
+            model_digest: String::new(),
+            files: vec![Packed {
+                path: "engine/a".to_owned(),
+                sha256: String::new(),
+                bytes,
+                executable: false,
+            }],
+        };
+        let pack = |bytes: u64| {
+            let step = Step::new(&Nobody, &PoolId::try_new("p").unwrap(), StepKind::EngineProvision);
+            let content = [("engine/a".to_owned(), Content::Text(b"four".to_vec()), false)];
+            write(&to, &packed(bytes), &content, &step, &Cancel::new())
+        };
+        let refused = pack(1 << 60).unwrap_err();
+        let why = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(
+            why.starts_with("it takes 1099511627776 MiB, and ") && why.ends_with(" MiB are free there"),
+            "{why}"
+        );
+        assert_eq!(refused.exit_code(), 4);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing of it is left");
+        pack(4).unwrap();
+        assert!(to.exists());
+    }
+}

@@ -39,6 +39,7 @@ pub fn import(
 ) -> Result<Bundled, BundleError> {
     let refuse = |problem: String| BundleError::Refused { file: file.to_path_buf(), problem };
     let bytes = file.metadata().map_err(failed("read", file))?.len();
+    has_room(cache, bytes)?;
     let sha256 = sha256_file(file, &mut |_| (), cancel).map_err(|error| match error {
         DigestError::Cancelled { .. } => BundleError::Cancelled,
         DigestError::Read { path, source } => BundleError::Io { action: "read", path, source },
@@ -80,6 +81,17 @@ fn notice(engine: &Manifest) -> Option<String> {
     (!lacks.is_empty()).then(|| format!("the engine is not used on this machine: it {}", needs(&lacks)))
 }
 
+/// It is not compressed: what is in it is as large as it is. Asked before anything is read of it.
+fn has_room(cache: &Path, bytes: u64) -> Result<(), BundleError> {
+    let disk = cache.ancestors().find(|dir| dir.exists()).unwrap_or(cache);
+    let free = rustix::fs::statvfs(disk).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    if bytes.saturating_add(MARGIN) <= free {
+        return Ok(());
+    }
+    let problem = io::Error::other(format!("{} MiB are needed and {} MiB are free", bytes >> 20, free >> 20));
+    Err(failed("unpack the bundle in", cache)(problem))
+}
+
 struct Unpacking<'a> {
     file: &'a Path,
     root: &'a Path,
@@ -103,7 +115,7 @@ impl Unpacking<'_> {
             Some(Err(_)) => return Err(self.no_bundle()),
             Some(Ok(first)) => first,
         };
-        let contents = self.contents(first, bytes)?;
+        let contents = self.contents(first)?;
         let (mut digests, mut done) = (BTreeMap::new(), 0);
         for entry in entries {
             let mut entry = entry.map_err(damaged)?;
@@ -131,7 +143,7 @@ impl Unpacking<'_> {
         }
     }
 
-    fn contents(&self, mut first: tar::Entry<'_, impl Read>, bytes: u64) -> Result<Contents, BundleError> {
+    fn contents(&self, mut first: tar::Entry<'_, impl Read>) -> Result<Contents, BundleError> {
         let named = first.path().is_ok_and(|path| path == Path::new(CONTENTS));
         if !named || first.size() > MAX_CONTENTS {
             return Err(self.no_bundle());
@@ -153,14 +165,6 @@ impl Unpacking<'_> {
         }
         if contents.files.len() > MAX_FILES {
             return Err(self.refuse(format!("it lists more than {MAX_FILES} files")));
-        }
-        // It is not compressed: what is in it is as large as it is.
-        let free = rustix::fs::statvfs(self.root)
-            .map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        if bytes.saturating_add(MARGIN) > free {
-            let problem =
-                io::Error::other(format!("{} MiB are needed and {} MiB are free", bytes >> 20, free >> 20));
-            return Err(failed("unpack the bundle in", self.root)(problem));
         }
         Ok(contents)
     }

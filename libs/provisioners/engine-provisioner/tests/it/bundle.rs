@@ -43,6 +43,25 @@ fn prepared(machine: &Machine) -> Result<PreparedEngine, String> {
     prepared.map(|mut all| all.remove(0)).map_err(|error| error.to_string())
 }
 
+/// EPROV-037
+#[test]
+fn a_bundle_that_the_disk_has_no_room_for_is_refused_before_it_is_unpacked() {
+    let (_from, file, _) = packed();
+    let to = elsewhere();
+    std::fs::create_dir_all(to.cache()).unwrap();
+    let disk = rustix::fs::statvfs(to.cache()).unwrap();
+    // A hole at its end: it takes no room here, and would take more than there is.
+    let longer = std::fs::File::options().write(true).open(&file).unwrap();
+    longer.set_len(disk.f_bavail * disk.f_frsize + (1 << 40)).unwrap();
+    let refused = import_bundle(&to.cache(), &file, None, &mut |_, _| (), &Cancel::new()).unwrap_err();
+    let why = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(why.contains(" MiB are needed and ") && why.ends_with(" MiB are free"), "{why}");
+    assert_eq!(refused.exit_code(), 4);
+    let left = std::fs::read_dir(to.cache()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with(".import-")).collect();
+    assert!(left.is_empty() && !to.cache().join("models").exists(), "{left:?}");
+}
+
 /// EPROV-025
 #[test]
 fn a_bundle_serves_a_machine_that_can_build_nothing() {
