@@ -139,7 +139,8 @@ impl EngineProvisioner {
         if cancel.is_cancelled() {
             return Err(EnsureError::Cancelled);
         }
-        let nvcc = cuda::nvcc(pool.provisioning.toolkit, &self.host, &self.cache);
+        let driver = inventory.cards().iter().find_map(|card| card.driver.as_deref());
+        let nvcc = cuda::nvcc(pool.provisioning.toolkit, &self.host, &self.cache, driver);
         gpu::decide(policy, &pool.devices, &inventory, nvcc).map_err(|refusal| EnsureError::Gpu {
             pool: pool.id.clone(),
             problem: refusal.problem,

@@ -14,8 +14,16 @@ use crate::host::Host;
 
 /// The compiler of the toolkit that `policy` chooses, there already or to be installed. None: there is
 /// no way to one, and the pool's GPU policy says what that means.
-pub(crate) fn nvcc(policy: ToolkitPolicy, host: &Host, cache: &Path) -> Option<PathBuf> {
-    let managed = || managed::supported(host.nvidia_driver().as_deref()).then(|| managed::nvcc(cache));
+/// `driver` is what the cards say of theirs.
+pub(crate) fn nvcc(
+    policy: ToolkitPolicy,
+    host: &Host,
+    cache: &Path,
+    driver: Option<&str>,
+) -> Option<PathBuf> {
+    // In WSL and some containers the kernel does not show it.
+    let driver = driver.map(str::to_owned).or_else(|| host.nvidia_driver());
+    let managed = || managed::supported(driver.as_deref()).then(|| managed::nvcc(cache));
     match policy {
         ToolkitPolicy::System => system(host),
         ToolkitPolicy::Managed => Some(managed::nvcc(cache)),

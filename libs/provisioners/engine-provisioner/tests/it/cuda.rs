@@ -300,3 +300,17 @@ fn without_any_card_one_architecture_is_compiled_and_nothing_is_stored() {
     machine.flag("broken");
     assert_eq!(compile().unwrap_err().exit_code(), 5);
 }
+
+/// EPROV-017, EPROV-018
+#[test]
+fn a_driver_that_is_too_old_for_the_managed_toolkit_is_found_before_anything_is_fetched() {
+    let machine = Machine::new();
+    machine.tool("nvidia-smi", &CARD.replace("580.95", "535.10"));
+    machine.tool("pip", PIP);
+    let error = ensure(&machine, &pool(&machine, ToolkitPolicy::Auto)).unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    let EnsureError::Gpu { problem, remedy, .. } = &error else { panic!("{error}") };
+    assert!(problem.contains("NVIDIA GeForce RTX 3090") && problem.contains("no CUDA compiler"), "{problem}");
+    assert!(remedy.contains("driver 580 or newer"), "{remedy}");
+    assert!(!machine.cache().join("tools").exists() && !machine.cache().join("sources").exists());
+}
