@@ -1,7 +1,9 @@
 //! The thread that syncs and commits: admissions in groups, each before its 202; ends, and what
 //! retention lets go of, after the events before them are on disk, at most every 100 ms.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use super::error::Unrecorded;
 use super::event_queue::{EventQueue, Item};
 use super::files::{name, sync_dir};
 use super::health::{Health, Part};
-use super::inbox::{Admission, AfterSync, Done, Ended, Inbox, Round};
+use super::inbox::{Admission, AfterSync, Done, Ended, Grown, Inbox, Round};
 use super::prompts::Prompts;
 use super::segment::put_synced;
 use super::table::{AdmittedRow, Changes, EndedRow, Table};
@@ -30,6 +32,9 @@ pub(crate) struct Committer {
     pub(crate) options: Options,
     /// Refused tasks whose row may be on disk all the same: a commit that fails says nothing certain.
     pub(crate) doubtful: Vec<u64>,
+    /// Event files whose sync has failed, until everything in them stands in others. A kernel may let go of
+    /// what it could not write and says so once: a second sync of the same file proves nothing.
+    pub(crate) lost: BTreeSet<u64>,
 }
 
 impl Committer {
@@ -99,9 +104,12 @@ impl Committer {
     }
 
     /// Events to disk, then the rows that speak of them, then what nothing speaks of any more.
-    fn sync(&mut self, work: AfterSync) -> Result<(), AfterSync> {
-        if let Err(error) = self.sync_events(&work) {
+    fn sync(&mut self, mut work: AfterSync) -> Result<(), AfterSync> {
+        if let Err(error) = self.sync_events(&mut work) {
             self.health.fails(Part::Sync, &error);
+            return Err(work);
+        }
+        if !self.lost.is_empty() {
             return Err(work);
         }
         self.health.works(Part::Sync);
@@ -113,31 +121,69 @@ impl Committer {
         }
         if let Err(error) = self.commit(changes) {
             self.health.fails(Part::Store, &error);
-            // What is synced stays so.
-            return Err(AfterSync { grown: Default::default(), ..work });
+            return Err(work);
         }
         self.health.works(Part::Store);
         self.tidy(&work);
         Ok(())
     }
 
-    fn sync_events(&self, work: &AfterSync) -> std::io::Result<()> {
-        for (number, grown) in &work.grown {
-            grown.file.sync_data()?;
-            if grown.sealed {
-                let mut mark = Vec::new();
-                put_synced(&mut mark, grown.length);
-                grown.file.write_all_at(&mark, grown.length)?;
-                grown.file.sync_data()?;
-            } else {
-                self.events.push(Item::Synced { file: *number, length: grown.length });
+    /// Leaves in `work` only the files that are to be tried again as they are. A sync that fails says nothing
+    /// certain about its file: whoever writes is told to write all of it anew.
+    fn sync_events(&mut self, work: &mut AfterSync) -> io::Result<()> {
+        work.grown.retain(|number, _| !self.lost.contains(number));
+        // A file that is new needs its name on disk; it is a rare one of many.
+        let sealed = work.grown.values().any(|grown| grown.sealed);
+        if work.grown.len() > 1 || sealed || !work.rewritten.is_empty() {
+            let named = self.options.space.check_sync().and_then(|()| sync_dir(&self.events_dir));
+            if let Err(error) = named {
+                std::mem::take(&mut work.grown).into_keys().for_each(|number| self.lose(number));
+                return Err(error);
             }
         }
-        // A file that is new needs its name on disk; it is a rare one of many.
-        if work.grown.len() > 1 || work.grown.values().any(|grown| grown.sealed) {
-            sync_dir(&self.events_dir)?;
+        let synced = self.sync_files(&mut work.grown);
+        // What was written in the place of a lost file was synced just now or before, or is lost itself.
+        for file in work.rewritten.drain(..) {
+            self.lost.remove(&file);
+        }
+        synced
+    }
+
+    fn sync_files(&mut self, files: &mut BTreeMap<u64, Grown>) -> io::Result<()> {
+        while let Some((number, grown)) = files.pop_first() {
+            if let Err(error) = self.sync_file(number, &grown) {
+                self.lose(number);
+                return Err(error);
+            }
+            if !grown.sealed {
+                self.events.push(Item::Synced { file: number, length: grown.length });
+                continue;
+            }
+            let mut mark = Vec::new();
+            put_synced(&mut mark, grown.length);
+            if let Err(error) = grown.file.write_all_at(&mark, grown.length) {
+                // What it marks is on disk.
+                files.insert(number, grown);
+                return Err(error);
+            }
+            if let Err(error) = self.sync_file(number, &grown) {
+                self.lose(number);
+                return Err(error);
+            }
         }
         Ok(())
+    }
+
+    fn sync_file(&self, number: u64, grown: &Grown) -> io::Result<()> {
+        self.options.space.check_sync().and_then(|()| grown.file.sync_data()).inspect_err(|error| {
+            let file = name(number, EVENT_KIND);
+            tracing::warn!(%error, file, "an event file was not synced; what is in it is written to another one");
+        })
+    }
+
+    fn lose(&mut self, file: u64) {
+        self.lost.insert(file);
+        self.events.push(Item::Lost { file });
     }
 
     /// Nothing on disk needs these any more. What stays behind is found by the next start.
@@ -150,7 +196,9 @@ impl Committer {
         }
         for number in &work.idle {
             let path = self.events_dir.join(name(*number, EVENT_KIND));
-            if let Err(error) = fs::remove_file(&path) {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
                 tracing::warn!(path = %path.display(), %error, "an event file that is not needed could not be removed");
             }
         }

@@ -30,6 +30,8 @@ pub(crate) enum Item {
     Forget { seq: u64 },
     /// A file is on disk up to here.
     Synced { file: u64, length: u64 },
+    /// A file's sync failed: nobody knows what of it since the last one is on disk, or will ever be.
+    Lost { file: u64 },
 }
 
 /// A write that takes longer is not one into memory.

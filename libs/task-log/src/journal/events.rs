@@ -2,9 +2,10 @@
 //! and only then may readers see it.
 //!
 //! Writing is into the page cache, which outlives this process; the committer syncs. When the disk
-//! refuses, readers still see everything, and what was not written is written anew once it can be.
+//! refuses, readers still see everything, and what was not written is written anew once it can be; so is
+//! what stands in a file whose sync failed, in another file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -37,6 +38,8 @@ pub(crate) struct EventWriter {
     ledger: Ledger,
     current: Current,
     logs: HashMap<u64, Weak<Store>>,
+    /// Files that say nowhere that any of them was on disk.
+    unmarked: BTreeSet<u64>,
     /// Since when writing fails, and what is not written since.
     failing: Option<Failing>,
     /// The journal is closed.
@@ -53,6 +56,16 @@ struct Failing {
     tried: Instant,
     seqs: Vec<u64>,
     ended: Vec<Ended>,
+    /// Files whose sync failed: of these nothing counts any more.
+    lost: BTreeSet<u64>,
+}
+
+impl Failing {
+    fn misses(&mut self, seqs: impl IntoIterator<Item = u64>) {
+        self.seqs.extend(seqs);
+        self.seqs.sort_unstable();
+        self.seqs.dedup();
+    }
 }
 
 /// What a batch adds to the file: bytes, and whose they are.
@@ -76,7 +89,21 @@ impl EventWriter {
         let current = begin(&dir, number, &options)?;
         ledger.open(number, HEAD_BYTES as u64);
         let (items, logs, failing) = (Vec::new(), HashMap::new(), None);
-        Ok(Self { items, queue, inbox, health, dir, options, ledger, current, logs, failing, sealed: false })
+        let (unmarked, sealed) = (BTreeSet::from([number]), false);
+        Ok(Self {
+            items,
+            queue,
+            inbox,
+            health,
+            dir,
+            options,
+            ledger,
+            current,
+            logs,
+            unmarked,
+            failing,
+            sealed,
+        })
     }
 
     /// Writes what has come. Whether something is left that has to be tried again.
@@ -112,14 +139,14 @@ impl EventWriter {
                 Item::Restored { seq, log } => drop(self.logs.insert(*seq, Weak::clone(log))),
                 Item::Synced { file, length } if *file == self.current.number => {
                     put_synced(&mut batch.bytes, *length);
+                    self.unmarked.remove(file);
                 }
+                Item::Lost { file } => self.lose(*file),
                 _ => {}
             }
         }
         if let Some(failing) = &mut self.failing {
-            failing.seqs.extend(batch.notes.iter().map(|(seq, ..)| *seq));
-            failing.seqs.sort_unstable();
-            failing.seqs.dedup();
+            failing.misses(batch.notes.iter().map(|(seq, ..)| *seq));
         } else if let Err(error) = self.append(&batch) {
             self.fail(&error, batch.notes.iter().map(|(seq, ..)| *seq).collect());
         }
@@ -151,9 +178,14 @@ impl EventWriter {
         let next = begin(&self.dir, self.current.number + 1, &self.options)?;
         let (number, grown) = self.grown(true);
         self.inbox.after_sync(|work| drop(work.grown.insert(number, grown)));
-        self.ledger.open(next.number, HEAD_BYTES as u64);
-        self.current = next;
+        self.go_on_in(next);
         Ok(())
+    }
+
+    fn go_on_in(&mut self, next: Current) {
+        self.ledger.open(next.number, HEAD_BYTES as u64);
+        self.unmarked.insert(next.number);
+        self.current = next;
     }
 
     fn grown(&self, sealed: bool) -> (u64, Grown) {
@@ -167,7 +199,7 @@ impl EventWriter {
             match item {
                 Item::Ended(task) => ended.push(task),
                 Item::Forget { seq } => forgotten.push(seq),
-                Item::Entry { .. } | Item::Restored { .. } | Item::Synced { .. } => {}
+                Item::Entry { .. } | Item::Restored { .. } | Item::Synced { .. } | Item::Lost { .. } => {}
             }
         }
         for seq in &forgotten {
@@ -179,6 +211,9 @@ impl EventWriter {
             failing.ended.append(&mut ended);
         }
         let idle = self.ledger.take_idle(self.current.number);
+        for file in &idle {
+            self.unmarked.remove(file);
+        }
         if !(ended.is_empty() && forgotten.is_empty() && idle.is_empty()) {
             self.inbox.after_sync(|work| {
                 work.ended.extend(ended);
@@ -190,35 +225,65 @@ impl EventWriter {
 
     fn fail(&mut self, error: &io::Error, seqs: Vec<u64>) {
         self.health.fails(Part::Events, error);
+        let _failing = self.fails(seqs);
+    }
+
+    fn fails(&mut self, seqs: Vec<u64>) -> &mut Failing {
         let failing = self.failing.get_or_insert_with(|| Failing {
             tried: Instant::now(),
             seqs: Vec::new(),
             ended: Vec::new(),
+            lost: BTreeSet::new(),
         });
         failing.tried = Instant::now();
-        failing.seqs.extend(seqs);
+        failing.misses(seqs);
+        failing
+    }
+
+    /// Everything in a file is to be written to another one; the committer says that it cannot be written.
+    fn lose(&mut self, file: u64) {
+        let seqs = self.ledger.tasks_in(file);
+        self.fails(seqs).lost.insert(file);
     }
 
     /// Once the disk takes writes again: every task that misses something, written anew as a whole.
     fn try_again(&mut self) {
         let due = |failing: &mut Failing| failing.tried.elapsed() >= RETRY_EVERY;
         let Some(failing) = self.failing.take_if(due) else { return };
-        match self.write_anew(&failing.seqs) {
+        match self.write_anew(&failing) {
             Ok(()) => {
                 self.health.works(Part::Events);
-                self.inbox.after_sync(|work| work.ended.extend(failing.ended));
+                failing.lost.iter().for_each(|file| self.is_elsewhere(*file));
+                self.inbox.after_sync(|work| {
+                    work.ended.extend(failing.ended);
+                    work.rewritten.extend(failing.lost);
+                });
             }
             Err(error) => {
-                self.fail(&error, failing.seqs);
-                if let Some(still) = &mut self.failing {
-                    still.ended = failing.ended;
-                }
+                self.health.fails(Part::Events, &error);
+                self.failing = Some(Failing { tried: Instant::now(), ..failing });
             }
         }
     }
 
-    fn write_anew(&mut self, seqs: &[u64]) -> io::Result<()> {
-        for seq in seqs {
+    /// Of a lost file everything stands in others now. One of which nothing was ever on disk is worth nothing:
+    /// while the disk refuses, such files must not pile up.
+    fn is_elsewhere(&mut self, file: u64) {
+        self.ledger.tasks_in(file).into_iter().for_each(|seq| self.ledger.moved(file, seq));
+        if self.unmarked.contains(&file) {
+            let path = self.dir.join(name(file, EVENT_KIND));
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "an event file that is not needed could not be removed");
+            }
+        }
+    }
+
+    fn write_anew(&mut self, failing: &Failing) -> io::Result<()> {
+        if failing.lost.contains(&self.current.number) {
+            let next = begin(&self.dir, self.current.number + 1, &self.options)?;
+            self.go_on_in(next);
+        }
+        for seq in &failing.seqs {
             let Some(log) = self.logs.get(seq).and_then(Weak::upgrade) else { continue };
             let mut batch = Batch::default();
             (0..*log.len.borrow()).for_each(|at| batch.add(*seq, at, &log));

@@ -50,6 +50,8 @@ pub(crate) struct AfterSync {
     pub(crate) forgotten: Vec<u64>,
     /// Files of events that nothing needs any more.
     pub(crate) idle: Vec<u64>,
+    /// Files of events whose sync had failed, and of which everything now stands in others that have grown.
+    pub(crate) rewritten: Vec<u64>,
 }
 
 /// One round of the committer.
@@ -155,6 +157,7 @@ impl AfterSync {
         before.ended.append(&mut self.ended);
         before.forgotten.append(&mut self.forgotten);
         before.idle.append(&mut self.idle);
+        before.rewritten.append(&mut self.rewritten);
         *self = before;
     }
 }

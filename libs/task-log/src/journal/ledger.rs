@@ -57,6 +57,11 @@ impl Ledger {
         files.into_iter().for_each(|file| self.moved(file, seq));
     }
 
+    /// The tasks that have something in a file.
+    pub(crate) fn tasks_in(&self, file: u64) -> Vec<u64> {
+        self.files.get(&file).map(|file| file.parts.keys().copied().collect()).unwrap_or_default()
+    }
+
     /// Takes out the files but `current` that hold nothing of any task.
     pub(crate) fn take_idle(&mut self, current: u64) -> Vec<u64> {
         if !std::mem::take(&mut self.emptied) {

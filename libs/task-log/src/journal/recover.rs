@@ -332,6 +332,7 @@ fn start(
         events_dir: layout.events.clone(),
         options,
         doubtful: Vec::new(),
+        lost: Default::default(),
     };
     let writer = Arc::new(Mutex::new(events));
     let (to_write, waiting) = (Arc::clone(&writer), Arc::clone(&queue));
