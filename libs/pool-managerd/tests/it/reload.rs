@@ -244,6 +244,7 @@ async fn an_engine_that_shall_take_over_waits_for_its_turn_to_load_as_any_other(
     assert_eq!(manager.ready().await, before);
     configure(vec![setup.pool.clone()]);
     assert_eq!(manager.ended(&reload).await.state, OperationState::Succeeded);
-    assert_eq!(manager.ready().await.generation, 2);
+    // Not just the next one: a life whose port somebody else was quicker to take has a number, too.
+    assert!(manager.ready().await.generation > before.generation);
     manager.running.shutdown().await;
 }
