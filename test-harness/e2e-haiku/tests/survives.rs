@@ -11,6 +11,9 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use test_harness_e2e_haiku::{Api, Daemon, Event, Followed, Reader, built_binary, provisioned};
 
+/// The engine is killed so often at most until one kill came in the middle of an answer: on a machine that is
+/// busy elsewhere it has said everything before its reader has read that far.
+const MOST_KILLS: usize = 50;
 const PROMPT: &str = "Write a haiku that includes the word rain";
 
 /// After how many tokens the next one is killed.
@@ -52,7 +55,10 @@ async fn whatever_is_killed_the_answer_of_the_real_engine_is_the_uninterrupted_o
         ensure!(joined.named("resumed").count() == 0, "no engine was lost: {joined:?}");
         same(&joined, &whole).with_context(|| format!("the client was killed at token {at}"))?;
     }
-    for n in 0..kills {
+    for n in 0..kills.max(MOST_KILLS) {
+        if n >= kills && seams[0] > 0 {
+            break;
+        }
         let api = Api::new(daemon.base())?;
         let (path, at) = (submit(&api, &format!("lost-{n}")).await?, dice.token());
         let seen = read_some(&api, &path, at).await?;
