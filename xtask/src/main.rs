@@ -10,6 +10,8 @@ mod mutants;
 mod proof;
 mod schemathesis;
 mod simulate;
+#[cfg(test)]
+mod sleeps;
 mod soak;
 mod supply;
 mod trace;

@@ -15,6 +15,9 @@ struct Core {
     package: &'static str,
     /// Paths; `*.rs` is every file of a directory but its tests.
     files: &'static [&'static str],
+    /// Where the tests are. Nothing else is compiled for a change.
+    targets: &'static [&'static str],
+    /// Which of them, by what their names hold; none: all.
     tests: &'static [&'static str],
 }
 
@@ -29,13 +32,15 @@ const CORES: &[Core] = &[
             "libs/registry/src/ready.rs",
             "libs/registry/src/snapshot.rs",
         ],
-        tests: &["--lib", "--test", "leases"],
+        targets: &["--lib", "--test=leases"],
+        tests: &[],
     },
     Core {
         name: "admission",
         package: "dispatch",
         files: &["libs/dispatch/src/queue/*.rs"],
-        tests: &["--lib", "queue::"],
+        targets: &["--lib"],
+        tests: &["queue::"],
     },
     Core {
         name: "placement",
@@ -45,31 +50,36 @@ const CORES: &[Core] = &[
             "libs/dispatch/src/place.rs",
             "libs/dispatch/src/place/words.rs",
         ],
-        tests: &["--lib", "--", "place::", "pace::"],
+        targets: &["--lib"],
+        tests: &["place::", "pace::"],
     },
     Core {
         name: "breaker",
         package: "pool-managerd",
         files: &["libs/pool-managerd/src/schedule.rs"],
-        tests: &["--lib", "schedule::"],
+        targets: &["--lib"],
+        tests: &["schedule::"],
     },
     Core {
         name: "handoff-diff",
         package: "handoff",
         files: &["libs/handoff/src/claims.rs", "libs/handoff/src/scan.rs"],
-        tests: &["--lib", "--test", "directory"],
+        targets: &["--lib", "--test=directory"],
+        tests: &[],
     },
     Core {
         name: "flags",
         package: "provisioners-engine-provisioner",
         files: &["libs/provisioners/engine-provisioner/src/flags.rs"],
-        tests: &["--lib", "flags::"],
+        targets: &["--lib"],
+        tests: &["flags::"],
     },
     Core {
         name: "sse",
         package: "worker-adapters-llamacpp-http",
         files: &["libs/worker-adapters/llamacpp-http/src/sse.rs"],
-        tests: &["--lib"],
+        targets: &["--lib"],
+        tests: &[],
     },
 ];
 
@@ -119,7 +129,10 @@ fn mutate(core: &Core) -> Result<Outcome> {
     // A machine that is busy is no mutant that was noticed.
     command.args(["--minimum-test-timeout", "60", "--output"]).arg(&out);
     command.args(files.iter().flat_map(|file| ["--file", file]));
-    command.arg("--").args(core.tests).env("TMPDIR", scratch.path()).current_dir(crate::root());
+    // Behind `--` they would be told to the tests' run only, and each change compile and link every test
+    // of the package.
+    command.args(core.targets.iter().map(|target| format!("--cargo-arg={target}")));
+    command.args(["--", "--"]).args(core.tests).env("TMPDIR", scratch.path()).current_dir(crate::root());
     // What the cores stand on is built once for all of them: in a directory of each copy's own that took a
     // quarter of an hour, and a change takes seconds. Not where the workspace is built: they would wait for
     // each other.
@@ -255,7 +268,7 @@ mod tests {
         let queue = files(&CORES[1]).unwrap();
         assert!(queue.iter().any(|file| file.ends_with("queue/fair.rs")), "{queue:?}");
         assert!(!queue.iter().any(|file| file.ends_with("tests.rs")), "{queue:?}");
-        let core = |files| Core { name: "x", package: "registry", files, tests: &[] };
+        let core = |files| Core { name: "x", package: "registry", files, targets: &[], tests: &[] };
         let renamed = files(&core(&["libs/registry/src/once.rs"])).unwrap_err().to_string();
         assert!(renamed.contains("libs/registry/src/once.rs of the core x is not there"), "{renamed}");
         assert!(files(&core(&["libs/registry/fuzz/*.rs"])).is_err());

@@ -96,6 +96,7 @@ async fn play(acts: Vec<Act>, policy: FullPolicy) -> Result<(), TestCaseError> {
                 world.registry.apply(registry::Event::Superseded { key: key(n), generation });
             }
             Act::Cancel(n) => tasks.get(n).into_iter().for_each(Task::cancel),
+            // The schedule says so, by a clock that stands still.
             Act::Sleep(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
         }
         // A task that is put back may pass the bound by the slots it came from.
@@ -124,6 +125,7 @@ async fn finish(
             });
         }
     }
+    // By a clock that stands still: all that waits for a time gets it.
     tokio::time::sleep(Duration::from_secs(60)).await;
     for task in tasks {
         let entries = all(task).await;

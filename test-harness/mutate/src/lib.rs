@@ -191,6 +191,7 @@ fn tell(name: &str, input: &[u8]) {
 mod tests {
     use super::*;
 
+    /// PROOF-012
     #[test]
     fn the_same_seed_gives_the_same_inputs_and_they_are_not_the_corpus() {
         let corpus = vec![b"data: {\"a\": 1}\n\n".to_vec(), b"x".to_vec(), Vec::new()];

@@ -49,6 +49,7 @@ async fn headers_that_trickle_in_are_cut_off() {
             if writer.write_all(&[byte]).await.is_err() {
                 return;
             }
+            // How slow this client is.
             tokio::time::sleep(SOON / 10).await;
         }
     });

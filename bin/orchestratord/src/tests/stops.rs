@@ -31,6 +31,7 @@ async fn a_second_signal_ends_within_a_second_and_tells_the_readers() {
         .running
         .shutdown(async move {
             stopping.cancelled().await;
+            // A person who presses again; whoever is later finds it ended, which is as good.
             tokio::time::sleep(Duration::from_millis(200)).await;
         })
         .await;

@@ -190,6 +190,7 @@ fn stream(
         };
         if n < tokens {
             if !pause.is_zero() {
+                // How slow this engine is.
                 tokio::time::sleep(pause).await;
             }
             let chunk = if matches!(script, Script::BreakAfterRole) { role() } else { says(n) };

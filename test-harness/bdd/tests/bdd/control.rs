@@ -46,7 +46,8 @@ async fn operation(lab: &mut Lab, state: String) -> Result<()> {
 
 #[then("the operation is noted")]
 fn note_operation(lab: &mut Lab) -> Result<()> {
-    let id = field(lab, "/operation_id")?.as_str().context("no operation_id")?.to_owned();
+    let id = shown(&field(lab, "/operation_id")?);
+    ensure!(!id.is_empty() && id != "null", "the operation has no id: {}", lab.answer()?.text);
     lab.noted_texts.insert("operation".to_owned(), id);
     Ok(())
 }
@@ -199,9 +200,9 @@ fn field_is(lab: &mut Lab, pointer: String, value: String) -> Result<()> {
 #[then(expr = "the answer's {string} is noted as {string}")]
 fn note_field(lab: &mut Lab, pointer: String, name: String) -> Result<()> {
     let found = field(lab, &pointer)?;
-    let text = found.as_str().filter(|text| !text.is_empty());
-    let text = text.with_context(|| format!("{pointer} is {found}"))?.to_owned();
-    lab.noted_texts.insert(name, text);
+    let text = found.as_str().unwrap_or_default();
+    ensure!(!text.is_empty(), "{pointer} is {found}");
+    lab.noted_texts.insert(name, text.to_owned());
     Ok(())
 }
 

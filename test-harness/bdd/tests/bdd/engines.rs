@@ -239,6 +239,17 @@ async fn sees_card(lab: &mut Lab, pool: String, card: String) -> Result<()> {
     Ok(())
 }
 
+#[then(expr = "the engine of {string} is given no card")]
+async fn given_no_card(lab: &mut Lab, pool: String) -> Result<()> {
+    published(lab, pool.clone()).await?;
+    let handoff = lab.handoff(&pool)?;
+    ensure!(handoff["device_mask"].is_null(), "{handoff:#}");
+    let environment = std::fs::read(format!("/proc/{}/environ", lab.pid(&pool)?))?;
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    ensure!(!environment.is_empty() && !environment.contains("CUDA_VISIBLE_DEVICES"), "{environment}");
+    Ok(())
+}
+
 #[then(expr = "asking pool-managerd for {word} without its token is answered {int}")]
 async fn tokenless(lab: &mut Lab, path: String, status: u16) -> Result<()> {
     let manager = lab.manager.as_ref().context("pool-managerd does not run")?;

@@ -88,6 +88,7 @@ fn answer(mut stream: TcpStream, model: &[u8], sent: &AtomicUsize, pause: Durati
         stream.write_all(piece)?;
         sent.fetch_add(piece.len(), Ordering::SeqCst);
         if !pause.is_zero() {
+            // How slow this hub is.
             std::thread::sleep(pause);
         }
     }

@@ -16,6 +16,7 @@ pub(super) async fn run(run: Arc<Run>) -> Result<()> {
     let house = House::start(&run, &one_pool("", &switches)).await?;
     reached("a first life", || async { Ok(lives(&house.rig) >= 1) }).await?;
     let began = Instant::now();
+    // The bar counts what happens in this time.
     tokio::time::sleep_until((began + Duration::from_secs(10)).into()).await;
     run.count("spawns in 10 s", lives(&house.rig), 4..=5);
     let replica = house.replica().await?;
@@ -31,6 +32,7 @@ pub(super) async fn run(run: Arc<Run>) -> Result<()> {
         format!("{due:?}"),
     );
     if run.full {
+        // And in this.
         tokio::time::sleep_until((began + Duration::from_secs(600)).into()).await;
         run.count("spawns in 600 s", lives(&house.rig), 6..=12);
         let phase = house.replica().await?["phase"].to_string();

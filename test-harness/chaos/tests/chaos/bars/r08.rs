@@ -21,6 +21,7 @@ pub(super) async fn run(run: Arc<Run>) -> Result<()> {
     let mut reader = house.follow(&task, None).await?;
     let calm = AtomicBool::new(false);
     let (quiet, _) = tokio::join!(gaps(&mut reader, &calm), async {
+        // How long the undisturbed stream is listened to.
         tokio::time::sleep(QUIET).await;
         calm.store(true, Ordering::SeqCst);
     });

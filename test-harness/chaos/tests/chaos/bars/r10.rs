@@ -52,6 +52,7 @@ async fn killed_in_a_stream(run: &Run) -> Result<()> {
     let kill = async {
         let mut slowest = Duration::ZERO;
         for _ in 0..kills {
+            // When it is killed next.
             tokio::time::sleep(pause + Duration::from_millis(run.chance(400))).await;
             manager.process.signal(Signal::SIGKILL)?;
             manager.process.ended().await?;

@@ -44,6 +44,7 @@ pub(super) async fn run(run: Arc<Run>) -> Result<()> {
         readers.push(house.follow(&task, None).await?);
     }
     let quiet = listen(&mut readers, async {
+        // How long the undisturbed stream is listened to.
         tokio::time::sleep(Duration::from_secs(5)).await;
         Ok(())
     })

@@ -33,6 +33,7 @@ async fn burst(run: &Run, house: &Arc<House>) -> Result<()> {
         let house = Arc::clone(house);
         let due = began + Duration::from_millis((n * 1000 / asked) as u64);
         clients.spawn(async move {
+            // Evenly over the second.
             tokio::time::sleep_until(due.into()).await;
             let sent = Instant::now();
             let answer = house.ask(json!({"max_tokens": 20, "detach_grace_ms": 120_000})).await;
