@@ -69,7 +69,7 @@ fn a_position_is_a_number_of_an_event_or_refused_and_a_reader_goes_on_right_behi
         "",
     ];
     let corpus: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
-    let count = mutate::campaign("last-event-id", &corpus, |input, _| {
+    let count = mutate::rounds("last-event-id", &corpus, 10_000, |input, _| {
         // What is no text is refused before it gets here.
         let Ok(text) = std::str::from_utf8(input) else { return };
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -64,7 +64,7 @@ fn no_stream_of_an_engine_breaks_its_reader_or_reads_otherwise_in_pieces() {
     let corpus = mutate::corpus(&dir).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let _timers = runtime.enter();
-    let count = mutate::campaign("engine-sse", &corpus, |input, dice| {
+    let count = mutate::rounds("engine-sse", &corpus, 10_000, |input, dice| {
         hold::<Completion>(input, dice);
         hold::<Chat>(input, dice);
         // What does not begin a stream is read as a refusal.
