@@ -144,12 +144,19 @@ async fn accept(
     }
 }
 
+fn set_up(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_send_buffer_size(limits.send_buffer)?;
+    socket.set_tcp_user_timeout(Some(limits.unacknowledged))
+}
+
 impl Each {
     async fn serve(self, stream: TcpStream, words: impl Stream<Item = Word> + Send + Unpin) {
-        let socket = SockRef::from(&stream);
-        let _ = socket.set_tcp_nodelay(true);
-        let _ = socket.set_send_buffer_size(self.limits.send_buffer);
-        let _ = socket.set_tcp_user_timeout(Some(self.limits.unacknowledged));
+        if let Err(error) = set_up(&stream, &self.limits) {
+            // Slower or larger than it should be, and still a connection.
+            tracing::warn!(%error, "cannot set the options of a connection");
+        }
         let stream = Patient::new(stream, self.limits.unread, self.evictions.clone());
         match self.tls.clone() {
             None => self.speak(stream, words).await,
@@ -207,5 +214,111 @@ impl Each {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::http::sse;
+
+    /// STREAM-014
+    #[tokio::test]
+    async fn an_accepted_connection_delays_no_packet_and_buffers_no_more_than_its_limit() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (_client, accepted) = tokio::join!(client, listener.accept());
+        let (stream, limits) = (accepted.unwrap().0, Limits::default());
+        let socket = SockRef::from(&stream);
+        let before = socket.send_buffer_size().unwrap();
+        set_up(&stream, &limits).unwrap();
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(limits.unacknowledged));
+        // The kernel doubles what is asked for, for its own bookkeeping.
+        assert_eq!(socket.send_buffer_size().unwrap(), 2 * limits.send_buffer, "it was {before}");
+    }
+
+    /// A connection that counts what is written to it.
+    struct Counted(DuplexStream, Arc<AtomicUsize>);
+
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Pin::new(&mut self.0).poll_write(cx, buf)
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bufs: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.1.fetch_add(1, Ordering::SeqCst);
+            Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            true
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    /// STREAM-014
+    #[tokio::test]
+    async fn events_that_are_ready_together_leave_in_one_write() {
+        let (events, receiver) = mpsc::unbounded_channel::<Bytes>();
+        let receiver = Arc::new(std::sync::Mutex::new(Some(receiver)));
+        let router = Router::new().fallback(async move || {
+            let receiver = receiver.lock().unwrap().take().unwrap();
+            sse::response(futures_util::stream::unfold(receiver, |mut events| async {
+                Some((events.recv().await?, events))
+            }))
+        });
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        let writes = Arc::new(AtomicUsize::new(0));
+        let each = Each { router, limits: Limits::default(), tls: None, evictions: Counter::default() };
+        let stream = Patient::new(Counted(ours, Arc::clone(&writes)), each.limits.unread, Counter::default());
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(each.speak(stream, words(stop.clone(), stop.clone())));
+        theirs.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut seen = Vec::new();
+        for (together, last) in [("a", "a"), ("bcd", "d"), ("efghijklmno", "o")] {
+            let before = writes.load(Ordering::SeqCst);
+            for event in together.bytes() {
+                events.send(Bytes::from(format!("data: {}\n\n", char::from(event)))).unwrap();
+            }
+            let end = format!("data: {last}\n\n\r\n");
+            while !seen.ends_with(end.as_bytes()) {
+                assert_ne!(theirs.read_buf(&mut seen).await.unwrap(), 0);
+            }
+            let after = writes.load(Ordering::SeqCst);
+            assert!(after - before == 1 || together == "a", "{together}: {} writes", after - before);
+        }
+        stop.cancel();
+        serving.await.unwrap();
     }
 }
