@@ -111,6 +111,10 @@ impl Replica {
                 After::Failed(error) => self.failed(*error).await,
             }
         }
+        if let Some(life) = survivor {
+            // The manager ends before it came to it.
+            self.leave(&life).await;
+        }
         self.stopped().await;
     }
 
@@ -215,7 +219,9 @@ impl Replica {
                 if !matches!(after, After::Again) {
                     self.let_go();
                 }
-                self.discard(survivor.take()).await;
+                if !self.orders.shutting_down() {
+                    self.discard(survivor.take()).await;
+                }
                 return after;
             }
         };

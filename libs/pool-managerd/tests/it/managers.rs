@@ -26,6 +26,24 @@ async fn a_second_manager_is_refused_and_told_who_the_first_is() {
     setup.start().await.running.shutdown().await;
 }
 
+/// POOLD-SERVICE-002
+#[tokio::test]
+async fn a_manager_that_ends_before_it_came_to_an_engine_does_with_it_as_its_pool_says() {
+    for (says, stays) in [(OnExit::Keep, true), (OnExit::Stop, false)] {
+        let mut setup = setup();
+        setup.pool.on_exit = OnExit::Keep;
+        let manager = setup.start().await;
+        let engine = [manager.ready().await.pid.unwrap()];
+        manager.running.shutdown().await;
+        assert_eq!(engines_of(setup.runtime()), engine);
+        setup.pool.on_exit = says;
+        // On one thread: nothing that was started has had its turn when it is to end.
+        setup.start().await.running.shutdown().await;
+        let left = engines_of(setup.runtime());
+        assert_eq!(left, if stays { &engine[..] } else { &[] }, "{says:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_engine_that_was_kept_is_adopted_with_its_generation_and_key() {
     let mut setup = setup();
