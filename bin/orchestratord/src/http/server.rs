@@ -242,8 +242,10 @@ mod tests {
         set_up(&stream, &limits).unwrap();
         assert!(socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(limits.unacknowledged));
-        // The kernel doubles what is asked for, for its own bookkeeping.
-        assert_eq!(socket.send_buffer_size().unwrap(), 2 * limits.send_buffer, "it was {before}");
+        // Linux doubles what is asked for, for its own bookkeeping.
+        let (least, most) = (limits.send_buffer, 2 * limits.send_buffer);
+        let set = socket.send_buffer_size().unwrap();
+        assert!((least..=most).contains(&set) && set != before, "{set}, and {before} before");
     }
 
     /// A connection that counts what is written to it.
