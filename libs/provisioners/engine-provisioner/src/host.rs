@@ -96,11 +96,7 @@ impl Host {
 
     /// Room on the disk that `dir` is on, or will be.
     pub(crate) fn free_disk(&self, dir: &Path) -> u64 {
-        let existing = || dir.ancestors().find(|dir| dir.exists());
-        let ask = || existing().and_then(|dir| rustix::fs::statvfs(dir).ok());
-        // Not being able to ask is no reason to refuse.
-        let asked = || ask().map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        self.free_disk.unwrap_or_else(asked)
+        self.free_disk.unwrap_or_else(|| free_disk(dir))
     }
 
     #[cfg(test)]
@@ -174,6 +170,14 @@ fn cpu_identity(cpuinfo: &str) -> String {
 fn available_memory(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Room on the disk that `path` is on, or will be.
+pub(crate) fn free_disk(path: &Path) -> u64 {
+    let existing = path.ancestors().find(|path| path.exists());
+    let asked = existing.and_then(|path| rustix::fs::statvfs(path).ok());
+    // Not being able to ask is no reason to refuse.
+    asked.map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 #[cfg(test)]

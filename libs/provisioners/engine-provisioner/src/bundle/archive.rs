@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::export::Content;
 use super::{BundleError, CONTENTS, Contents, io};
+use crate::host::free_disk;
 use crate::observer::Step;
 
 /// What becomes the archive, in the directory where it will be.
@@ -43,8 +44,7 @@ pub(super) fn write(
     let text = serde_json::to_vec_pretty(contents).map_err(|error| failed(error.into()))?;
     append(&mut archive, CONTENTS, text.len() as u64, false, text.as_slice()).map_err(failed)?;
     let total: u64 = contents.files.iter().map(|file| file.bytes).sum();
-    let free =
-        rustix::fs::fstatvfs(&temp).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let free = free_disk(temp.path());
     if total > free {
         return Err(failed(io::Error::other(format!(
             "it takes {} MiB, and {} MiB are free there",

@@ -13,7 +13,7 @@ use wire::config::EngineSource;
 
 use super::fit::{lacking, needs};
 use super::{BundleError, Bundled, CONTENTS, Contents, ENGINE, FORMAT, MODEL, Packed, io as failed};
-use crate::host::this_cpu;
+use crate::host::{free_disk, this_cpu};
 use crate::key::Inputs;
 use crate::manifest::{self, Manifest};
 use crate::store::Store;
@@ -83,8 +83,7 @@ fn notice(engine: &Manifest) -> Option<String> {
 
 /// It is not compressed: what is in it is as large as it is. Asked before anything is read of it.
 fn has_room(cache: &Path, bytes: u64) -> Result<(), BundleError> {
-    let disk = cache.ancestors().find(|dir| dir.exists()).unwrap_or(cache);
-    let free = rustix::fs::statvfs(disk).map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    let free = free_disk(cache);
     if bytes.saturating_add(MARGIN) <= free {
         return Ok(());
     }
