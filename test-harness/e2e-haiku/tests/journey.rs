@@ -68,8 +68,9 @@ async fn tokens_are_counted_as_answers_count_them(api: &Api) -> Result<()> {
         {"role": "user", "content": PROMPT}, {"role": "assistant", "content": "Rain."},
         {"role": "user", "content": [{"type": "text", "text": "Again, with <|im_start|> \u{e4}\u{1f327}"}]}]});
     let post = |path: &str, body: &Value| api.http().post(api.url(path)).json(body).send();
-    let counted = post("/v1/messages/count_tokens", &conversation).await?.error_for_status()?;
-    let counted: Value = counted.json().await?;
+    let counted = post("/v1/messages/count_tokens", &conversation).await?;
+    let (status, counted): (_, Value) = (counted.status(), counted.json().await?);
+    ensure!(status.is_success(), "{status}: {counted}");
     let mut message = conversation.clone();
     message["max_tokens"] = json!(1);
     let answer: Value = post("/v1/messages", &message).await?.error_for_status()?.json().await?;

@@ -265,6 +265,7 @@ fn unanswered(path: &str, error: &Unanswered) -> String {
         Unanswered::Connect(_) => "nobody answers at its address".to_owned(),
         Unanswered::Silent => format!("it did not answer {path} in time"),
         Unanswered::Broken(_) => format!("its connection broke before it answered {path}"),
+        Unanswered::Closed(_) => format!("it closed the connection before it answered {path}"),
         Unanswered::NotHttp => format!("it answered {path} with what is not HTTP"),
     }
 }

@@ -55,6 +55,9 @@ pub(crate) enum Unanswered {
     Silent,
     #[error("the connection broke: {0}")]
     Broken(io::Error),
+    /// Before a byte of an answer.
+    #[error("the engine closed the connection: {0}")]
+    Closed(io::Error),
     #[error("what came is not HTTP")]
     NotHttp,
 }
@@ -125,18 +128,26 @@ impl Connections {
         self.ask(request).await
     }
 
+    /// On a connection that has waited, if there is one. The engine may close it while the request is on
+    /// its way, which says nothing of the request: it is asked once more, on a new one.
     async fn ask(&self, request: Vec<u8>) -> Result<Answer, Unanswered> {
-        let mut stream = match self.idle.take() {
-            Some(stream) => stream,
-            None => self.connect().await?,
-        };
-        let written = stream.write_all(&request).await;
-        drop(request);
+        if let Some(waited) = self.idle.take() {
+            match self.ask_on(waited, &request).await {
+                Err(Unanswered::Closed(_)) => {}
+                answered => return answered,
+            }
+        }
+        let new = self.connect().await?;
+        self.ask_on(new, &request).await
+    }
+
+    async fn ask_on(&self, mut stream: TcpStream, request: &[u8]) -> Result<Answer, Unanswered> {
+        let written = stream.write_all(request).await;
         match (written, self.head(stream).await) {
             // An engine that does not want all of a request may answer and close while it is written.
             (_, Ok(answer)) => Ok(answer),
-            (Err(error), Err(_)) => Err(Unanswered::Broken(error)),
-            (Ok(()), Err(error)) => Err(error),
+            (Err(error), Err(Unanswered::Closed(_))) => Err(Unanswered::Closed(error)),
+            (_, Err(error)) => Err(error),
         }
     }
 
@@ -151,11 +162,14 @@ impl Connections {
     async fn head(&self, mut stream: TcpStream) -> Result<Answer, Unanswered> {
         let mut bytes = Vec::with_capacity(1 << 10);
         loop {
-            let read = timeout(SILENCE, stream.read_buf(&mut bytes)).await;
-            match read.map_err(|_| Unanswered::Silent)?.map_err(Unanswered::Broken)? {
-                0 => return Err(Unanswered::Broken(io::ErrorKind::UnexpectedEof.into())),
-                _ if bytes.len() > MAX_HEAD_BYTES => return Err(Unanswered::NotHttp),
-                _ => {}
+            let read = timeout(SILENCE, stream.read_buf(&mut bytes)).await.map_err(|_| Unanswered::Silent)?;
+            match read
+                .and_then(|read| if read == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) })
+            {
+                Err(error) if bytes.is_empty() => return Err(Unanswered::Closed(error)),
+                Err(error) => return Err(Unanswered::Broken(error)),
+                Ok(()) if bytes.len() > MAX_HEAD_BYTES => return Err(Unanswered::NotHttp),
+                Ok(()) => {}
             }
             while let Some(head) = Head::read(&bytes)? {
                 bytes.drain(..head.length);
@@ -450,6 +464,48 @@ mod tests {
         }
         ask(&connections).await.unwrap();
         assert_eq!(engine.await.unwrap(), 2);
+    }
+
+    /// Reads a request to its end.
+    async fn heard(stream: &mut TcpStream) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n{}") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the request broke off");
+        }
+    }
+
+    /// LCPP-014.
+    #[tokio::test]
+    async fn a_request_on_a_connection_that_closes_under_it_is_asked_once_more_on_a_new_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connections = Connections::new(listener.local_addr().unwrap(), None);
+        let engine = async {
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n";
+            let (mut kept, _) = listener.accept().await.unwrap();
+            heard(&mut kept).await;
+            kept.write_all(format!("{answer}a").as_bytes()).await.unwrap();
+            heard(&mut kept).await;
+            drop(kept);
+            let (mut second, _) = listener.accept().await.unwrap();
+            heard(&mut second).await;
+            second.write_all(format!("{answer}b").as_bytes()).await.unwrap();
+            // The next breaks off in its answer: the engine has worked on it, so that it is not asked again.
+            heard(&mut second).await;
+            second.write_all(b"HTTP/1.1 200").await.unwrap();
+            drop(second);
+            // Nor is one that a new connection closed on.
+            let (mut third, _) = listener.accept().await.unwrap();
+            heard(&mut third).await;
+        };
+        let client = async {
+            assert_eq!(ask(&connections).await.unwrap(), (200, "a".to_owned()));
+            assert_eq!(ask(&connections).await.unwrap(), (200, "b".to_owned()));
+            let error = ask(&connections).await.unwrap_err();
+            assert!(matches!(error, Unanswered::Broken(_)), "{error}");
+            let error = ask(&connections).await.unwrap_err();
+            assert!(matches!(error, Unanswered::Closed(_)), "{error}");
+        };
+        tokio::join!(engine, client);
     }
 
     #[tokio::test]
