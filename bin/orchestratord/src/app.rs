@@ -73,7 +73,7 @@ struct Stop {
 pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Running> {
     let tokens = settings.tokens()?;
     let tls = settings.tls()?;
-    let body_limits = settings.body_limits()?;
+    let body_limits = settings.body_limits();
     let listener = bind(listen).await?;
     let addr = listener.local_addr().context("reading the listener's address")?;
     // Before any engine is started: a journal that cannot be used is no reason to stop one.

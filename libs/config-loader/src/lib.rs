@@ -13,6 +13,7 @@ mod follow;
 mod locate;
 mod overlay;
 mod parse;
+mod unknown;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -170,7 +171,7 @@ mod tests {
         assert!(error.contains("lots"), "{error}");
     }
 
-    /// OV-007
+    /// OV-007, SEC-011
     #[test]
     fn a_wrong_value_is_told_in_words_what_it_is_and_what_may_be_there() {
         let source = "which is `path`, `git`, `archive` or `sdist`, as `- path: {binary: ";
@@ -188,6 +189,9 @@ mod tests {
             ("devices: all", "devices: must be `auto`, or a list of indices"),
             ("tensor_split: [1]", "write them as [0, 1]"),
             ("aliases: ['']", "aliases: must be names"),
+            ("on_exit: kep", "on_exit: must be `stop` or `keep`; here it is `kep`; did you mean `keep`?"),
+            ("kind: picture", "kind: must be `chat`, `embedding` or `rerank`; here it is `picture`"),
+            ("lots: 2", "pools[0]: there is no key `lots` here; did you mean `slots`?"),
         ] {
             let error = refused(&format!("pools:\n  - id: a\n    model: builtin:haiku\n    {pool}\n"));
             assert!(error.contains(said) && error.contains("pools[0]"), "{pool}: {error}");
@@ -212,6 +216,22 @@ mod tests {
             ),
             ("pool_managerd: {token_file: ''}", "pool_managerd.token_file: must name a file"),
             ("pools: null", "pools: must be a list, as [a, b]; here it is nothing"),
+            ("ctx: 5", ":1:1: there is no key `ctx` here; it may be `api`, `paths`, "),
+            (
+                "models: {allowed_sources: ['hf:a/', qwen/]}",
+                ":1:10: models.allowed_sources[1]: must begin with hf:, https://, file:/ or builtin:; here it is \
+                 \"qwen/\"; did you mean \"hf:qwen/\"?",
+            ),
+            ("models: {allowed_sources: ['http://h/']}", "did you mean \"https://h/\"?"),
+            ("models: {allowed_sources: [/srv]}", "did you mean \"file:/srv\"?"),
+            (
+                "api: {body_limits: {/v2/tasks: 0}}",
+                ":1:21: api.body_limits./v2/tasks: must be 1 to 268435456 bytes; leave it out for 1 MiB",
+            ),
+            ("api: {body_limits: {/v2/tasks: 268435457}}", "must be 1 to 268435456 bytes"),
+            ("api: {body_limits: {/v2/task: 5}}", "no route /v2/task takes a body; these do: /"),
+            ("api: {body_limits: {/ready: 5}}", "no route /ready takes a body"),
+            ("journal: {keep_bytes: 0}", "journal.keep_bytes: must be at least 1"),
             ("pools: [{}]", "pools[0]: the key `id` is missing"),
         ] {
             let error = refused(&format!("{text}\n"));

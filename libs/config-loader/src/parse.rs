@@ -8,6 +8,7 @@ use serde_json::Value;
 use wire::config::Config;
 
 use crate::error::{ConfigError, LocatedProblem, Place};
+use crate::unknown::Unknown;
 use crate::{locate, words};
 
 /// No configuration is anywhere near this; a wrong file (a model) is.
@@ -84,7 +85,7 @@ fn parse_error(path: &Path, text: &str, place: Option<(usize, usize)>, message: 
     if let Some(unknown) = Unknown::from_message(message) {
         // Parsers report where the surrounding map or the value begins; a person wants the key.
         place = place.map(|(line, column)| locate::word(text, line, unknown.name).unwrap_or((line, column)));
-        problem = unknown.describe(message);
+        problem = unknown.to_string();
     }
     let place = match place {
         Some((line, column)) => Place::At { line, column },
@@ -99,32 +100,4 @@ pub(crate) fn written(path: &Path, text: &str) -> Result<Value, ConfigError> {
         return serde_json::from_str(text).map_err(|e| parse_error(path, text, None, &e.to_string()));
     }
     serde_yaml::from_str(text).map_err(|e| parse_error(path, text, None, &e.to_string()))
-}
-
-/// serde's message about an unknown field or variant, taken apart.
-struct Unknown<'a> {
-    name: &'a str,
-    expected: Vec<&'a str>,
-}
-
-impl<'a> Unknown<'a> {
-    fn from_message(message: &'a str) -> Option<Self> {
-        let start = ["unknown field `", "unknown variant `"]
-            .iter()
-            .find_map(|lead| message.find(lead).map(|at| at + lead.len()))?;
-        let (name, rest) = message[start..].split_once('`')?;
-        let expected = rest.split('`').skip(1).step_by(2).collect();
-        Some(Self { name, expected })
-    }
-
-    fn describe(&self, message: &str) -> String {
-        let scored = self.expected.iter().map(|known| (strsim::damerau_levenshtein(self.name, known), known));
-        // Further apart than half its length, a suggestion confuses more than it helps.
-        let nearest =
-            scored.min().filter(|(distance, known)| distance * 2 <= known.len().max(self.name.len()));
-        match nearest {
-            Some((_, known)) => format!("{message}; did you mean `{known}`?"),
-            None => message.to_owned(),
-        }
-    }
 }

@@ -90,7 +90,6 @@ mod tests {
                 "mapping values are not allowed in this context",
                 "mapping values are not allowed in this context",
             ),
-            ("a: unknown field `b`, expected `c`", "a: unknown field `b`, expected `c`"),
         ] {
             assert_eq!(for_people(theirs), ours);
         }

@@ -8,6 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ConfigProblem;
+use crate::operations::{self, Body, Daemon};
+
+/// A larger body is no request but an upload.
+const MOST_BODY_BYTES: u64 = 256 << 20;
 
 /// orchestratord's listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -21,7 +25,8 @@ pub struct ApiConfig {
     pub tokens_file: Option<TokensFile>,
     /// Certificate and key; null speaks plain HTTP.
     pub tls: Option<TlsConfig>,
-    /// Bytes a body may have on a route, as `/v1/chat/completions: 33554432`; 1 MiB where none is said.
+    /// Bytes a body may have on a route, as `/v1/chat/completions: 33554432`: 1 to 268435456; 1 MiB where
+    /// none is said.
     pub body_limits: BTreeMap<String, u64>,
     /// Accepted `Host` names besides literal loopback addresses.
     pub hosts: Vec<String>,
@@ -142,7 +147,25 @@ impl ApiConfig {
             "hosts",
             "must be names of this machine as clients write them, as gpu-box.lan: no scheme, no path, none empty",
         );
+        let routes = routes_with_a_body();
+        for (route, bytes) in &self.body_limits {
+            let key = format!("body_limits.{route}");
+            let others = routes.join(", ");
+            let known = routes.contains(&route.as_str());
+            check(known, &key, &format!("no route {route} takes a body; these do: {others}"));
+            let range = format!("must be 1 to {MOST_BODY_BYTES} bytes; leave it out for 1 MiB");
+            check((1..=MOST_BODY_BYTES).contains(bytes), &key, &range);
+        }
     }
+}
+
+/// Of orchestratord, each once.
+fn routes_with_a_body() -> Vec<&'static str> {
+    let taking = operations::of(Daemon::Orchestratord).filter(|op| op.request != Body::None);
+    let mut routes: Vec<_> = taking.map(|op| op.path).collect();
+    routes.sort_unstable();
+    routes.dedup();
+    routes
 }
 
 impl PoolManagerdConfig {

@@ -14,6 +14,7 @@ pub struct JournalConfig {
     #[schemars(range(min = 1))]
     pub keep_tasks: usize,
     /// Bytes of their events in all.
+    #[schemars(range(min = 1))]
     pub keep_bytes: usize,
     /// Minutes after their end.
     #[schemars(range(min = 1))]
@@ -38,6 +39,7 @@ impl JournalConfig {
             }
         };
         at_least_one("keep_tasks", self.keep_tasks as u64);
+        at_least_one("keep_bytes", self.keep_bytes as u64);
         at_least_one("keep_minutes", self.keep_minutes);
     }
 }
@@ -49,8 +51,8 @@ mod tests {
     #[test]
     fn nothing_can_be_kept_for_no_time_at_all() {
         let config: Config =
-            serde_json::from_str(r#"{"journal":{"keep_tasks":0,"keep_minutes":0}}"#).unwrap();
+            serde_json::from_str(r#"{"journal":{"keep_tasks":0,"keep_bytes":0,"keep_minutes":0}}"#).unwrap();
         let paths: Vec<_> = config.problems().into_iter().map(|problem| problem.path).collect();
-        assert_eq!(paths, ["journal.keep_tasks", "journal.keep_minutes"]);
+        assert_eq!(paths, ["journal.keep_tasks", "journal.keep_bytes", "journal.keep_minutes"]);
     }
 }

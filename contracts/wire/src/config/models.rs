@@ -42,17 +42,28 @@ impl ModelsConfig {
             }
         };
         check(self.quota_gib != Some(0), "quota_gib", "must be at least 1, or null for no quota");
-        let schemes = ["hf:", "https://", "file:/", "builtin:"];
-        let known = |source: &String| schemes.iter().any(|scheme| source.starts_with(scheme));
-        check(
-            self.allowed_sources.iter().all(known),
-            "allowed_sources",
-            "each must begin with hf:, https://, file:/ or builtin:",
-        );
+        for (i, source) in self.allowed_sources.iter().enumerate() {
+            let known =
+                ["hf:", "https://", "file:/", "builtin:"].iter().any(|scheme| source.starts_with(scheme));
+            let meant = meant(source).map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
+            let problem =
+                format!("must begin with hf:, https://, file:/ or builtin:; here it is {source:?}{meant}");
+            check(known, &format!("allowed_sources[{i}]"), &problem);
+        }
         check(
             self.verify_command.first().is_none_or(|program| program.starts_with('/')),
             "verify_command",
             "must begin with the absolute path of a program",
         );
+    }
+}
+
+/// What somebody who wrote this most likely meant.
+fn meant(source: &str) -> Option<String> {
+    match source.split_once(':') {
+        Some(("http", rest)) => Some(format!("https:{rest}")),
+        None if source.starts_with('/') => Some(format!("file:{source}")),
+        None if source.starts_with(|c: char| c.is_ascii_alphanumeric()) => Some(format!("hf:{source}")),
+        _ => None,
     }
 }

@@ -36,12 +36,13 @@ pub enum Selector {
     File(String),
 }
 
+/// How a reference may be written, for people.
+pub(crate) const FORMS: &str =
+    "builtin:haiku, file:PATH, https://HOST/FILE.gguf or hf:ORG/REPO[:QUANT|/FILE][@REVISION]";
+
 /// Why a model reference cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "model reference {reference:?}: {problem}; write builtin:haiku, file:PATH, https://HOST/FILE.gguf \
-     or hf:ORG/REPO[:QUANT|/FILE][@REVISION]"
-)]
+#[error("model reference {reference:?}: {problem}; write {FORMS}")]
 pub struct ModelRefError {
     reference: String,
     problem: String,

@@ -1,10 +1,11 @@
 //! Why a model is not staged, in words for whoever asked for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::ModelRef;
 use crate::digest::DigestError;
 use crate::gguf::GgufError;
+use crate::reference::FORMS;
 use crate::remote::FetchError;
 
 /// Why a model is not staged.
@@ -19,7 +20,7 @@ pub enum StageError {
         known: String,
     },
     /// The file is not there.
-    #[error("the model file {path} does not exist; check `model:` in the configuration")]
+    #[error("the model file {path} does not exist; check `model:` in the configuration{}", other_form(path))]
     Missing {
         /// The path, absolute.
         path: PathBuf,
@@ -117,5 +118,35 @@ impl StageError {
             Self::Fetch { source, .. } => matches!(**source, FetchError::WrongDigest { .. }),
             _ => false,
         }
+    }
+}
+
+/// A word alone is read as a path. What does not look like the file of a model was most likely meant as the name of
+/// one, as other programs take it.
+fn other_form(path: &Path) -> String {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return String::new() };
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        return String::new();
+    }
+    let builtin = crate::builtin::all().iter().any(|model| model.name == name);
+    let meant = if builtin { format!(" (did you mean builtin:{name}?)") } else { String::new() };
+    format!(". If {name} is no file but the name of a model, say where it is{meant}: write {FORMS}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// MPROV-001
+    #[test]
+    fn a_word_that_is_no_file_is_answered_with_the_forms_and_a_lost_file_is_not() {
+        let said = |path: &str| StageError::Missing { path: path.into() }.to_string();
+        let word = said("/srv/qwen");
+        assert!(word.contains("/srv/qwen does not exist") && word.contains("If qwen is no file"), "{word}");
+        assert!(word.ends_with(FORMS) && !word.contains("did you mean"), "{word}");
+        let dotted = said("/srv/Qwen2.5-7B");
+        assert!(dotted.contains("If Qwen2.5-7B is no file"), "{dotted}");
+        assert!(said("/srv/haiku").contains("did you mean builtin:haiku?"));
+        assert!(said("/srv/m.gguf").ends_with("check `model:` in the configuration"));
     }
 }
