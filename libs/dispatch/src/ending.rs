@@ -94,6 +94,11 @@ impl Failure {
         )
     }
 
+    /// Events of it behind so many token events were lost, and it does not go on there.
+    pub(crate) fn lost_behind(tokens: u64) -> Self {
+        Self::new(ErrorCode::Interrupted, task_log::journal::lost_behind(tokens))
+    }
+
     pub(crate) fn unreadable() -> Self {
         Self::new(
             ErrorCode::Interrupted,

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use adapter_host::EngineRequest;
 use task_log::Entry;
-use task_log::journal::{Journal, Opened, Recovered};
+use task_log::journal::{Gap, Journal, Opened, Recovered};
 use tokio::time::Instant;
 use wire::config::QueueConfig;
 use wire::task::TaskView;
@@ -26,6 +26,8 @@ use crate::{Dispatch, PoolSpec};
 
 /// Why tasks of an earlier process go on.
 const RESTARTED: &str = "orchestratord was restarted";
+/// And why one does that had said more than what is left of it.
+const RESTARTED_TORN: &str = "orchestratord was restarted, and events of the task were lost in its journal";
 
 /// What became of an earlier process's tasks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,15 +104,23 @@ impl Shared {
         // to be asked for by until then.
         let make = || self.keep_pool(Pool::assumed(stranger(&restored.pool), &self.limits, &self.metrics));
         let pool = self.pool(&restored.pool).unwrap_or_else(make);
-        let Recovered { seq, entries, .. } = task;
+        let Recovered { seq, entries, gap, .. } = task;
         let past = entries.clone();
         let (log, writer) = journal.restore(seq, entries, self.limits.task_log_bytes);
         let new = self.describe_restored(&pool, seq, restored);
         let core = Arc::new(TaskCore::new(new, (log, writer?), &self.limits));
-        let fate = core.take_over(&past, RESTARTED, &self.limits);
+        let reason = if gap.is_some() { RESTARTED_TORN } else { RESTARTED };
+        let fate = core.take_over(&past, gap.is_some(), reason, &self.limits);
         core.holds(self.quotas.take_over(&core.caller, core.size, Instant::now()));
         self.lock_store().insert(Arc::clone(&core));
+        let kept = tokens_of(&past);
+        let cut_off = || if gap.is_some() { Failure::lost_behind(kept) } else { Failure::cut_off() };
+        if gap.is_some() {
+            tracing::warn!(task = %core.id, kept, "events of a task behind its first tokens are lost in the journal");
+        }
         let ending = match (readable, fate) {
+            // What had ended needs no prompt.
+            _ if gap == Some(Gap::BeforeItsEnd) => Ending::Failed(cut_off()),
             (false, _) => Ending::Failed(Failure::unreadable()),
             (true, AfterLoss::Again) => match pool.take_over(&core) {
                 Ok(()) => return Some(true),
@@ -121,8 +131,8 @@ impl Shared {
                 self.tracker.spawn(async move { shared.finish(&core, Ending::Spent).await });
                 return Some(false);
             }
-            (true, AfterLoss::GiveUp(Some(why))) => Ending::Failed(Failure::cut_off().because(why)),
-            (true, AfterLoss::GiveUp(None) | AfterLoss::Ended) => Ending::Failed(Failure::cut_off()),
+            (true, AfterLoss::GiveUp(Some(why))) => Ending::Failed(cut_off().because(why)),
+            (true, AfterLoss::GiveUp(None) | AfterLoss::Ended) => Ending::Failed(cut_off()),
         };
         self.end(&core, ending);
         Some(false)
@@ -145,6 +155,11 @@ fn read_back(task: &Recovered, request: EngineRequest) -> Option<Restored> {
             tracing::error!(number = task.seq, %error, "a task in the journal is not taken back; it stays there");
         })
         .ok()
+}
+
+/// Token events among a task's entries.
+fn tokens_of(entries: &[Entry]) -> u64 {
+    entries.iter().filter(|entry| matches!(entry, Entry::Chunk { index: Some(_), .. })).count() as u64
 }
 
 fn stranger(id: &PoolId) -> PoolSpec {

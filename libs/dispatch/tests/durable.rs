@@ -15,58 +15,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use adapter_host::SoFar;
-use dispatch::{AdmissionError, Owner, Task, TaskFilter, TaskSpec};
+use dispatch::{AdmissionError, Owner, TaskFilter, TaskSpec};
+use support::life::{Life, named, scratch};
 use support::*;
+use task_log::Position;
 use task_log::journal::{Admission, Options, Space};
-use task_log::{Journal, Position};
 use wire::task::OnInterrupt;
 use wire::{SessionId, TaskState};
-
-/// One life of the control plane.
-struct Life {
-    world: World,
-    journal: Journal,
-    taken: dispatch::TakenBack,
-}
-
-impl Life {
-    fn begin(dir: &Path) -> Self {
-        Self::with(dir, Options::default())
-    }
-
-    fn with(dir: &Path, options: Options) -> Self {
-        Self::of(World::new(), dir, options)
-    }
-
-    fn of(world: World, dir: &Path, options: Options) -> Self {
-        let opened = Journal::open(dir, options).unwrap();
-        let journal = opened.journal.clone();
-        let taken = world.dispatch.restore(opened);
-        Self { world, journal, taken }
-    }
-
-    async fn submit(&self, spec: TaskSpec) -> Task {
-        self.world.dispatch.submit_durably(spec).await.unwrap()
-    }
-
-    fn task(&self, id: &str) -> Option<Task> {
-        self.world.dispatch.task(&support::id(id), &owner())
-    }
-
-    /// As `kill -9`: nothing is told, nothing ends.
-    async fn killed(self) {
-        tokio::task::spawn_blocking(move || self.journal.close()).await.unwrap();
-        std::mem::forget(self.world);
-    }
-}
-
-fn named(id: &str) -> TaskSpec {
-    TaskSpec { task_id: Some(support::id(id)), ..spec(id) }
-}
-
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
 
 /// ORCHD-JOURNAL-001, ORCHD-JOURNAL-003
 #[tokio::test(flavor = "multi_thread")]

@@ -282,13 +282,8 @@ impl Live {
             self.retries_left -= 1;
             return self.wait_again(reason);
         }
-        if on_interrupt == OnInterrupt::Fail {
-            return AfterLoss::GiveUp(None);
-        }
-        if self.is_bound() {
-            return AfterLoss::GiveUp(Some(
-                "an answer bound to a grammar or a schema cannot go on in its middle",
-            ));
+        if let Some(ends) = self.cannot_go_on(on_interrupt) {
+            return ends;
         }
         if self.said.left(&self.request) == Some(0) {
             return AfterLoss::Spent;
@@ -304,6 +299,15 @@ impl Live {
         self.wait_again(reason)
     }
 
+    /// What a completion ends with that may not go on in its middle; `None` if it may.
+    pub(super) fn cannot_go_on(&self, on_interrupt: OnInterrupt) -> Option<AfterLoss> {
+        let bound = "an answer bound to a grammar or a schema cannot go on in its middle";
+        match on_interrupt {
+            OnInterrupt::Fail => Some(AfterLoss::GiveUp(None)),
+            OnInterrupt::Resume => self.is_bound().then_some(AfterLoss::GiveUp(Some(bound))),
+        }
+    }
+
     /// Whether a process after this one would go on with it, as [`Live::after_loss`] decides there.
     pub(super) fn outlives_us(&self, on_interrupt: OnInterrupt) -> bool {
         // What was held back is not in its reader's hands, and is said again.
@@ -312,7 +316,7 @@ impl Live {
         !self.running || !spoken || resumable
     }
 
-    fn is_completion(&self) -> bool {
+    pub(super) fn is_completion(&self) -> bool {
         matches!(self.request, EngineRequest::Completion(_))
     }
 

@@ -32,8 +32,9 @@ impl TaskCore {
     }
 
     /// An earlier process was running the task, and `past` is what it wrote of it. The task waits as one
-    /// does whose engine was lost, or cannot go on: then the answer says why.
-    pub(crate) fn take_over(&self, past: &[Entry], reason: &str, limits: &Limits) -> AfterLoss {
+    /// does whose engine was lost, or cannot go on: then the answer says why. `torn`: it had written more,
+    /// which is lost, so that it may have spoken although nothing of that is left.
+    pub(crate) fn take_over(&self, past: &[Entry], torn: bool, reason: &str, limits: &Limits) -> AfterLoss {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return AfterLoss::Ended };
         let mut started = false;
@@ -48,6 +49,12 @@ impl TaskCore {
                 Entry::Resumed(at) => live.recall_seam(at),
                 Entry::End(_) | Entry::Error(_) => {}
             }
+        }
+        if torn
+            && live.is_completion()
+            && let Some(ends) = live.cannot_go_on(self.on_interrupt)
+        {
+            return ends;
         }
         if started { live.after_loss(reason, self.on_interrupt, limits) } else { AfterLoss::Again }
     }

@@ -1,6 +1,8 @@
 //! A scripted engine and a dispatch over it.
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
+pub(crate) mod life;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::EVENT_KIND;
 use super::error::JournalError;
 use super::files::{name, numbered};
+use super::gaps;
 use super::recover::{Events, Layout, io_error, missing};
 use super::space::Space;
 use super::table::Table;
@@ -22,7 +23,7 @@ pub struct Check {
     pub files: usize,
     /// What a start would stop at; each names its file.
     pub problems: Vec<String>,
-    /// What a start would mend by itself; each names its file.
+    /// What a start would mend by itself; each names its file, or its task.
     pub notes: Vec<String>,
 }
 
@@ -72,6 +73,7 @@ pub fn check(dir: &Path) -> Result<Check, JournalError> {
     }
     events.let_go_of_the_lost();
     check.problems.extend(missing(&layout.events, &rows, &events.of).map(|error| said(&error)));
+    check.notes.extend(gaps::told(&rows, &events));
     Ok(check)
 }
 

@@ -16,6 +16,7 @@ use super::error::JournalError;
 use super::event_queue::{self, EventQueue};
 use super::events::EventWriter;
 use super::files::{name, numbered, private_dir, sync_dir};
+use super::gaps::{self, Gap};
 use super::health::Health;
 use super::inbox::{Ended, Inbox};
 use super::ledger::Ledger;
@@ -37,6 +38,9 @@ pub struct Recovered {
     pub prompt: Option<Vec<u8>>,
     /// Its events, from the first on.
     pub entries: Vec<Entry>,
+    /// What is missing between those and others that are there, and are not among them; absent for one whose
+    /// end is known.
+    pub gap: Option<Gap>,
     /// How it ended; absent for one that waited or ran.
     pub end: Option<RecoveredEnd>,
 }
@@ -89,7 +93,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Opened, JournalError>
     let mut table = Table::open(layout.table.clone(), options.space.clone())?;
     let rows = table.rows()?;
     let events = read_events(&layout.events, &rows)?;
-    missing(&layout.events, &rows, &events.of).map_or(Ok(()), Err)?;
+    missing(&layout.events, &rows, &events.of).next().map_or(Ok(()), Err)?;
     for (number, scan) in &events.unfinished {
         let path = layout.events.join(name(*number, EVENT_KIND));
         finish(&path, scan).map_err(|source| io_error("mend", &path, source))?;
@@ -100,7 +104,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<Opened, JournalError>
     // Ends of tasks whose admission failed at the last moment.
     let orphans: Vec<u64> =
         rows.ended.keys().filter(|seq| !rows.admitted.contains_key(seq)).copied().collect();
-    let tasks = tasks(&layout, rows, events.of);
+    let tasks = tasks(&layout, rows, events.of, &events.lives);
     let lives = events.lives.into_iter().map(|(seq, of)| (seq, of.into_values().collect())).collect();
     let journal = start(&layout, options, table, prompts, events.ledger, events.last_file + 1, lives)
         .map_err(|source| io_error("write in", &layout.events, source))?;
@@ -208,23 +212,23 @@ fn judge(path: &Path, scan: &Scan) -> Result<(), JournalError> {
     }
 }
 
-/// The first task that had ended and whose events are not all there.
-pub(crate) fn missing(
-    dir: &Path,
-    rows: &Rows,
-    events: &BTreeMap<u64, BTreeMap<u64, Entry>>,
-) -> Option<JournalError> {
+/// The tasks that had ended and whose events are not all there.
+pub(crate) fn missing<'a>(
+    dir: &'a Path,
+    rows: &'a Rows,
+    events: &'a BTreeMap<u64, BTreeMap<u64, Entry>>,
+) -> impl Iterator<Item = JournalError> + 'a {
     let found =
-        |seq: &u64| events.get(seq).map_or(0, |of| (0..).take_while(|at| of.contains_key(at)).count());
-    let short = |(seq, end): (&u64, &super::table::EndedRow)| {
+        move |seq: &u64| events.get(seq).map_or(0, |of| (0..).take_while(|at| of.contains_key(at)).count());
+    let short = move |(seq, end): (&u64, &super::table::EndedRow)| {
         if !rows.admitted.contains_key(seq) {
             return None;
         }
         let found = found(seq) as u64;
-        (found < end.events).then_some((*seq, end.events, found))
+        let (path, seq, expected) = (dir.to_owned(), *seq, end.events);
+        (found < expected).then_some(JournalError::Missing { path, seq, expected, found })
     };
-    let (seq, expected, found) = rows.ended.iter().find_map(short)?;
-    Some(JournalError::Missing { path: dir.to_owned(), seq, expected, found })
+    rows.ended.iter().filter_map(short)
 }
 
 /// Cuts off what a crash left, and marks the rest as whole.
@@ -258,10 +262,9 @@ fn prompts(
     rows: &Rows,
     events: &BTreeMap<u64, BTreeMap<u64, Entry>>,
 ) -> io::Result<Prompts> {
-    let ended = |seq: &u64| {
-        let terminal = events.get(seq).and_then(|of| of.values().next_back()).is_some_and(Entry::is_terminal);
-        terminal || rows.ended.contains_key(seq)
-    };
+    // An end behind a gap has yet to be told, and is recorded then.
+    let told = |seq: &u64| events.get(seq).is_some_and(|of| gaps::in_front(of).1);
+    let ended = |seq: &u64| rows.ended.contains_key(seq) || told(seq);
     let files = numbered(dir, "prompts")?;
     let (over, live): (Vec<_>, Vec<_>) = rows.admitted.iter().partition(|(seq, _)| ended(seq));
     let mut spans: HashMap<_, _> = live.into_iter().map(|(seq, row)| (*seq, row.prompt)).collect();
@@ -282,10 +285,17 @@ fn prompts(
     Ok(prompts)
 }
 
-fn tasks(layout: &Layout, mut rows: Rows, mut events: BTreeMap<u64, BTreeMap<u64, Entry>>) -> Vec<Recovered> {
+fn tasks(
+    layout: &Layout,
+    mut rows: Rows,
+    mut events: BTreeMap<u64, BTreeMap<u64, Entry>>,
+    lives: &HashMap<u64, BTreeMap<u64, Life>>,
+) -> Vec<Recovered> {
     let admitted = std::mem::take(&mut rows.admitted);
     let task = |(seq, row): (u64, super::table::AdmittedRow)| {
-        let entries = in_a_row(events.remove(&seq).unwrap_or_default());
+        let found = events.remove(&seq).unwrap_or_default();
+        let gap = gaps::gap(&found, lives.get(&seq));
+        let entries = in_a_row(found);
         let recorded = rows.ended.remove(&seq).map(|row| RecoveredEnd {
             at: UNIX_EPOCH + Duration::from_millis(row.at_ms),
             summary: Some(row.summary),
@@ -296,7 +306,8 @@ fn tasks(layout: &Layout, mut rows: Rows, mut events: BTreeMap<u64, BTreeMap<u64
             Some(_) => None,
             None => Prompts::read(&layout.prompts, &row.prompt).ok().flatten(),
         };
-        Recovered { seq, record: row.record, prompt, entries, end }
+        let gap = gap.filter(|_| end.is_none());
+        Recovered { seq, record: row.record, prompt, entries, gap, end }
     };
     admitted.into_iter().map(task).collect()
 }

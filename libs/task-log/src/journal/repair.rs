@@ -1,5 +1,5 @@
 //! Mending a journal that does not open: what can be read is kept, what cannot is set aside beside
-//! it, and a task that lost events says so at its end.
+//! it, and a task that had ended and lost events says so at its end.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -12,6 +12,7 @@ use wire::event::StreamError;
 
 use super::error::JournalError;
 use super::files::{name, new_file, numbered, private_dir, sync_dir};
+use super::gaps::{self, lost_behind};
 use super::recover::{Events, Layout, in_a_row, io_error};
 use super::segment::{self, Damage, Found, put_entry, put_json, put_life, put_synced};
 use super::space::Space;
@@ -131,6 +132,8 @@ impl Repair {
             changes.ended.push((seq, serde_json::to_vec(&row).unwrap_or_default()));
             self.done.push(format!("task number {seq} keeps {at} of its {} events", end.events));
         }
+        // Whether these go on is for those to say who run them.
+        self.done.extend(gaps::told(rows, &events));
         if changes.ended.is_empty() {
             return Ok(());
         }
@@ -157,15 +160,14 @@ impl Repair {
 
 fn lost(there: &[Entry]) -> Entry {
     let said = |entry: &&Entry| matches!(entry, Entry::Chunk { index: Some(_), .. });
+    let tokens_sent = there.iter().filter(said).count() as u64;
     Entry::Error(StreamError {
         code: ErrorCode::Interrupted,
-        message:
-            "the rest of this task's events was lost with a damaged part of the journal; submit it again"
-                .to_owned(),
+        message: lost_behind(tokens_sent),
         retriable: true,
         retry_after_ms: None,
         hint: None,
-        tokens_sent: there.iter().filter(said).count() as u64,
+        tokens_sent,
     })
 }
 
