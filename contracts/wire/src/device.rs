@@ -56,7 +56,7 @@ pub struct DeviceUser {
 pub struct DeviceList {
     /// By index; empty on a machine without NVIDIA cards.
     pub devices: Vec<Device>,
-    /// Why the cards of a machine with a driver could not be listed.
+    /// Why cards that may be there could not be listed, what `nvidia-smi` said, and what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

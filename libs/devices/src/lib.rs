@@ -16,12 +16,19 @@ pub use host_memory::{HostMemory, ProcessMemory};
 pub use system::{System, Way};
 pub use wire::Device;
 
+/// What to do where cards could not be listed.
+pub const REPAIR: &str = "nvidia-smi, which comes with the driver, must list the cards when it is run by hand: \
+                          install or repair it (after an update of the driver, a reboot helps)";
+
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inventory {
     /// No NVIDIA card, as far as can be seen.
     NoCard,
-    /// A driver is loaded, but the cards could not be listed; the reason.
+    /// `nvidia-smi` is there and failed, and no driver is loaded as far as can be seen: most often there is no
+    /// card. What it said.
+    ToolFailed(String),
+    /// A driver is loaded, or hangs, and the cards could not be listed; the reason.
     DriverOnly(String),
     /// These cards, by index; at least one.
     Cards(Vec<Device>),
@@ -33,7 +40,16 @@ impl Inventory {
     pub fn cards(&self) -> &[Device] {
         match self {
             Self::Cards(cards) => cards,
-            Self::NoCard | Self::DriverOnly(_) => &[],
+            Self::NoCard | Self::ToolFailed(_) | Self::DriverOnly(_) => &[],
+        }
+    }
+
+    /// Why cards that may be there could not be listed, and what to do.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::ToolFailed(problem) | Self::DriverOnly(problem) => Some(format!("{problem}; {REPAIR}")),
+            Self::NoCard | Self::Cards(_) => None,
         }
     }
 }

@@ -1,10 +1,14 @@
 //! `nvidia-smi`, where NVML's library cannot be loaded: run with a cleared environment, a limit on its
-//! time and output, and read line by line. Once for the cards and once for who has memory of them.
+//! time and output, and read line by line. Once for the cards and once for who has memory of them. Where it
+//! fails, its own words are what a person needs; where it hangs, nobody waits for it again and again.
 
-use std::io::Read as _;
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use wire::{Device, DeviceUser};
@@ -13,66 +17,145 @@ const QUERY: &str =
     "--query-gpu=index,uuid,name,compute_cap,memory.total,memory.free,driver_version,utilization.gpu";
 const USERS: &str = "--query-compute-apps=gpu_uuid,pid,used_memory";
 /// Without the persistence daemon the driver takes seconds to wake up.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// One that did not answer is not asked again for so long: a driver that hangs stays so until somebody repairs it.
+const SPARED: Duration = Duration::from_secs(600);
 const POLL: Duration = Duration::from_millis(10);
 /// Sixteen cards make some 2 KiB.
 const MAX_OUTPUT: u64 = 64 * 1024;
+/// Of what it says when it fails.
+const MAX_WORDS: usize = 200;
 const MIB: u64 = 1024 * 1024;
 
-/// The cards it lists, perhaps none; `Err` says why it could not.
-pub(crate) fn cards(program: &Path, path: &str, stop: &dyn Fn() -> bool) -> Result<Vec<Device>, String> {
-    let mut cards: Vec<Device> = ask(program, path, QUERY, stop)?.lines().filter_map(parse).collect();
-    if !cards.is_empty() {
-        // Without it what is free is known all the same.
-        let users = ask(program, path, USERS, stop).unwrap_or_default();
-        for (uuid, user) in users.lines().filter_map(parse_user) {
-            cards.iter_mut().filter(|card| card.uuid == uuid).for_each(|card| card.users.push(user.clone()));
-        }
-    }
-    Ok(cards)
+/// The tool, and which of its answers nobody waits for any more. All clones remember the same.
+#[derive(Debug, Clone)]
+pub(crate) struct NvidiaSmi {
+    patience: Duration,
+    hung: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
 }
 
-/// What it answers to one query.
-fn ask(program: &Path, path: &str, query: &str, stop: &dyn Fn() -> bool) -> Result<String, String> {
-    let failed = |problem: String| format!("{}: {problem}", program.display());
-    let mut child = Command::new(program)
-        .args([query, "--format=csv,noheader,nounits"])
-        .env_clear()
-        .env("PATH", path)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .process_group(0)
-        .spawn()
-        .map_err(|e| failed(e.to_string()))?;
-    let output = read_all(&mut child);
-    let end = Instant::now() + PATIENCE;
-    let status = loop {
-        match child.try_wait().map_err(|e| failed(e.to_string()))? {
-            Some(status) => break status,
-            None if stop() || Instant::now() >= end => {
-                end_group(&mut child);
-                return Err(failed(format!("no answer within {} s", PATIENCE.as_secs())));
-            }
-            None => std::thread::sleep(POLL),
-        }
-    };
-    // What it left behind may hold its output open; the group goes before that is waited for.
-    end_group(&mut child);
-    let text = output.and_then(|reader| reader.join().ok()).unwrap_or_default();
-    if !status.success() {
-        return Err(failed(status.to_string()));
+/// Why there is no answer, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Whoever asked wants to know no more.
+    Stopped,
+    /// It cannot be run, or ended with an error: what it said.
+    Failed(String),
+    /// It did not end.
+    Hung(String),
+}
+
+impl Default for NvidiaSmi {
+    fn default() -> Self {
+        Self { patience: PATIENCE, hung: Arc::default() }
     }
-    Ok(text)
+}
+
+impl NvidiaSmi {
+    pub(crate) fn with_patience(patience: Duration) -> Self {
+        Self { patience, ..Self::default() }
+    }
+
+    /// The cards it lists, perhaps none.
+    pub(crate) fn cards(
+        &self,
+        program: &Path,
+        path: &str,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Device>, Silence> {
+        let mut cards: Vec<Device> =
+            self.ask(program, path, QUERY, stop)?.lines().filter_map(parse).collect();
+        if !cards.is_empty() {
+            // Without it what is free is known all the same.
+            let users = self.ask(program, path, USERS, stop).unwrap_or_default();
+            for (uuid, user) in users.lines().filter_map(parse_user) {
+                cards
+                    .iter_mut()
+                    .filter(|card| card.uuid == uuid)
+                    .for_each(|card| card.users.push(user.clone()));
+            }
+        }
+        Ok(cards)
+    }
+
+    /// What it answers to one query.
+    fn ask(
+        &self,
+        program: &Path,
+        path: &str,
+        query: &'static str,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<String, Silence> {
+        let name = program.display();
+        if self.hung().get(query).is_some_and(|since| since.elapsed() < SPARED) {
+            return Err(self.no_answer(program));
+        }
+        let failed = |problem: std::io::Error| Silence::Failed(format!("{name} cannot be run: {problem}"));
+        let mut child = Command::new(program)
+            .args([query, "--format=csv,noheader,nounits"])
+            .env_clear()
+            .env("PATH", path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        let (output, errors) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
+        let end = Instant::now() + self.patience;
+        let status = loop {
+            match child.try_wait().map_err(failed)? {
+                Some(status) => break status,
+                None if stop() => {
+                    end_group(&mut child);
+                    return Err(Silence::Stopped);
+                }
+                None if Instant::now() >= end => {
+                    end_group(&mut child);
+                    self.hung().insert(query, Instant::now());
+                    return Err(self.no_answer(program));
+                }
+                None => std::thread::sleep(POLL),
+            }
+        };
+        // What it left behind may hold its output open; the group goes before that is waited for.
+        end_group(&mut child);
+        let text = |reader: Option<JoinHandle<String>>| reader.and_then(|reader| reader.join().ok());
+        let (output, errors) = (text(output).unwrap_or_default(), text(errors).unwrap_or_default());
+        match status.success() {
+            true => {
+                self.hung().remove(query);
+                Ok(output)
+            }
+            false => Err(Silence::Failed(format!("{name} ended with {status}{}", said(&errors, &output)))),
+        }
+    }
+
+    fn no_answer(&self, program: &Path) -> Silence {
+        let waited = self.patience.as_secs_f32();
+        Silence::Hung(format!("{} did not answer in {waited} s", program.display()))
+    }
+
+    fn hung(&self) -> MutexGuard<'_, BTreeMap<&'static str, Instant>> {
+        self.hung.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first line of its errors, else of its output: it tells most of its mishaps there.
+fn said(errors: &str, output: &str) -> String {
+    let mut lines = errors.lines().chain(output.lines()).map(str::trim);
+    let Some(line) = lines.find(|line| !line.is_empty()) else { return " and said nothing".to_owned() };
+    let words: String = line.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect();
+    format!(" and said: {words}")
 }
 
 /// On a thread of its own, so that a full pipe never holds it up.
-fn read_all(child: &mut Child) -> Option<std::thread::JoinHandle<String>> {
-    let output = child.stdout.take()?;
+fn read_all(pipe: Option<impl Read + Send + 'static>) -> Option<JoinHandle<String>> {
+    let pipe = pipe?;
     Some(std::thread::spawn(move || {
         let mut bytes = Vec::new();
         // Whatever came before an error is judged line by line.
-        let _partly = output.take(MAX_OUTPUT).read_to_end(&mut bytes);
+        let _partly = pipe.take(MAX_OUTPUT).read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     }))
 }
@@ -145,6 +228,17 @@ mod tests {
         ] {
             assert_eq!(parse(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn what_it_says_when_it_fails_is_its_first_line_wherever_it_wrote_it() {
+        assert_eq!(
+            said("\n  Failed to initialize NVML\u{7}\nmore", "x"),
+            " and said: Failed to initialize NVML"
+        );
+        assert_eq!(said("", "No devices were found\n"), " and said: No devices were found");
+        assert_eq!(said("\n", ""), " and said nothing");
+        assert_eq!(said(&"x".repeat(9_000), "").len(), " and said: ".len() + MAX_WORDS);
     }
 
     #[test]

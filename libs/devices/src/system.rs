@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::{Discover, Inventory, nvidia_smi, nvml};
+use crate::nvidia_smi::{NvidiaSmi, Silence};
+use crate::{Discover, Inventory, nvml};
 
 const DRIVER: &str = "/proc/driver/nvidia/version";
 
@@ -32,18 +34,28 @@ impl Way {
     }
 }
 
-/// This machine's cards.
+/// This machine's cards. Clones know of each other when `nvidia-smi` hangs: give one to whoever looks in the same
+/// process.
 #[derive(Debug, Clone, Default)]
 pub struct System {
     way: Way,
     path: String,
+    tool: NvidiaSmi,
 }
 
 impl System {
     /// Looks for `nvidia-smi` on `path`, the value of `PATH`.
     #[must_use]
     pub fn new(path: Option<&OsStr>, way: Way) -> Self {
-        Self { way, path: path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default() }
+        let path = path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+        Self { way, path, tool: NvidiaSmi::default() }
+    }
+
+    /// Waits for `nvidia-smi` so long; by default 5 s.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.tool = NvidiaSmi::with_patience(patience);
+        self
     }
 
     fn nvidia_smi(&self) -> Option<PathBuf> {
@@ -59,26 +71,31 @@ impl System {
 
 impl Discover for System {
     fn look(&self, stop: &dyn Fn() -> bool) -> Inventory {
-        match self.way {
+        let library = match self.way {
             Way::None => return Inventory::NoCard,
-            Way::NvidiaSmi => {}
+            Way::NvidiaSmi => "its NVML library was not to be asked".to_owned(),
             Way::Auto => match nvml::cards() {
                 Ok(cards) if !cards.is_empty() => return Inventory::Cards(cards),
                 // No card, no library or a library that does not fit the driver: the tool may know more.
-                Ok(_) | Err(_) => {}
+                Ok(_) => "its NVML library knows of no card".to_owned(),
+                Err(problem) => format!("its NVML library does not help ({problem})"),
             },
-        }
+        };
         let driver = Path::new(DRIVER).exists();
         let Some(program) = self.nvidia_smi() else {
-            let problem = "the NVIDIA driver is loaded but neither its NVML library nor nvidia-smi is there";
-            return if driver { Inventory::DriverOnly(problem.to_owned()) } else { Inventory::NoCard };
+            let problem =
+                || format!("the NVIDIA driver is loaded, but {library}, and nvidia-smi is not on the PATH");
+            return if driver { Inventory::DriverOnly(problem()) } else { Inventory::NoCard };
         };
-        match nvidia_smi::cards(&program, &self.path, stop) {
+        match self.tool.cards(&program, &self.path, stop) {
             Ok(cards) if cards.is_empty() => Inventory::NoCard,
             Ok(cards) => Inventory::Cards(cards),
-            Err(problem) if driver => Inventory::DriverOnly(problem),
+            Err(Silence::Stopped) => Inventory::NoCard,
+            // It waits for a driver, whether that shows or not.
+            Err(Silence::Hung(problem)) => Inventory::DriverOnly(problem),
+            Err(Silence::Failed(problem)) if driver => Inventory::DriverOnly(problem),
             // The tool without a driver: a machine whose card is gone or was never there.
-            Err(_) => Inventory::NoCard,
+            Err(Silence::Failed(problem)) => Inventory::ToolFailed(problem),
         }
     }
 }
@@ -86,7 +103,7 @@ impl Discover for System {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
     use wire::DeviceUser;
 
     fn tool(dir: &Path, script: &str) -> System {
@@ -94,7 +111,8 @@ mod tests {
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("{}:/usr/bin:/bin", dir.display());
-        System::new(Some(path.as_ref()), Way::NvidiaSmi)
+        // A machine that has much to do may be slow to start it.
+        System::new(Some(path.as_ref()), Way::NvidiaSmi).with_patience(Duration::from_secs(500))
     }
 
     /// POOLD-DEVICE-001
@@ -127,11 +145,41 @@ mod tests {
             assert!(found.cards().is_empty(), "{script}: {found:?}");
         }
         let begun = Instant::now();
-        let hangs = tool(dir.path(), "sleep 60");
+        let hangs = tool(dir.path(), "sleep 600");
         let stopped = || begun.elapsed() > Duration::from_millis(200);
-        assert!(hangs.look(&stopped).cards().is_empty());
-        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert_eq!(hangs.look(&stopped), Inventory::NoCard);
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
         assert_eq!(System::new(None, Way::None).look(&|| false), Inventory::NoCard);
+    }
+
+    /// POOLD-DEVICE-001
+    #[test]
+    fn a_tool_that_fails_is_quoted_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let look = |script: &str| tool(dir.path(), script).look(&|| false).problem().unwrap_or_default();
+        let name = dir.path().join("nvidia-smi");
+        let failed = look("echo could not talk to the driver; echo more; exit 9");
+        let words =
+            format!("{} ended with exit status: 9 and said: could not talk to the driver; ", name.display());
+        assert!(failed.starts_with(&words) && failed.contains("repair it"), "{failed}");
+        let failed = look("echo on stdout; echo 'version mismatch' >&2; exit 18");
+        assert!(failed.contains("exit status: 18 and said: version mismatch; "), "{failed}");
+        assert!(look("kill -SEGV $$").contains("signal: 11"));
+        assert_eq!(look("echo 'No devices were found'"), "");
+    }
+
+    /// POOLD-DEVICE-001
+    #[test]
+    fn a_tool_that_hangs_is_waited_for_once_and_never_taken_for_no_card() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!("echo asked >> {}/asked; sleep 600", dir.path().display());
+        let hangs = tool(dir.path(), &script).with_patience(Duration::from_secs(2));
+        for system in [&hangs, &hangs.clone(), &hangs] {
+            let Inventory::DriverOnly(problem) = system.look(&|| false) else { panic!("taken for no card") };
+            assert!(problem.ends_with("nvidia-smi did not answer in 2 s"), "{problem}");
+        }
+        let asked = std::fs::read_to_string(dir.path().join("asked")).unwrap_or_default();
+        assert!(asked.lines().count() <= 1, "each question costs the wait again");
     }
 
     /// POOLD-DEVICE-001

@@ -39,17 +39,20 @@ impl AppConfig {
     /// See [`AppConfigError`].
     pub fn from_config(config: &Config, env: &Env, listen: SocketAddr) -> Result<Self, AppConfigError> {
         check_pools(config)?;
+        // One for both: a tool that hangs is waited for once.
+        let cards = System::new(env.var("PATH"), Way::from_variable(env.var("LLAMA_ORCH_DEVICES")));
+        let preparer = EngineProvisioning::new(&config.paths.cache, &config.models, env);
         Ok(Self {
             runtime_dir: config.paths.runtime.clone(),
             pools: config.pools.clone(),
             holder: None,
             listen,
             token: Token::generate().map_err(AppConfigError::Token)?,
-            preparer: Arc::new(EngineProvisioning::new(&config.paths.cache, &config.models, env)),
+            preparer: Arc::new(preparer.with_cards(cards.clone())),
             inherited: InheritedEnv::pick(env.iter()),
             memory: crate::available_memory,
             self_tests: config.paths.cache.join("self-tests"),
-            cards: Arc::new(System::new(env.var("PATH"), Way::from_variable(env.var("LLAMA_ORCH_DEVICES")))),
+            cards: Arc::new(cards),
             loading_at_once: config.pool_managerd.loading_at_once,
             timings: Timings::default(),
         })

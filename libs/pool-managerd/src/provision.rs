@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use config_loader::Env;
+use devices::Discover;
 use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EngineStore, EnsureError, Observer};
 use provisioners_model_provisioner::{Catalog, ModelRef, admit};
 use wire::config::{ModelsConfig, PoolConfig};
@@ -28,6 +29,13 @@ impl EngineProvisioning {
         let catalog = Catalog::new(&cache);
         let provisioner = EngineProvisioner::new(cache, env).with_model_rules(models);
         Self { store, catalog, provisioner, models: models.clone() }
+    }
+
+    /// Looks for cards in this way.
+    #[must_use]
+    pub fn with_cards(mut self, cards: impl Discover + 'static) -> Self {
+        self.provisioner = self.provisioner.with_cards(Box::new(cards));
+        self
     }
 }
 

@@ -70,6 +70,10 @@ fn there_is_a_card(inventory: Inventory) -> Result<Vec<Device>> {
             "there is no NVIDIA card here: gpu-check runs the real thing on one, and nothing was fetched, built or \
              started. `cargo xtask cuda-compile` compiles for a card without having one"
         ),
+        Inventory::ToolFailed(problem) => bail!(
+            "there is no NVIDIA card here, as far as can be seen: {problem}. Nothing was fetched, built or started; \
+             where there is a card after all, `nvidia-smi` must list it first"
+        ),
         Inventory::DriverOnly(problem) => bail!(
             "an NVIDIA driver is loaded and no card can be listed: {problem}. Nothing was fetched, built or started; \
              `nvidia-smi` must list a card first"
@@ -135,7 +139,10 @@ mod tests {
 
     #[test]
     fn without_a_card_it_refuses_and_says_that_nothing_was_done() {
-        for inventory in [Inventory::NoCard, Inventory::DriverOnly("broken".to_owned())] {
+        let broken = "broken".to_owned();
+        for inventory in
+            [Inventory::NoCard, Inventory::ToolFailed(broken.clone()), Inventory::DriverOnly(broken)]
+        {
             let refusal = there_is_a_card(inventory).unwrap_err().to_string();
             assert!(refusal.to_lowercase().contains("nothing was fetched, built or"), "{refusal}");
         }

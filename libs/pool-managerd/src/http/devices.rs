@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::State;
-use devices::Inventory;
 use wire::DeviceList;
 
 use super::Api;
@@ -10,9 +9,5 @@ use super::Api;
 pub(super) async fn list(State(api): State<Api>) -> Json<DeviceList> {
     let shared = api.manager.shared();
     let inventory = shared.cards.recent().await;
-    let problem = match &*inventory {
-        Inventory::DriverOnly(problem) => Some(problem.clone()),
-        Inventory::NoCard | Inventory::Cards(_) => None,
-    };
-    Json(DeviceList { devices: shared.ledger.named(inventory.cards()), problem })
+    Json(DeviceList { devices: shared.ledger.named(inventory.cards()), problem: inventory.problem() })
 }

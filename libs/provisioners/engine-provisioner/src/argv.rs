@@ -79,7 +79,12 @@ mod tests {
     use super::*;
 
     fn cuda() -> Target {
-        Target::Cuda { nvcc: "/n".into(), architectures: vec!["86".into()], device_mask: "GPU-0".into() }
+        Target::Cuda {
+            nvcc: "/n".into(),
+            architectures: vec!["86".into()],
+            device_mask: "GPU-0".into(),
+            driver: None,
+        }
     }
 
     fn line(pool: &PoolConfig, target: &Target) -> String {

@@ -3,14 +3,22 @@
 
 use std::path::PathBuf;
 
-use devices::{Inventory, choose};
+use devices::{Inventory, REPAIR, choose};
 use wire::config::{Devices, GpuPolicy};
+
+use crate::cuda::NoCompiler;
 
 /// What the engine is built for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     Cpu,
-    Cuda { nvcc: PathBuf, architectures: Vec<String>, device_mask: String },
+    Cuda {
+        nvcc: PathBuf,
+        architectures: Vec<String>,
+        device_mask: String,
+        /// As the cards tell it; in WSL and some containers the kernel does not.
+        driver: Option<String>,
+    },
 }
 
 /// A target, and what a person should know about the choice.
@@ -35,7 +43,7 @@ pub(crate) fn decide(
     policy: GpuPolicy,
     devices: &Devices,
     inventory: &Inventory,
-    nvcc: Option<PathBuf>,
+    nvcc: Result<PathBuf, NoCompiler>,
 ) -> Result<Decision, Refusal> {
     let cpu = |notice: Option<String>| Ok(Decision { target: Target::Cpu, notice });
     let refuse = |problem: String, remedy: &str| Err(Refusal { problem, remedy: remedy.to_owned() });
@@ -50,23 +58,30 @@ pub(crate) fn decide(
                 "install the driver, or set `provisioning.gpu: off` and remove `devices`",
             );
         }
-        (_, Inventory::DriverOnly(problem)) => {
+        (GpuPolicy::Auto, Inventory::ToolFailed(problem)) if *devices == Devices::default() => {
+            let notice = "no NVIDIA card found: the engine runs on the CPU; where there is a card after all";
+            return cpu(Some(format!("{notice}, {REPAIR}: {problem}")));
+        }
+        (_, Inventory::ToolFailed(problem) | Inventory::DriverOnly(problem)) => {
             return refuse(
                 format!("the NVIDIA cards could not be listed: {problem}"),
-                "install or repair nvidia-smi (it comes with the driver), or set `provisioning.gpu: off`",
+                &format!("{REPAIR}, or set `provisioning.gpu: off` and remove `devices`"),
             );
         }
         (_, Inventory::Cards(cards)) => cards,
     };
     let chosen = choose(devices, cards)
         .map_err(|missing| Refusal { problem: missing.to_string(), remedy: missing.remedy() })?;
-    let Some(nvcc) = nvcc else {
-        let names: Vec<_> = chosen.iter().map(|card| card.name.as_str()).collect();
-        return refuse(
-            format!("there is a card ({}) but no CUDA compiler (nvcc) to build for it", names.join(", ")),
-            TOOLKIT,
-        );
+    let nvcc = match nvcc {
+        Ok(nvcc) => nvcc,
+        Err(none) => {
+            let names: Vec<_> = chosen.iter().map(|card| card.name.as_str()).collect();
+            let problem =
+                format!("there is a card ({}) but no CUDA compiler (nvcc) to build for it", names.join(", "));
+            return refuse(format!("{problem}{none}"), TOOLKIT);
+        }
     };
+    let driver = chosen.iter().find_map(|card| card.driver.clone());
     let mut architectures: Vec<String> =
         chosen.iter().map(|card| card.compute_capability.replace('.', "")).collect();
     architectures.sort();
@@ -74,7 +89,7 @@ pub(crate) fn decide(
     // Built for every card that `auto` may choose another time; started on the one with the most room.
     let used = if *devices == Devices::default() { 1 } else { chosen.len() };
     let device_mask = chosen.iter().take(used).map(|card| card.uuid.as_str()).collect::<Vec<_>>().join(",");
-    Ok(Decision { target: Target::Cuda { nvcc, architectures, device_mask }, notice: None })
+    Ok(Decision { target: Target::Cuda { nvcc, architectures, device_mask, driver }, notice: None })
 }
 
 #[cfg(test)]
@@ -95,19 +110,48 @@ mod tests {
         }
     }
 
-    fn nvcc() -> Option<PathBuf> {
-        Some("/usr/bin/nvcc".into())
+    fn nvcc() -> Result<PathBuf, NoCompiler> {
+        Ok("/usr/bin/nvcc".into())
+    }
+
+    fn none() -> Result<PathBuf, NoCompiler> {
+        Err(NoCompiler::Absent)
     }
 
     #[test]
     fn required_without_a_card_is_refused_and_auto_becomes_cpu_with_a_notice() {
-        let none = Inventory::NoCard;
+        let no_card = Inventory::NoCard;
         let auto = Devices::default();
-        assert!(decide(GpuPolicy::Required, &auto, &none, nvcc()).is_err());
-        let decision = decide(GpuPolicy::Auto, &auto, &none, None).unwrap();
+        assert!(decide(GpuPolicy::Required, &auto, &no_card, nvcc()).is_err());
+        let decision = decide(GpuPolicy::Auto, &auto, &no_card, none()).unwrap();
         assert_eq!(decision.target, Target::Cpu);
         assert!(decision.notice.unwrap().contains("no NVIDIA card"));
-        assert!(decide(GpuPolicy::Auto, &Devices::Indices(vec![0]), &none, None).is_err());
+        assert!(decide(GpuPolicy::Auto, &Devices::Indices(vec![0]), &no_card, none()).is_err());
+    }
+
+    /// EPROV-005, POOLD-DEVICE-001
+    #[test]
+    fn what_nvidia_smi_said_when_it_failed_is_in_the_notice_and_in_the_refusal() {
+        let failed = Inventory::ToolFailed("nvidia-smi said: no".to_owned());
+        let decision = decide(GpuPolicy::Auto, &Devices::default(), &failed, none()).unwrap();
+        assert_eq!(decision.target, Target::Cpu);
+        let notice = decision.notice.unwrap();
+        assert!(notice.contains("runs on the CPU") && notice.contains("nvidia-smi said: no"), "{notice}");
+        assert!(notice.contains("repair it"), "{notice}");
+        let hung = Inventory::DriverOnly("nvidia-smi did not answer in 5 s".to_owned());
+        let (auto, first) = (Devices::default(), Devices::Indices(vec![0]));
+        for (policy, devices, inventory, said) in [
+            (GpuPolicy::Required, &auto, &failed, "nvidia-smi said: no"),
+            (GpuPolicy::Auto, &first, &failed, "nvidia-smi said: no"),
+            (GpuPolicy::Auto, &auto, &hung, "nvidia-smi did not answer in 5 s"),
+        ] {
+            let refusal = decide(policy, devices, inventory, nvcc()).unwrap_err();
+            assert!(refusal.problem.ends_with(said), "{refusal:?}");
+            assert!(
+                refusal.remedy.contains("repair it") && refusal.remedy.contains("gpu: off"),
+                "{refusal:?}"
+            );
+        }
     }
 
     /// EPROV-005
@@ -115,10 +159,10 @@ mod tests {
     fn a_card_without_a_compiler_is_never_a_silent_cpu_build() {
         for inventory in [Inventory::Cards(vec![card(0, "8.6", 1)]), Inventory::DriverOnly("broken".into())] {
             for policy in [GpuPolicy::Auto, GpuPolicy::Required] {
-                let refusal = decide(policy, &Devices::default(), &inventory, None).unwrap_err();
+                let refusal = decide(policy, &Devices::default(), &inventory, none()).unwrap_err();
                 assert!(refusal.remedy.contains("gpu: off"), "{refusal:?}");
             }
-            let off = decide(GpuPolicy::Off, &Devices::default(), &inventory, None).unwrap();
+            let off = decide(GpuPolicy::Off, &Devices::default(), &inventory, none()).unwrap();
             assert_eq!(off, Decision { target: Target::Cpu, notice: None });
         }
     }

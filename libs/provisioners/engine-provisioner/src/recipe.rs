@@ -95,6 +95,7 @@ mod tests {
             nvcc: "/n".into(),
             architectures: vec!["86".into(), "89".into()],
             device_mask: "x".into(),
+            driver: None,
         };
         let all = definitions("d", &target, &[]).unwrap();
         assert_eq!((all["GGML_CUDA"].as_str(), all["CMAKE_CUDA_ARCHITECTURES"].as_str()), ("ON", "86;89"));

@@ -31,7 +31,7 @@ impl EngineProvisioner {
     ) -> Result<PathBuf, EnsureError> {
         let architectures = vec![architecture.to_owned()];
         let nvcc = managed::nvcc(&self.cache);
-        let target = Target::Cuda { nvcc, architectures, device_mask: String::new() };
+        let target = Target::Cuda { nvcc, architectures, device_mask: String::new(), driver: None };
         let step = Step::new(observer, &pool.id, StepKind::EngineProvision);
         let search = Search {
             host: &self.host,

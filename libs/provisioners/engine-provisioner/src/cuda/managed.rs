@@ -137,11 +137,19 @@ pub(crate) fn installed(cache: &Path) -> bool {
     dir(cache).join(COMPLETE).exists()
 }
 
-/// Whether it can serve this machine; with an unknown driver the build will tell.
-pub(crate) fn supported(driver: Option<&str>) -> bool {
-    let wheels = matches!(std::env::consts::ARCH, "x86_64" | "aarch64");
-    let oldest = fit::oldest_driver(TOOLKIT).unwrap_or(0);
-    wheels && driver.and_then(fit::driver_branch).is_none_or(|branch| branch >= oldest)
+/// Whether its wheels are made for this machine.
+pub(crate) fn is_for_this_machine() -> bool {
+    matches!(std::env::consts::ARCH, "x86_64" | "aarch64")
+}
+
+/// The driver branch that it needs, or a newer one.
+pub(crate) fn oldest_driver() -> u32 {
+    fit::oldest_driver(TOOLKIT).unwrap_or(0)
+}
+
+/// The driver, where it is too old for it; with an unknown one the build will tell.
+pub(crate) fn too_old(driver: Option<&str>) -> Option<&str> {
+    driver.filter(|driver| fit::driver_branch(driver).is_some_and(|branch| branch < oldest_driver()))
 }
 
 /// Installs it where it is not.
@@ -265,7 +273,9 @@ mod tests {
     /// EPROV-018
     #[test]
     fn an_old_driver_is_not_offered_a_toolkit_it_cannot_run() {
-        assert!(supported(None) && supported(Some("580.65.06")) && supported(Some("610.1")));
-        assert!(!supported(Some("570.133.20")));
+        for fine in [None, Some("580.65.06"), Some("610.1"), Some("[N/A]")] {
+            assert_eq!(too_old(fine), None);
+        }
+        assert_eq!(too_old(Some("570.133.20")), Some("570.133.20"));
     }
 }

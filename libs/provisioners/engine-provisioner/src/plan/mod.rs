@@ -198,7 +198,7 @@ fn target_line(decision: &Decision, pool: &PoolConfig) -> String {
     let because = decision.notice.as_ref().map_or_else(String::new, |notice| format!("; {notice}"));
     match &decision.target {
         Target::Cpu => format!("build for the CPU (gpu: {policy}{because})"),
-        Target::Cuda { architectures, device_mask, nvcc } => format!(
+        Target::Cuda { architectures, device_mask, nvcc, .. } => format!(
             "build for CUDA {} on {device_mask} with {} (gpu: {policy}{because})",
             architectures.join(";"),
             nvcc.display()

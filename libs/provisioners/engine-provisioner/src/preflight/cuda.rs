@@ -11,9 +11,12 @@ use crate::host::Distro;
 const TOOLKIT: &str = "provisioning.toolkit";
 const DEVICES: &str = "devices";
 const GPU: &str = "provisioning.gpu";
+const MANAGED_IS_TOO_NEW: &str = "install a newer driver, or a CUDA toolkit that this one supports, so that nvcc is on \
+                                  the PATH (or set CUDA_PATH), with `provisioning.toolkit: system`, or consent to a \
+                                  CPU build with `provisioning.gpu: off`";
 
 pub(super) fn lines(report: &mut Report, found: &Found, needs: &Needs<'_>, distro: Distro, cache: &Path) {
-    let (Some(cuda), Target::Cuda { nvcc, architectures, device_mask }) =
+    let (Some(cuda), Target::Cuda { nvcc, architectures, device_mask, .. }) =
         (needs.compilers.cuda.as_ref(), needs.target)
     else {
         return;
@@ -30,7 +33,11 @@ pub(super) fn lines(report: &mut Report, found: &Found, needs: &Needs<'_>, distr
         (false, _) => format!("{name} ({})", nvcc.display()),
     };
     report.handled("CUDA compiler (nvcc)", nvcc_line, TOOLKIT);
-    driver(report, found, cuda.toolkit, name);
+    let older = match managed::is_managed(cache, nvcc) {
+        true => MANAGED_IS_TOO_NEW,
+        false => "install a newer driver, or an older toolkit and set CUDA_PATH to it",
+    };
+    driver(report, found, cuda.toolkit, name, older);
     host_compiler(report, needs, &cuda.host_compiler, distro);
     let oldest = cuda.toolkit.and_then(fit::oldest_architecture).unwrap_or(0);
     let too_old = |text: &&String| text.parse::<u32>().is_ok_and(|architecture| architecture < oldest);
@@ -49,7 +56,7 @@ pub(super) fn lines(report: &mut Report, found: &Found, needs: &Needs<'_>, distr
     }
 }
 
-fn driver(report: &mut Report, found: &Found, toolkit: Option<fit::Version>, name: &str) {
+fn driver(report: &mut Report, found: &Found, toolkit: Option<fit::Version>, name: &str, remedy: &str) {
     let branch = found.driver.as_deref().and_then(fit::driver_branch);
     let oldest = toolkit.and_then(fit::oldest_driver);
     let what = |oldest: u32| format!("the NVIDIA driver {oldest} or newer");
@@ -57,7 +64,7 @@ fn driver(report: &mut Report, found: &Found, toolkit: Option<fit::Version>, nam
         (Some(driver), Some(branch), Some(oldest)) if branch < oldest => report.missing_one(
             what(oldest),
             format!("{name} needs it; {driver} is loaded"),
-            "install a newer driver, or an older toolkit and set CUDA_PATH to it",
+            remedy,
             "",
             TOOLKIT,
         ),

@@ -86,11 +86,20 @@ pub(crate) fn look(host: &Host, cache: &Path, needs: &Needs<'_>, cancel: &Cancel
             python,
             own_toolkit,
             runtime,
-            driver: host.nvidia_driver(),
+            driver: driver(host, needs.target),
             free_bytes: host.free_disk(cache),
             source_bytes: compiled.map(|source| source::room(source, cache)).max().unwrap_or(0),
         }
     })
+}
+
+/// Of the cards that it is built for, else the one that the kernel has loaded.
+fn driver(host: &Host, target: &Target) -> Option<String> {
+    let told = match target {
+        Target::Cuda { driver, .. } => driver.clone(),
+        Target::Cpu => None,
+    };
+    told.or_else(|| host.nvidia_driver())
 }
 
 /// `git version 2.39.5`, `GNU Make 4.3`, `1.11.1`: the first word that begins with a digit.

@@ -196,7 +196,7 @@ fn cuda(toolkit: crate::cuda::fit::Version, host_compiler: HostCompiler) -> Comp
 
 fn target(architectures: &[&str]) -> Target {
     let architectures = architectures.iter().map(|text| (*text).to_owned()).collect();
-    Target::Cuda { nvcc: "/n/bin/nvcc".into(), architectures, device_mask: "GPU-aa".into() }
+    Target::Cuda { nvcc: "/n/bin/nvcc".into(), architectures, device_mask: "GPU-aa".into(), driver: None }
 }
 
 fn cuda_lines(driver: &str, target: &Target, compilers: &Compilers, distro: Distro) -> String {

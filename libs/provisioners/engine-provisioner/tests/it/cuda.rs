@@ -1,8 +1,9 @@
 //! A CUDA build driven through a toolkit of scripts: what is run, with which arguments and environment.
 
 use std::path::Path;
+use std::time::Duration;
 
-use provisioners_engine_provisioner::{Cancel, EnsureError, import_bundle};
+use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, import_bundle};
 use wire::config::{EngineSource, GpuPolicy, PathSource, PoolConfig, ToolkitPolicy};
 use wire::{PreparedEngine, ReplicaId};
 
@@ -311,6 +312,60 @@ fn a_driver_that_is_too_old_for_the_managed_toolkit_is_found_before_anything_is_
     assert_eq!(error.exit_code(), 3);
     let EnsureError::Gpu { problem, remedy, .. } = &error else { panic!("{error}") };
     assert!(problem.contains("NVIDIA GeForce RTX 3090") && problem.contains("no CUDA compiler"), "{problem}");
+    assert!(problem.ends_with("needs the driver 580 or newer: 535.10 is loaded"), "{problem}");
     assert!(remedy.contains("driver 580 or newer"), "{remedy}");
+    // The same where it is named outright, and in a plan.
+    let pool = pool(&machine, ToolkitPolicy::Managed);
+    let error = ensure(&machine, &pool).unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    let plan =
+        machine.provisioner().with_cards(Box::new(machine.cards())).plan(&pool, &Cancel::new()).unwrap();
+    assert_eq!(plan.stopped_by.len(), 1, "{plan:?}");
+    for said in [error.to_string(), plan.stopped_by[0].problem.clone()] {
+        assert!(
+            said.contains("the NVIDIA driver 580 or newer (CUDA 13.0 needs it; 535.10 is loaded)"),
+            "{said}"
+        );
+        assert!(said.contains("provisioning.toolkit: system") && said.contains("gpu: off"), "{said}");
+    }
     assert!(!machine.cache().join("tools").exists() && !machine.cache().join("sources").exists());
+    // What was built elsewhere needs no toolkit.
+    machine.executable(&machine.path("own"), ENGINE);
+    let sources = vec![EngineSource::Path(PathSource { binary: machine.path("own") })];
+    let mut own = machine.pool(sources);
+    own.provisioning.toolkit = ToolkitPolicy::Managed;
+    ensure(&machine, &own).unwrap();
+}
+
+/// POOLD-DEVICE-001, EPROV-004
+#[test]
+fn a_plan_says_what_nvidia_smi_said_and_it_hangs_once_for_all_pools() {
+    let machine = Machine::new();
+    machine.tool("nvidia-smi", "echo 'the driver is not there' >&2; exit 9");
+    let pool = machine.pool(vec![machine.archive("a.tar.gz")]);
+    let plan = |provisioner: &EngineProvisioner| provisioner.plan(&pool, &Cancel::new()).unwrap();
+    let looking = || machine.provisioner().with_cards(Box::new(machine.cards()));
+    let failed = plan(&looking()).to_string();
+    // Where a driver is loaded after all, as on a machine that has a card, it is refused.
+    let driver = Path::new("/proc/driver/nvidia/version").exists();
+    let said = "ended with exit status: 9 and said: the driver is not there";
+    match driver {
+        false => assert!(failed.contains("build for the CPU") && failed.contains(said), "{failed}"),
+        true => assert!(plan(&looking()).stopped_by[0].problem.contains(said)),
+    }
+    machine.tool("nvidia-smi", "sleep 600");
+    machine.calls();
+    let cards = machine.cards().with_patience(Duration::from_secs(2));
+    let provisioner = machine.provisioner().with_cards(Box::new(cards));
+    for _pool in 0..3 {
+        let stopped = plan(&provisioner).stopped_by;
+        let problem = &stopped[0].problem;
+        assert!(
+            problem.contains("nvidia-smi did not answer in 2 s") && problem.contains("repair it"),
+            "{problem}"
+        );
+        assert_eq!(stopped[0].exit_code, 3);
+    }
+    let asked = machine.calls().iter().filter(|call| call.starts_with("nvidia-smi")).count();
+    assert!(asked <= 1, "{asked}");
 }

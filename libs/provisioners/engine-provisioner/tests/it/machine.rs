@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use config_loader::Env;
 use provisioners_engine_provisioner::{Cancel, EngineProvisioner, EnsureError, Inventory, Observer};
@@ -79,10 +80,10 @@ impl Machine {
         machine
     }
 
-    /// Whatever its `nvidia-smi` lists.
+    /// Whatever its `nvidia-smi` lists, however slow the machine that runs the tests is.
     pub(crate) fn cards(&self) -> devices::System {
         let path = std::env::join_paths([self.bin(), "/usr/bin".into(), "/bin".into()]).unwrap();
-        devices::System::new(Some(&path), devices::Way::NvidiaSmi)
+        devices::System::new(Some(&path), devices::Way::NvidiaSmi).with_patience(Duration::from_secs(500))
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
