@@ -46,8 +46,8 @@ pub(crate) struct Busy {
 }
 
 impl Operations {
-    /// Begins an operation. A drain that runs is called off by an undrain or a stop; anything else
-    /// that runs is in the way.
+    /// Begins an operation. What runs on the pool is called off where the new one is to win, else it is in
+    /// the way.
     pub(crate) fn begin(&self, kind: OperationKind, pool: &PoolId, replicas: u32) -> Result<Operation, Busy> {
         let mut entries = self.lock();
         if let Some(running) = running_on(&mut entries, pool) {
@@ -144,6 +144,10 @@ impl Operation {
         self.called_off.cancelled().await;
     }
 
+    pub(crate) fn is_called_off(&self) -> bool {
+        self.called_off.is_cancelled()
+    }
+
     pub(crate) fn progress(&self, done: u32, doing: impl Into<String>) {
         let doing = doing.into();
         self.store.change(&self.id, |entry| {
@@ -188,9 +192,16 @@ impl Drop for Operation {
     }
 }
 
-/// Whether a new operation may take the place of one that runs.
+/// Whether a new operation takes the place of one that runs: whoever wants an engine to end does not wait for one
+/// that starts, which may take as long as a model takes to come. A configuration is followed to its end, because
+/// what it has half done nobody would know; a stop is short.
 fn calls_off(new: OperationKind, running: OperationKind) -> bool {
-    running == OperationKind::Drain && matches!(new, OperationKind::Undrain | OperationKind::Stop)
+    use OperationKind::{Drain, Reload, Stop, Undrain};
+    match running {
+        Drain => matches!(new, Undrain | Stop),
+        Undrain | Reload => matches!(new, Drain | Stop),
+        _ => false,
+    }
 }
 
 fn running_on<'a>(entries: &'a mut VecDeque<Entry>, pool: &PoolId) -> Option<&'a mut Entry> {
@@ -236,6 +247,30 @@ mod tests {
         let view = store.view(id.as_str()).unwrap();
         assert_eq!(view.state, OperationState::Failed);
         assert_eq!(view.outcome.unwrap().message, "called off by undrain");
+    }
+
+    /// POOLD-OPS-002, POOLD-OPS-003
+    #[test]
+    fn who_wants_an_engine_to_end_waits_for_no_start_and_everybody_else_waits() {
+        use OperationKind::{Configure, Drain, Reload, Reset, Stop, Undrain};
+        let all = [Drain, Undrain, Reload, Reset, Stop, Configure];
+        let wins = [
+            (Drain, Undrain),
+            (Drain, Reload),
+            (Stop, Drain),
+            (Stop, Undrain),
+            (Stop, Reload),
+            (Undrain, Drain),
+        ];
+        for running in all {
+            for new in all {
+                let store = Operations::default();
+                let first = store.begin(running, &pool("p"), 1).unwrap();
+                let second = store.begin(new, &pool("p"), 1);
+                assert_eq!(second.is_ok(), wins.contains(&(new, running)), "{new:?} while {running:?} runs");
+                assert_eq!(first.is_called_off(), second.is_ok(), "{new:?} while {running:?} runs");
+            }
+        }
     }
 
     /// POOLD-OPS-001

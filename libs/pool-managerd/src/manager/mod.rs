@@ -150,6 +150,7 @@ impl Manager {
 
     pub(crate) fn drain(&self, pool: &PoolId, deadline: Duration) -> Result<OperationId, NotTaken> {
         let (operation, commanders) = self.begin(OperationKind::Drain, pool)?;
+        self.0.settle_targets(pool);
         let until = Instant::now() + deadline;
         self.0.board.wanted(pool, Wanted::Drained);
         commanders.iter().for_each(|commander| commander.drain(until));
@@ -165,6 +166,7 @@ impl Manager {
 
     pub(crate) fn stop(&self, pool: &PoolId) -> Result<OperationId, NotTaken> {
         let (operation, commanders) = self.begin(OperationKind::Stop, pool)?;
+        self.0.settle_targets(pool);
         self.0.board.wanted(pool, Wanted::Stopped);
         commanders.iter().for_each(Commander::stop);
         Ok(self.conduct(operation, |operation| conduct::stop(self.watcher(pool), operation)))

@@ -27,8 +27,9 @@ impl Manager {
                 return Err(NotTaken::Serves(id.clone()));
             }
             let target = inner.new_target(Arc::new(named), PATIENCE, true);
+            let mut pools = inner.lock();
             pool.commanders.iter().for_each(|commander| commander.target(Arc::clone(&target)));
-            inner.took(&target);
+            inner.took_by(&mut pools, &target);
         }
         inner.board.wanted(id, Wanted::Running);
         for commander in &pool.commanders {

@@ -1,6 +1,7 @@
 //! Reload: every replica of a pool goes over to another target, one after the other. When one cannot,
 //! all go back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -103,7 +104,9 @@ impl Inner {
     ) -> Exchanged {
         let watcher = Watcher::new(Arc::clone(&self.board), target.pool.id.clone());
         for (number, commander) in before.commanders.iter().enumerate() {
-            commander.target(Arc::clone(target));
+            if !self.unless_called_off(operation, |_| commander.target(Arc::clone(target))) {
+                return Exchanged::CalledOff;
+            }
             let moved = |at: usize, replica: &ReplicaState| {
                 if at > number { Stand::Later } else { follows(replica, target, commander) }
             };
@@ -116,15 +119,43 @@ impl Inner {
                 return self.roll_back(&watcher, before, operation, error).await;
             }
         }
-        self.took(target);
+        if !self.unless_called_off(operation, |pools| self.took_by(pools, target)) {
+            return Exchanged::CalledOff;
+        }
         Exchanged::Done { idle: before.commanders.iter().all(|commander| !commander.is_to_run()) }
     }
 
     /// The pool is another target's.
     pub(super) fn took(&self, target: &Arc<Target>) {
+        self.took_by(&mut self.lock(), target);
+    }
+
+    pub(super) fn took_by(&self, pools: &mut BTreeMap<PoolId, Pool>, target: &Arc<Target>) {
         self.board.configured(&target.pool);
-        if let Some(pool) = self.lock().get_mut(&target.pool.id) {
+        if let Some(pool) = pools.get_mut(&target.pool.id) {
             pool.target = Arc::clone(target);
+        }
+    }
+
+    /// Does it, unless another operation has taken this one's place; one that does waits until it is done.
+    fn unless_called_off(
+        &self,
+        operation: &Operation,
+        what: impl FnOnce(&mut BTreeMap<PoolId, Pool>),
+    ) -> bool {
+        let mut pools = self.lock();
+        let goes_on = !operation.is_called_off();
+        if goes_on {
+            what(&mut pools);
+        }
+        goes_on
+    }
+
+    /// What an exchange that was called off has half done is undone: all replicas are to run what the pool ran
+    /// last, when they run again.
+    pub(super) fn settle_targets(&self, pool: &PoolId) {
+        if let Some(pool) = self.lock().get(pool) {
+            pool.commanders.iter().for_each(|commander| commander.target(Arc::clone(&pool.target)));
         }
     }
 
@@ -135,8 +166,11 @@ impl Inner {
         operation: &Operation,
         error: Option<ReplicaError>,
     ) -> Exchanged {
-        for commander in &before.commanders {
-            commander.target(Arc::clone(&before.target));
+        let all_back = |_: &mut BTreeMap<PoolId, Pool>| {
+            before.commanders.iter().for_each(|commander| commander.target(Arc::clone(&before.target)));
+        };
+        if !self.unless_called_off(operation, all_back) {
+            return Exchanged::CalledOff;
         }
         let back = |at: usize, replica: &ReplicaState| match before.commanders.get(at) {
             Some(commander) => follows(replica, &before.target, commander),

@@ -106,7 +106,8 @@ impl Replica {
             self.heed();
             match self.attempt(&mut survivor).await {
                 After::Stopped => self.stopped().await,
-                After::Again => {}
+                // A stop may have come after the last look at the orders.
+                After::Again => self.rest_if_unwanted().await,
                 After::Pause(pause) => self.pause(pause).await,
                 After::Failed(error) => self.failed(*error).await,
             }

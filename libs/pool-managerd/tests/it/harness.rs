@@ -34,6 +34,8 @@ pub(crate) struct StubPreparer {
     pub(crate) calls: AtomicU32,
     /// Cards and weights in bytes of what is prepared.
     needs: Mutex<Option<(Option<String>, u64)>>,
+    /// The number of the first preparation with these switches instead.
+    later: Mutex<Option<(u32, BTreeMap<String, String>)>>,
     /// The preparation that fails, once, counted from when it is set.
     fails_at: Mutex<Option<u32>>,
     /// Engines of its store.
@@ -46,8 +48,14 @@ pub(crate) struct StubPreparer {
 
 impl StubPreparer {
     pub(crate) fn faults(&self, faults: &[(&str, &str)]) {
-        let named = faults.iter().map(|(k, v)| (format!("STUB_{k}"), (*v).to_owned()));
-        *self.faults.lock().unwrap() = named.collect();
+        *self.later.lock().unwrap() = None;
+        *self.faults.lock().unwrap() = switches(faults);
+    }
+
+    /// After so many more preparations.
+    pub(crate) fn faults_after(&self, preparations: u32, faults: &[(&str, &str)]) {
+        let first = self.calls.load(Ordering::SeqCst) + preparations;
+        *self.later.lock().unwrap() = Some((first, switches(faults)));
     }
 
     /// Another binary than the stub, for the next preparation.
@@ -75,6 +83,10 @@ impl StubPreparer {
     }
 }
 
+fn switches(faults: &[(&str, &str)]) -> BTreeMap<String, String> {
+    faults.iter().map(|(name, value)| (format!("STUB_{name}"), (*value).to_owned())).collect()
+}
+
 impl Prepare for StubPreparer {
     fn trusts(&self, model: &str) -> Result<(), String> {
         let theirs = model.starts_with("hf:theirs/");
@@ -98,6 +110,8 @@ impl Prepare for StubPreparer {
     ) -> Result<PreparedEngine, PrepareError> {
         *self.asked.lock().unwrap() = Some(pool.clone());
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        let later = self.later.lock().unwrap().clone().filter(|(first, _)| call >= *first);
+        let env = later.map_or_else(|| self.faults.lock().unwrap().clone(), |(_, faults)| faults);
         if self.fails_at.lock().unwrap().take_if(|at| *at == call).is_some() {
             let message = "this one fails".to_owned();
             return Err(PrepareError { message, remedy: None, may_heal: false });
@@ -133,7 +147,7 @@ impl Prepare for StubPreparer {
             model_digest: "d".repeat(64),
             ctx: 512,
             slots: 2,
-            env: self.faults.lock().unwrap().clone(),
+            env,
         })
     }
 }
