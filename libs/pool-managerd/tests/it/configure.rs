@@ -75,7 +75,7 @@ async fn what_an_engine_knows_of_goes_over_while_the_old_one_finishes_and_other_
     assert_eq!(ended.state, OperationState::Succeeded, "{ended:#?}");
     assert_eq!(ended.outcome.unwrap().message, "rolling (ctx)");
     let new = manager.ready().await;
-    assert_eq!(new.generation, 2);
+    assert!(new.generation > old.generation, "{new:?}");
     assert!(generation.was_whole().await, "what ran was cut off");
     assert_eq!(manager.pools().await[1].replicas[0].pid, pid, "the other pool's engine was touched");
     let two = || engines_of(setup.runtime()).len() == 2;
@@ -164,7 +164,7 @@ async fn a_pool_that_is_named_no_more_finishes_what_it_has_and_is_forgotten() {
     // And back, as another life.
     configure(&manager, &[&setup.pool, &q]);
     manager.until_pools(|pools| pools.len() == 2 && pools[0].id.as_str() == "p").await;
-    assert_eq!(manager.ready().await.generation, 2);
+    assert!(manager.ready().await.generation > old.generation);
     manager.running.shutdown().await;
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
 }
@@ -179,7 +179,7 @@ async fn the_newest_configuration_wins_also_over_a_removal_that_is_under_way() {
     configure(&manager, &[]);
     manager.phase(Phase::Draining).await;
     configure(&manager, &[&setup.pool]);
-    assert_eq!(manager.ready().await.generation, 1, "the same engine serves on");
+    assert_eq!(manager.ready().await.generation, old.generation, "the same engine serves on");
     assert!(generation.runs(), "the removal was to be under way");
     assert!(configured(&manager, 1).await.outcome.unwrap().message.contains("names the pool again"));
 
@@ -199,11 +199,14 @@ async fn the_newest_configuration_wins_also_over_a_removal_that_is_under_way() {
 async fn another_kind_of_pool_is_never_served_beside_the_old_one() {
     let setup = setup();
     let manager = setup.start().await;
-    manager.ready().await;
+    let old = manager.ready().await;
     setup.preparer.faults(&[("LOAD_MS", "300")]);
     let pool = PoolConfig { kind: PoolKind::Embedding, ..setup.pool.clone() };
     assert_eq!(configure(&manager, &[&pool]), ["p: restart (kind)"]);
-    let new = manager.until(|r| r.phase == Phase::Starting && r.generation == 2).await;
+    let loads = |r: &wire::ReplicaView| {
+        r.phase == Phase::Starting && r.generation > old.generation && r.pid.is_some()
+    };
+    let new = manager.until(loads).await;
     assert_eq!(engines_of(setup.runtime()), [new.pid.unwrap()]);
     assert_eq!(configured(&manager, 1).await.state, OperationState::Succeeded);
     manager.running.shutdown().await;

@@ -13,7 +13,7 @@ async fn a_ready_engine_is_published_with_all_that_is_known() {
     let manager = setup.start().await;
     let handoff = manager.ready().await;
     let replica = manager.replica().await;
-    assert_eq!(handoff.generation, 1);
+    assert!(handoff.generation >= 1);
     assert_eq!(handoff.state, HandoffState::Ready);
     assert_eq!(handoff.provisioning_mode, "path");
     assert_eq!((handoff.slots_total, handoff.ctx), (2, Some(512)), "as /props says");
@@ -58,13 +58,13 @@ async fn a_stop_leaves_nothing_behind_and_a_preload_starts_again() {
     assert_eq!((replica.pid, replica.url), (None, None));
     assert_eq!(setup.handoff(), None);
     assert_eq!(engines_of(setup.runtime()), Vec::<u32>::new());
-    for gone in ["run/p.r0.pid", "run/p.r0.1.key"] {
-        assert!(!setup.runtime().join(gone).exists(), "{gone}");
+    for gone in ["run/p.r0.pid".to_owned(), format!("run/p.r0.{}.key", first.generation)] {
+        assert!(!setup.runtime().join(&gone).exists(), "{gone}");
     }
 
     manager.preload().await;
     let second = manager.ready().await;
-    assert_eq!(second.generation, 2);
+    assert!(second.generation > first.generation);
     assert_ne!(second.api_key, first.api_key);
     assert_eq!(setup.preparer.calls.load(Ordering::SeqCst), 1, "nothing is prepared twice");
     manager.running.shutdown().await;
@@ -112,8 +112,7 @@ async fn loading_is_progress_however_often_it_is_asked() {
     let steps = manager.pool().await.steps;
     assert_eq!(steps.last().unwrap().status, StepStatus::Running, "{steps:?}");
     assert_eq!(setup.handoff(), None, "nothing is claimed while it loads");
-    let handoff = manager.ready().await;
-    assert_eq!(handoff.generation, 1);
+    manager.ready().await;
     assert_eq!(manager.replica().await.failures, 0);
     manager.running.shutdown().await;
 }

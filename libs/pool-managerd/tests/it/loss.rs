@@ -22,8 +22,8 @@ async fn a_killed_engine_loses_its_handoff_at_once_and_comes_back_as_a_new_gener
     let withdrawn = || setup.handoff().is_none_or(|h| h.generation != first.generation);
     // How soon is measured by the chaos suite (R1).
     within(DEADLINE, "the handoff of a killed engine is gone", withdrawn).await;
-    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation == 2).await;
-    assert_eq!(setup.handoff().unwrap().generation, 2);
+    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation > first.generation).await;
+    assert_eq!(setup.handoff().unwrap().generation, replica.generation);
     assert_ne!(replica.pid, first.pid);
     let error = error(&replica);
     assert_eq!(error.cause, "signal");
@@ -135,7 +135,7 @@ async fn a_bad_flag_fails_at_once_and_is_tried_again_only_when_asked() {
 
     setup.preparer.faults(&[]);
     manager.preload().await;
-    assert_eq!(manager.ready().await.generation, 2);
+    assert!(manager.ready().await.generation > replica.generation);
     assert_eq!(setup.preparer.calls.load(Ordering::SeqCst), 2, "what failed is prepared anew");
     manager.running.shutdown().await;
 }

@@ -59,7 +59,7 @@ async fn an_engine_that_was_kept_is_adopted_with_its_generation_and_key() {
 
     // It is watched like any other.
     signal(before.pid.unwrap(), Signal::KILL);
-    let after = manager.until(|r| r.phase == wire::Phase::Ready && r.generation == 2).await;
+    let after = manager.until(|r| r.phase == wire::Phase::Ready && r.generation > before.generation).await;
     assert_eq!(after.last_error.unwrap().cause, "unknown", "nobody but its parent could know");
     manager.stop().await;
     manager.phase(wire::Phase::Stopped).await;
@@ -89,7 +89,7 @@ async fn an_engine_of_another_configuration_is_replaced() {
     setup.pool.ctx = 77;
     setup.preparer.faults(&[("TOKEN_MS", "1")]);
     let manager = setup.start().await;
-    let after = manager.until(|r| r.phase == wire::Phase::Ready && r.generation == 2).await;
+    let after = manager.until(|r| r.phase == wire::Phase::Ready && r.generation > before.generation).await;
     assert_ne!(after.pid, before.pid);
     assert_eq!(engines_of(setup.runtime()), [after.pid.unwrap()]);
     manager.stop().await;
@@ -166,7 +166,7 @@ async fn a_stranger_with_a_recorded_pid_is_left_alone() {
     std::fs::write(&record, value.to_string()).unwrap();
     let manager = setup.start().await;
     let after = manager.ready().await;
-    assert_eq!(after.generation, 2);
+    assert!(after.generation > before.generation);
     assert_eq!(stranger.try_wait().unwrap(), None, "the stranger lives");
     stranger.kill().unwrap();
     stranger.wait().unwrap();

@@ -14,14 +14,15 @@ async fn a_pool_that_does_not_serve_runs_the_engine_and_the_model_that_are_named
     let engine = "e1".repeat(32);
     setup.preparer.stored(&engine, "/store/llama-server".as_ref());
     let manager = setup.start().await;
-    manager.ready().await;
+    let first = manager.ready().await;
     manager.stop().await;
     manager.phase(Phase::Stopped).await;
 
     let named = json!({"engine_digest": engine, "model_digest": model}).to_string();
     let (status, answer) = manager.ask("preload", &named).await;
     assert_eq!((status, &answer["wanted"]), (202, &json!("running")), "{answer}");
-    assert_eq!(manager.ready().await.generation, 2);
+    let second = manager.ready().await;
+    assert!(second.generation > first.generation);
     let asked = setup.preparer.asked.lock().unwrap().clone().unwrap();
     assert_eq!((asked.model.as_str(), asked.model_sha256), ("https://example.org/pico.gguf", Some(model)));
     let only = EngineSource::Path(PathSource { binary: "/store/llama-server".into() });
@@ -30,7 +31,7 @@ async fn a_pool_that_does_not_serve_runs_the_engine_and_the_model_that_are_named
 
     let (status, answer) = manager.ask("preload", &named).await;
     assert_eq!(status, 202, "what runs already goes on: {answer}");
-    assert_eq!(manager.ready().await.generation, 2);
+    assert_eq!(manager.ready().await, second);
     manager.running.shutdown().await;
 }
 

@@ -36,7 +36,7 @@ async fn an_engine_that_was_stopped_by_a_signal_is_replaced_and_called_that() {
     let manager = setup.start().await;
     let first = manager.ready().await;
     signal(first.pid.unwrap(), Signal::STOP);
-    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation == 2).await;
+    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation > first.generation).await;
     assert_eq!(error(&replica).cause, "suspended");
     assert!(error(&replica).message.contains("stopped by a signal"), "{replica:?}");
     assert_eq!(engines_of(setup.runtime()), [replica.pid.unwrap()], "the stopped one is gone");
@@ -49,14 +49,16 @@ async fn an_engine_that_never_generates_for_a_client_is_mute_and_counts_twice() 
     let mut setup = impatient().with_faults(&[("MUTE_AFTER", "1")]);
     setup.timings.restart.open_after = 6;
     let manager = setup.start().await;
-    for life in 1..=3 {
-        let replica = manager.until(|r| r.phase == Phase::Ready && r.generation == life).await;
-        assert_eq!(u64::from(replica.failures), 2 * (life - 1));
+    let mut last = 0;
+    for lives_before in 0..3 {
+        let replica = manager.until(|r| r.phase == Phase::Ready && r.generation > last).await;
+        assert_eq!(replica.failures, 2 * lives_before);
+        last = replica.generation;
         let answer = generate(&manager.ready().await, 8).await;
         assert!(answer.is_err(), "it was killed: {answer:?}");
     }
     let replica = manager.phase(Phase::BreakerOpen).await;
-    assert_eq!((replica.generation, replica.failures), (3, 6), "three lives open the breaker");
+    assert_eq!((replica.generation, replica.failures), (last, 6), "three lives open the breaker");
     let error = error(&replica);
     assert_eq!(error.cause, "mute");
     assert!(error.message.contains("generated nothing") && error.message.contains("never had"), "{error:?}");
@@ -69,9 +71,10 @@ async fn an_engine_that_never_generates_for_a_client_is_mute_and_counts_twice() 
 async fn an_engine_that_stops_in_the_middle_is_stalled_and_counts_once() {
     let setup = impatient().with_faults(&[("HANG_AFTER", "3")]);
     let manager = setup.start().await;
-    let answer = generate(&manager.ready().await, 8).await;
+    let first = manager.ready().await;
+    let answer = generate(&first, 8).await;
     assert!(answer.is_err(), "it was killed: {answer:?}");
-    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation == 2).await;
+    let replica = manager.until(|r| r.phase == Phase::Ready && r.generation > first.generation).await;
     assert_eq!(error(&replica).cause, "stalled");
     assert_eq!(replica.failures, 1);
     manager.running.shutdown().await;
@@ -99,11 +102,11 @@ async fn a_slow_engine_with_a_long_prefill_is_left_alone() {
     let handoff = manager.ready().await;
     let answer = generate(&handoff, 5).await.unwrap();
     assert_eq!(answer["tokens_predicted"], 5, "{answer}");
-    let slots = client().get(format!("{}/slots", handoff.url)).bearer_auth(handoff.api_key.unwrap());
+    let slots = client().get(format!("{}/slots", handoff.url)).bearer_auth(handoff.api_key.as_ref().unwrap());
     let slots: Vec<serde_json::Value> = slots.send().await.unwrap().json().await.unwrap();
     let tasks = slots.iter().filter_map(|slot| slot["id_task"].as_u64()).max();
     assert_eq!(tasks, Some(2), "the canary before the handoff, and ours: {slots:?}");
     let replica = manager.replica().await;
-    assert_eq!((replica.generation, replica.failures, replica.last_error), (1, 0, None));
+    assert_eq!((replica.generation, replica.failures), (handoff.generation, 0));
     manager.running.shutdown().await;
 }
