@@ -218,6 +218,7 @@ fn limits(config: &Config) -> dispatch::Limits {
         kept_tasks: keep.keep_tasks,
         kept_bytes: keep.keep_bytes,
         kept_for: Duration::from_secs(keep.keep_minutes.saturating_mul(60)),
+        unread_bytes: keep.keep_unread_bytes,
         callers: config.limits.clone(),
         stalled_after: Duration::from_millis(config.limits.engine_silence_ms),
         resume_within: Duration::from_millis(config.limits.resume_within_ms),

@@ -10,6 +10,7 @@ pub(crate) struct EdgeMetrics {
     pub(crate) handoff_rescans: Counter,
     pub(crate) streams_open: Gauge,
     pub(crate) evictions: Counter,
+    pub(crate) slow_readers: Counter,
 }
 
 impl EdgeMetrics {
@@ -25,6 +26,11 @@ impl EdgeMetrics {
             "orchd_stream_evictions",
             "Connections let go because their reader took nothing",
             metrics.evictions.clone(),
+        );
+        registry.register(
+            "orchd_slow_readers",
+            "Readers that were told that what they had not read is gone",
+            metrics.slow_readers.clone(),
         );
         metrics
     }

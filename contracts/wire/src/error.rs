@@ -68,6 +68,7 @@ pub enum ErrorCode {
     EngineStalled,
     DeadlineExceeded,
     Interrupted,
+    ReaderTooSlow,
 }
 
 impl ErrorCode {
@@ -89,7 +90,8 @@ impl ErrorCode {
             | Self::EngineLost
             | Self::EngineStalled
             | Self::DeadlineExceeded
-            | Self::Interrupted => 500,
+            | Self::Interrupted
+            | Self::ReaderTooSlow => 500,
         }
     }
 
@@ -151,6 +153,7 @@ impl ErrorCode {
             Self::EngineStalled => "ENGINE_STALLED",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::Interrupted => "INTERRUPTED",
+            Self::ReaderTooSlow => "READER_TOO_SLOW",
         }
     }
 }

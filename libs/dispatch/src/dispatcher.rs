@@ -367,8 +367,8 @@ impl Shared {
         core.announce(last);
         self.record_end(core);
         self.moved(core);
-        let forgotten = self.lock_store().has_ended(core, &self.limits);
-        self.forget(forgotten);
+        let swept = self.lock_store().has_ended(core, &self.limits);
+        self.let_go(swept);
     }
 
     /// Gives back what a task holds, and says what it was and what its log ends with; `None`: it has ended

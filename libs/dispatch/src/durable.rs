@@ -13,6 +13,7 @@ use wire::{PoolId, TaskId};
 use crate::core::TaskCore;
 use crate::dispatcher::Shared;
 use crate::ending::{Ending, Failure};
+use crate::store::Swept;
 use crate::{AdmissionError, Dispatch, Task, TaskSpec, record};
 
 /// Whether a task is in the journal.
@@ -115,7 +116,7 @@ impl Shared {
             self.sessions.take_back(&core.owner, id);
         }
         self.lock_store().remove(core);
-        self.forget([core.place.seq]);
+        self.forget(core.place.seq);
         if let Some((_, _, last)) = closed {
             core.announce(last);
         }
@@ -146,7 +147,7 @@ impl Shared {
     fn record_early_end(&self, core: &TaskCore) {
         self.tell_end(core);
         if !self.lock_store().holds(core) {
-            self.forget([core.place.seq]);
+            self.forget(core.place.seq);
         }
     }
 
@@ -156,10 +157,20 @@ impl Shared {
         journal.ended(core.place.seq, &core.log, summary);
     }
 
-    /// Lets go of tasks on disk that are let go of in memory.
-    pub(crate) fn forget(&self, seqs: impl IntoIterator<Item = u64>) {
+    fn forget(&self, seq: u64) {
         if let Some(journal) = self.journal.get() {
-            seqs.into_iter().for_each(|seq| journal.forget(seq));
+            journal.forget(seq);
+        }
+    }
+
+    /// Lets go on disk of tasks that are let go of in memory, and then of what their readers hold too much of.
+    pub(crate) fn let_go(&self, swept: Swept) {
+        swept.recorded.into_iter().for_each(|seq| self.forget(seq));
+        for unread in swept.unread {
+            match self.journal.get().filter(|_| unread.recorded) {
+                Some(journal) => journal.let_go(&unread.log),
+                None => unread.log.let_go(),
+            }
         }
     }
 }

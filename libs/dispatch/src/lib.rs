@@ -48,6 +48,7 @@ mod spec;
 mod store;
 mod task;
 mod traced;
+mod unkept;
 mod usage;
 mod watchers;
 

@@ -15,6 +15,8 @@ pub struct Limits {
     pub kept_bytes: usize,
     /// How long they are kept; 1 h.
     pub kept_for: Duration,
+    /// Bytes of the logs of tasks that are not kept any more, for those who still read them; 64 MiB.
+    pub unread_bytes: usize,
     /// Times a task is dispatched again after its engine was lost before the first token; 2.
     pub retries: u32,
     /// Times a task goes on with another engine after the one under it was lost; 4.
@@ -54,6 +56,7 @@ impl Default for Limits {
             kept_tasks: 1_000,
             kept_bytes: 64 * 1024 * 1024,
             kept_for: Duration::from_secs(3_600),
+            unread_bytes: 64 * 1024 * 1024,
             retries: 2,
             resumes: 4,
             resume_within: Duration::from_secs(120),

@@ -58,8 +58,8 @@ pub(crate) async fn keeper(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.shutdown.cancelled() => {}
             () = tokio::time::sleep(SWEEP_EVERY) => {
-                let forgotten = shared.lock_store().sweep(&shared.limits);
-                shared.forget(forgotten);
+                let swept = shared.lock_store().sweep(&shared.limits);
+                shared.let_go(swept);
                 shared.let_go_of_pools();
             }
         }

@@ -56,8 +56,8 @@ impl Dispatch {
         for task in ended {
             taken.ended += usize::from(shared.restore_ended(journal, task, &mut gone).is_some());
         }
-        let forgotten = shared.lock_store().sweep(&shared.limits);
-        shared.forget(forgotten);
+        let swept = shared.lock_store().sweep(&shared.limits);
+        shared.let_go(swept);
         for task in live {
             match shared.restore_live(journal, task) {
                 Some(true) => taken.waiting += 1,

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use wire::TaskId;
 
 use crate::core::TaskCore;
+use crate::unkept::{Unkept, Unread};
 use crate::{Limits, Owner};
 
 #[derive(Debug, Default)]
@@ -20,6 +21,17 @@ pub(crate) struct Store {
     /// Ended tasks, in the order in which they ended.
     ended: VecDeque<Ended>,
     ended_bytes: usize,
+    unkept: Unkept,
+}
+
+/// What there was too much of.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Swept {
+    /// Tasks that are not kept any more, and that the journal keeps.
+    pub(crate) recorded: Vec<u64>,
+    /// Logs that their readers may not hold any more.
+    pub(crate) unread: Vec<Unread>,
 }
 
 #[derive(Debug)]
@@ -55,7 +67,7 @@ impl Store {
     }
 
     /// Counts a task among the ended ones, and lets go of the oldest that are too many; says which.
-    pub(crate) fn has_ended(&mut self, core: &TaskCore, limits: &Limits) -> Vec<u64> {
+    pub(crate) fn has_ended(&mut self, core: &TaskCore, limits: &Limits) -> Swept {
         self.ended_ago(core, Duration::ZERO);
         self.sweep(limits)
     }
@@ -69,8 +81,8 @@ impl Store {
         self.ended.push_back(Ended { at, bytes, seq: core.place.seq });
     }
 
-    /// Lets go of what is too much or too old; says which of them the journal keeps.
-    pub(crate) fn sweep(&mut self, limits: &Limits) -> Vec<u64> {
+    /// Lets go of what is too much or too old, and says what that is.
+    pub(crate) fn sweep(&mut self, limits: &Limits) -> Swept {
         let mut recorded = Vec::new();
         let now = Instant::now();
         while let Some(oldest) = self.ended.front() {
@@ -80,14 +92,18 @@ impl Store {
                 break;
             }
             self.ended_bytes = self.ended_bytes.saturating_sub(oldest.bytes);
-            let seq = oldest.seq;
+            let (seq, bytes) = (oldest.seq, oldest.bytes);
             if let Some(core) = self.by_seq.remove(&seq) {
                 self.forget(&core);
                 recorded.extend(core.is_durable().then_some(seq));
+                let unread = Unread::of(&core, bytes);
+                // What is held from here on is held by others.
+                drop(core);
+                self.unkept.add(unread);
             }
             self.ended.pop_front();
         }
-        recorded
+        Swept { recorded, unread: self.unkept.beyond(limits.unread_bytes) }
     }
 
     /// Whether a task is kept.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::log::{Chunk, Store};
-use crate::{Entry, Position};
+use crate::{Behind, Entry, Position};
 
 /// A reader at its own position. It holds references into the log, never a copy of it.
 pub struct Follower {
@@ -25,12 +25,14 @@ impl Follower {
             readers.ever += 1;
         });
         let len = store.len.subscribe();
-        Self { store, len, chunk: None, next, published: 0 }
+        // In the middle of a chunk it holds that, as one that has read so far does: see `behind`.
+        let chunk = if Chunk::is_first(next) { None } else { store.chunk_at(next) };
+        Self { store, len, chunk, next, published: 0 }
     }
 
-    /// The next entry; waits for it. `None` once the terminal entry was read or the log was put off, or at
-    /// once when the log had ended at or before the position asked for. Cancel-safe: an entry is taken only
-    /// when it is returned.
+    /// The next entry; waits for it. `None` once the terminal entry was read, the log was put off or let go
+    /// of, or at once when the log had ended at or before the position asked for. Cancel-safe: an entry is
+    /// taken only when it is returned.
     pub async fn next(&mut self) -> Option<(Position, Arc<Entry>)> {
         loop {
             // Seen before looking, so that an entry published in between wakes the wait below.
@@ -50,6 +52,12 @@ impl Follower {
             self.published = *self.len.borrow();
         }
         self.take()
+    }
+
+    /// What it has missed: of a log that was let go of before it had read all, once nothing comes any more.
+    #[must_use]
+    pub fn behind(&self) -> Option<Behind> {
+        self.store.behind(self.next)
     }
 
     fn take(&mut self) -> Option<(Position, Arc<Entry>)> {

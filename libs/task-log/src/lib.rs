@@ -9,6 +9,7 @@
 pub mod artifacts;
 mod entry;
 mod follower;
+mod held;
 pub mod journal;
 mod lives;
 mod log;
@@ -17,6 +18,7 @@ mod writer;
 pub use artifacts::Artifacts;
 pub use entry::{Entry, Position, PositionError};
 pub use follower::Follower;
+pub use held::{Behind, HeldLog};
 pub use journal::Journal;
 pub use log::{Readers, TaskLog};
 pub use writer::{Full, LogWriter};

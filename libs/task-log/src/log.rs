@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::journal::Appender;
 use crate::lives::{Life, Lives};
-use crate::{Entry, Follower, LogWriter, Position};
+use crate::{Behind, Entry, Follower, LogWriter, Position};
 
 /// Entries per chunk. Followers look a chunk up once and then read without any lock.
 const CHUNK_ENTRIES: usize = 64;
@@ -45,9 +45,18 @@ struct Last {
     ends: bool,
 }
 
+/// What stood before a chunk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Before {
+    bytes: usize,
+    token_events: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Store {
     chunks: RwLock<Vec<Arc<Chunk>>>,
+    /// Of each chunk, of a log that was let go of.
+    let_go: OnceLock<Box<[Before]>>,
     /// Entries that may be read; followers wait on it.
     pub(crate) len: watch::Sender<u64>,
     pub(crate) readers: watch::Sender<Readers>,
@@ -164,6 +173,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             chunks: RwLock::default(),
+            let_go: OnceLock::new(),
             len: watch::Sender::new(0),
             readers: watch::Sender::new(Readers::default()),
             last: OnceLock::new(),
@@ -218,12 +228,43 @@ impl Store {
         self.last.get().is_some_and(|last| len >= last.len)
     }
 
+    /// Takes the entries of a log that has ended away. A reader keeps the chunk that it is in.
+    pub(crate) fn let_go(&self) {
+        if !self.last.get().is_some_and(|last| last.ends) {
+            return;
+        }
+        let chunks = self.chunks.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut before = Before::default();
+        let sums = chunks.iter().map(|chunk| {
+            let with = before.and(chunk);
+            std::mem::replace(&mut before, with)
+        });
+        let sums = sums.collect();
+        // Told before they are gone, so that whoever misses them learns it.
+        if self.let_go.set(sums).is_ok() {
+            drop(std::mem::take(&mut *self.chunks.write().unwrap_or_else(PoisonError::into_inner)));
+        }
+    }
+
+    pub(crate) fn is_let_go(&self) -> bool {
+        self.let_go.get().is_some()
+    }
+
+    /// What a reader misses of a log that was let go of, from this entry on.
+    pub(crate) fn behind(&self, next: u64) -> Option<Behind> {
+        let chunks = self.let_go.get()?;
+        let entries = self.last.get()?.len.checked_sub(next).filter(|entries| *entries > 0)?;
+        let before = chunks.get(chunk_of(next)?)?;
+        let bytes = self.bytes().saturating_sub(before.bytes);
+        Some(Behind { entries, bytes, token_events: before.token_events })
+    }
+
     pub(crate) fn entry(&self, at: u64) -> Option<Arc<Entry>> {
         self.chunk_at(at)?.get(at).map(Arc::clone)
     }
 
     pub(crate) fn chunk_at(&self, at: u64) -> Option<Arc<Chunk>> {
-        let number = usize::try_from(at / CHUNK_ENTRIES as u64).ok()?;
+        let number = chunk_of(at)?;
         self.chunks.read().unwrap_or_else(PoisonError::into_inner).get(number).map(Arc::clone)
     }
 
@@ -239,9 +280,28 @@ impl Chunk {
         self.entries[slot(at)].get()
     }
 
+    pub(crate) fn is_first(at: u64) -> bool {
+        slot(at) == 0
+    }
+
     pub(crate) fn is_last(at: u64) -> bool {
         slot(at) == CHUNK_ENTRIES - 1
     }
+}
+
+impl Before {
+    fn and(self, chunk: &Chunk) -> Self {
+        let with = |before: Self, entry: &Arc<Entry>| Self {
+            bytes: before.bytes + entry.weight(),
+            token_events: before.token_events
+                + u64::from(matches!(**entry, Entry::Chunk { index: Some(_), .. })),
+        };
+        chunk.entries.iter().filter_map(OnceLock::get).fold(self, with)
+    }
+}
+
+fn chunk_of(at: u64) -> Option<usize> {
+    usize::try_from(at / CHUNK_ENTRIES as u64).ok()
 }
 
 fn slot(at: u64) -> usize {

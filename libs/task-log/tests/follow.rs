@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use task_log::{Entry, Follower, Position, Readers, TaskLog};
+use task_log::{Behind, Entry, Follower, Position, Readers, TaskLog};
 use wire::event::{End, FinishReason, Receipt, StreamError};
 use wire::{EngineChunk, ErrorCode};
 
@@ -153,6 +153,70 @@ async fn a_full_log_refuses_chunks_and_still_ends() {
     assert_eq!(writer.token_events(), fitted);
     writer.end(end());
     assert_eq!(read(log.follow(None)).await.last().unwrap().1, "end");
+}
+
+/// STREAM-015
+#[tokio::test]
+async fn a_reader_of_a_log_that_is_let_go_of_learns_exactly_what_it_missed() {
+    const CHUNKS: usize = 200;
+    let (log, mut writer) = TaskLog::new(1 << 20);
+    // What stands before each entry.
+    let mut before = Vec::new();
+    for n in 0..CHUNKS {
+        before.push((log.bytes(), writer.token_events()));
+        writer.chunk(chunk(&"x".repeat(n % 3))).unwrap();
+    }
+    before.push((log.bytes(), writer.token_events()));
+    let follow = |at: usize| log.follow(at.checked_sub(1).and_then(|last| position(&last.to_string())));
+    let mut readers: Vec<(usize, Follower)> = (0..=CHUNKS).map(|at| (at, follow(at))).collect();
+    for at in 0..=CHUNKS {
+        let mut reader = log.follow(None);
+        for _ in 0..at {
+            assert!(reader.try_next().is_some());
+        }
+        readers.push((at, reader));
+    }
+    log.held().let_go();
+    assert!(!log.is_let_go(), "its writer would have nowhere to write");
+    writer.end(end());
+    let all = read(log.follow(None)).await;
+    log.held().let_go();
+    assert!(log.is_let_go());
+    let missed = |at: usize, counted: usize| Behind {
+        entries: (all.len() - at) as u64,
+        bytes: log.bytes() - before[counted].0,
+        token_events: before[counted].1,
+    };
+    for (at, mut reader) in readers {
+        // The 64 that it is in the middle of are its own.
+        let to = at.next_multiple_of(64).min(all.len());
+        for expected in &all[at..to] {
+            let (position, entry) = reader.next().await.unwrap();
+            assert_eq!(&(position, shown(&entry)), expected, "from {at}");
+        }
+        assert!(reader.next().await.is_none() && reader.try_next().is_none(), "from {at}");
+        assert_eq!(reader.behind(), (to < all.len()).then(|| missed(to, to)), "from {at}");
+    }
+    assert_eq!(log.follow(None).behind(), Some(missed(0, 0)));
+    assert_eq!(follow(130).behind(), Some(missed(130, 128)), "who comes later counts in steps");
+    assert!(log.terminal().is_some());
+    let held = log.held();
+    assert!(held.is_held());
+    drop(log);
+    assert!(!held.is_held());
+}
+
+/// STREAM-015
+#[tokio::test]
+async fn a_log_that_is_not_let_go_of_leaves_nobody_behind() {
+    let (log, mut writer) = TaskLog::new(1 << 20);
+    writer.chunk(chunk("a")).unwrap();
+    writer.end(end());
+    let mut reader = log.follow(None);
+    assert_eq!(reader.behind(), None);
+    while reader.next().await.is_some() {}
+    log.held().let_go();
+    assert_eq!(reader.behind(), None, "it had read all");
 }
 
 #[tokio::test]

@@ -275,6 +275,38 @@ fn an_event_is_in_the_file_before_a_reader_can_see_it() {
     journal.close();
 }
 
+/// STREAM-015, ORCHD-JOURNAL-010. Also while the disk refuses what is let go of: nothing of it is missed later.
+#[test]
+fn a_log_is_let_go_of_behind_all_that_the_journal_does_with_it() {
+    let dir = scratch();
+    let full = Arc::new(AtomicBool::new(false));
+    let options = Options { space: Space::full_while(Arc::clone(&full)), ..Options::default() };
+    let Opened { journal, .. } = Journal::open(dir.path(), options).unwrap();
+    let kept = whole(&journal, 1, &["kept"]);
+    let (unwritten, mut writer) = start(&journal, 2);
+    full.store(true, Ordering::SeqCst);
+    let let_go = |seq: u64, log: &TaskLog| {
+        let mut reader = log.follow(None);
+        journal.forget(seq);
+        journal.let_go(&log.held());
+        until(|| log.is_let_go());
+        assert!(reader.try_next().is_none());
+        assert_eq!(reader.behind().map(|behind| behind.entries), Some(log.entries_len()));
+    };
+    writer.chunk(chunk("unwritten")).unwrap();
+    writer.end(end());
+    journal.ended(2, &unwritten, raw("{\"state\":\"done\"}"));
+    let_go(2, &unwritten);
+    full.store(false, Ordering::SeqCst);
+    until(|| journal.is_writable());
+    let_go(3, &whole(&journal, 3, &["written"]));
+    journal.close();
+    drop(journal);
+    let Opened { tasks, .. } = open(dir.path());
+    assert_eq!(tasks.iter().map(|task| task.seq).collect::<Vec<_>>(), [1]);
+    assert_eq!(shown(&tasks[0].entries), shown(&read(&kept)));
+}
+
 /// ORCHD-JOURNAL-011, ORCHD-JOURNAL-012. Driven, then not any more, then again, then closed: whoever writes, nothing is seen
 /// before it is written, and nothing is missing or out of its order.
 #[test]

@@ -16,6 +16,7 @@ use wire::task::{OnInterrupt, Priority};
 use wire::{ErrorBody, ErrorCode, Phase, PoolId, TaskId, TraceContext};
 
 use super::error::{ApiError, from_stream};
+use super::too_slow::too_slow;
 use super::{AppState, context, sse, tasks};
 use crate::metrics::{EdgeMetrics, OpenStream};
 use crate::tokens::Caller;
@@ -118,12 +119,21 @@ pub(super) trait Render: Send + 'static {
 }
 
 impl Begun {
-    /// The next entry; `None` after the last.
+    /// The next entry; `None` after the last. One that came too late for the rest is told so.
     pub(super) async fn next(&mut self) -> Option<Arc<Entry>> {
-        match self.early.take() {
-            Some(entry) => Some(entry),
-            None => self.follower.next().await.map(|(_, entry)| entry),
+        if let Some(entry) = self.early.take() {
+            return Some(entry);
         }
+        match self.follower.next().await {
+            Some((_, entry)) => Some(entry),
+            None => self.too_slow(),
+        }
+    }
+
+    fn too_slow(&self) -> Option<Arc<Entry>> {
+        let behind = self.follower.behind()?;
+        self.metrics.slow_readers.inc();
+        Some(Arc::new(Entry::Error(too_slow(behind, None))))
     }
 
     /// A streaming response. An engine that refuses does so at once, and that still deserves a

@@ -13,12 +13,13 @@ use bytes::Bytes;
 use dispatch::{QueuePlace, Task};
 use http::{HeaderMap, Uri};
 use serde::Serialize;
-use task_log::{Entry, Follower, Position};
+use task_log::{Behind, Entry, Follower, Position};
 use wire::event::{End, TaskMetrics};
 use wire::{PreparationStep, TaskState};
 
 use super::error::ApiError;
 use super::query::Params;
+use super::too_slow::too_slow;
 use super::{AppState, results, sse, tasks};
 use crate::metrics::OpenStream;
 use crate::tokens::Caller;
@@ -75,8 +76,8 @@ struct EventStream {
     /// Frames that are to be sent.
     ready: Vec<u8>,
     silence: sse::Silence,
-    /// It was told that the task goes on in another process.
-    put_off: bool,
+    /// It was told why nothing more comes, where that is not in the log.
+    told_last: bool,
     _open: OpenStream,
 }
 
@@ -94,7 +95,7 @@ impl EventStream {
         let pools = state.pools.subscribe();
         let open = state.metrics.open_stream();
         let (told_steps, ready, silence) = (Vec::new(), Vec::new(), sse::Silence::new());
-        let put_off = false;
+        let told_last = false;
         Self {
             state,
             task,
@@ -105,7 +106,7 @@ impl EventStream {
             told_steps,
             ready,
             silence,
-            put_off,
+            told_last,
             _open: open,
         }
     }
@@ -174,18 +175,34 @@ impl EventStream {
                 sse::put_frame(out, id, "token", &Token { t: &chunk.text, i: *i });
             }
             Entry::Resumed(resumed) => sse::put_frame(out, id, "resumed", resumed),
-            Entry::End(end) => sse::put_frame(out, id, "end", &results::ended(&self.task, end)),
+            Entry::End(end) => match results::ended(&self.task, end) {
+                Ok(end) => sse::put_frame(out, id, "end", &end),
+                Err(behind) => self.tell_too_slow(behind),
+            },
             Entry::Error(error) => sse::put_frame(out, id, "error", error),
         }
     }
 
-    /// Of a task that goes on in another process: without an id, so that a reader that comes back does so
-    /// behind the last event that there is.
+    /// Of a task that goes on in another process, and to a reader that was too slow: without an id, so that
+    /// one that comes back does so behind the last event that it had.
     fn last_words(&mut self) -> Option<Bytes> {
-        let last = self.task.log().put_off().filter(|_| !self.put_off)?;
-        self.put_off = true;
+        if std::mem::replace(&mut self.told_last, true) {
+            return None;
+        }
+        if let Some(behind) = self.follower.behind() {
+            self.tell_too_slow(behind);
+            return Some(Bytes::from(std::mem::take(&mut self.ready)));
+        }
+        let last = self.task.log().put_off()?;
         let Entry::Error(error) = &*last else { return None };
         Some(sse::frame(None, "error", error))
+    }
+
+    fn tell_too_slow(&mut self, behind: Behind) {
+        self.state.metrics.slow_readers.inc();
+        let receipt = self.task.view().receipt;
+        let transcript = receipt.as_ref().and_then(|receipt| receipt.transcript_sha256.as_deref());
+        sse::put_frame(&mut self.ready, None, "error", &too_slow(behind, transcript));
     }
 
     fn tell_metrics(&mut self, end: &End) {

@@ -30,6 +30,7 @@ mod sse;
 mod state;
 mod tasks;
 pub(crate) mod tls;
+mod too_slow;
 mod trace;
 mod validate;
 mod workers;

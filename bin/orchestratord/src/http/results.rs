@@ -5,7 +5,7 @@
 use dispatch::Task;
 use serde::Deserialize;
 use serde_json::Value;
-use task_log::Entry;
+use task_log::{Behind, Entry};
 use wire::event::End;
 use wire::{TaskState, TaskView};
 
@@ -16,31 +16,31 @@ struct Answer {
     results: Option<Value>,
 }
 
-/// A task's view, with its result where it has one.
-pub(super) fn shown(task: &Task) -> TaskView {
+/// A task's view, with its result where it has one; unless that was let go of just now.
+pub(super) fn shown(task: &Task) -> Result<TaskView, Behind> {
     let mut view = task.view();
     if view.state == TaskState::Done && view.tokens_out == Some(0) {
-        view.result = of(task);
+        view.result = of(task)?;
     }
-    view
+    Ok(view)
 }
 
-/// A task's `end`, with its result where it has one.
-pub(super) fn ended(task: &Task, end: &End) -> End {
-    let result = if end.tokens_out == 0 { of(task).map(Box::new) } else { None };
-    End { result, ..end.clone() }
+/// A task's `end`, with its result where it has one; unless that was let go of.
+pub(super) fn ended(task: &Task, end: &End) -> Result<End, Behind> {
+    let result = if end.tokens_out == 0 { of(task)?.map(Box::new) } else { None };
+    Ok(End { result, ..end.clone() })
 }
 
-fn of(task: &Task) -> Option<Value> {
+fn of(task: &Task) -> Result<Option<Value>, Behind> {
     let mut follower = task.log().follow(None);
     while let Some((_, entry)) = follower.try_next() {
         let Entry::Chunk { chunk, .. } = &*entry else { continue };
         // A generation that ended without a token has chunks, too, but none of these.
         if !chunk.text.is_empty() || !chunk.tokens.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let answer: Answer = serde_json::from_str(chunk.raw.get()).ok()?;
-        return answer.data.or(answer.results);
+        let answer = serde_json::from_str::<Answer>(chunk.raw.get()).ok();
+        return Ok(answer.and_then(|answer| answer.data.or(answer.results)));
     }
-    None
+    follower.behind().map_or(Ok(None), Err)
 }

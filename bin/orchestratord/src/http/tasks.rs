@@ -220,11 +220,13 @@ pub(super) fn owner(caller: &Caller) -> Owner {
 
 pub(super) fn find(state: &AppState, caller: &Caller, id: &str) -> Result<Task, ApiError> {
     let task = TaskId::try_new(id).ok().and_then(|id| state.dispatch.task(&id, &owner(caller)));
-    task.ok_or_else(|| {
-        ErrorBody::new(ErrorCode::NotFound, format!("no task is called {id:?}"))
-            .hint("finished tasks are forgotten after a while; submit it again")
-            .into()
-    })
+    task.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: &str) -> ApiError {
+    ErrorBody::new(ErrorCode::NotFound, format!("no task is called {id:?}"))
+        .hint("finished tasks are forgotten after a while; submit it again")
+        .into()
 }
 
 pub(super) async fn show(
@@ -232,7 +234,8 @@ pub(super) async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<TaskView>, ApiError> {
-    Ok(Json(results::shown(&find(&state, &caller, &id)?)))
+    let task = find(&state, &caller, &id)?;
+    results::shown(&task).map(Json).map_err(|_| unknown(&id))
 }
 
 pub(super) async fn cancel(

@@ -16,6 +16,7 @@ mod observability;
 mod openai;
 mod otlp;
 mod resume;
+mod slow_readers;
 mod stops;
 mod streams;
 mod turns;
@@ -123,16 +124,7 @@ impl Orchestrator {
         if let Some(id) = after {
             request = request.header("Last-Event-ID", id);
         }
-        let text = request.send().await.unwrap().error_for_status().unwrap().text().await.unwrap();
-        let field = |frame: &str, name: &str| {
-            frame.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(": ")?.to_owned()))
-        };
-        text.split_terminator("\n\n")
-            .filter_map(|frame| {
-                let data = serde_json::from_str(&field(frame, "data")?).unwrap();
-                Some((field(frame, "id").unwrap_or_default(), field(frame, "event")?, data))
-            })
-            .collect()
+        frames(&request.send().await.unwrap().error_for_status().unwrap().text().await.unwrap())
     }
 
     fn publish(&self, stub: &RunningStub, pool: &str, generation: u64) {
@@ -158,6 +150,19 @@ impl Orchestrator {
         self.running.shutdown(std::future::pending()).await;
         began.elapsed()
     }
+}
+
+/// (id, event, data), where there is an event.
+fn frames(text: &str) -> Vec<(String, String, Value)> {
+    let field = |frame: &str, name: &str| {
+        frame.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(": ")?.to_owned()))
+    };
+    text.split_terminator("\n\n")
+        .filter_map(|frame| {
+            let data = serde_json::from_str(&field(frame, "data")?).unwrap();
+            Some((field(frame, "id").unwrap_or_default(), field(frame, "event")?, data))
+        })
+        .collect()
 }
 
 fn stub() -> RunningStub {

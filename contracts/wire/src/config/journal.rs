@@ -19,11 +19,19 @@ pub struct JournalConfig {
     /// Minutes after their end.
     #[schemars(range(min = 1))]
     pub keep_minutes: u64,
+    /// Bytes of the events of tasks that are not kept any more, in memory, for those who still read them.
+    /// Beyond them the readers of the task that was let go of first are told `READER_TOO_SLOW`.
+    pub keep_unread_bytes: usize,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { keep_tasks: 1_000, keep_bytes: 64 * 1024 * 1024, keep_minutes: 60 }
+        Self {
+            keep_tasks: 1_000,
+            keep_bytes: 64 * 1024 * 1024,
+            keep_minutes: 60,
+            keep_unread_bytes: 64 * 1024 * 1024,
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) enum Item {
     Ended(Ended),
     /// A task is not kept any more.
     Forget { seq: u64 },
+    /// Nor what its readers hold of it; it was forgotten before.
+    LetGo { log: Arc<Store> },
     /// A file is on disk up to here.
     Synced { file: u64, length: u64 },
     /// A file's sync failed: nobody knows what of it since the last one is on disk, or will ever be.

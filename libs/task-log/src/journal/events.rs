@@ -194,11 +194,12 @@ impl EventWriter {
     }
 
     fn pass_on(&mut self, items: impl Iterator<Item = Item>) {
-        let (mut ended, mut forgotten) = (Vec::new(), Vec::new());
+        let (mut ended, mut forgotten, mut let_go) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             match item {
                 Item::Ended(task) => ended.push(task),
                 Item::Forget { seq } => forgotten.push(seq),
+                Item::LetGo { log } => let_go.push(log),
                 Item::Entry { .. } | Item::Restored { .. } | Item::Synced { .. } | Item::Lost { .. } => {}
             }
         }
@@ -206,6 +207,8 @@ impl EventWriter {
             self.logs.remove(seq);
             self.ledger.forget(*seq);
         }
+        // Nothing here reads them any more.
+        let_go.iter().for_each(|log| log.let_go());
         if let Some(failing) = &mut self.failing {
             // An end is recorded only when all its events are.
             failing.ended.append(&mut ended);

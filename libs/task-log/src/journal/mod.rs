@@ -51,7 +51,7 @@ pub use repair::repair;
 pub use space::Space;
 
 use crate::lives::Life;
-use crate::{Entry, LogWriter, TaskLog};
+use crate::{Entry, HeldLog, LogWriter, TaskLog};
 use event_queue::{EventQueue, Item};
 use events::EventWriter;
 use health::Health;
@@ -155,6 +155,14 @@ impl Journal {
     /// Lets go of a task: nothing of it is found by the next start.
     pub fn forget(&self, seq: u64) {
         self.inner.queue.push(Item::Forget { seq });
+    }
+
+    /// Takes a log away from its readers, as [`HeldLog::let_go`], once the journal needs it no more. Its task
+    /// must have been [forgotten](Self::forget) before: what is on disk of a task must be all of it.
+    pub fn let_go(&self, log: &HeldLog) {
+        if let Some(log) = log.store.upgrade() {
+            self.inner.queue.push(Item::LetGo { log });
+        }
     }
 
     /// Writes events where this is polled for as long as it is, instead of waking a thread for each and
