@@ -135,8 +135,8 @@ pub struct End {
     pub tokens_in: Option<u64>,
     /// Generated tokens, from the engine (with the end token and pieces of characters).
     pub tokens_out: u64,
-    /// Time on engines. Of a task that orchestratord was restarted under, since then: how long it had
-    /// taken before is not in its log.
+    /// Time on engines, all of them together. Of a task that orchestratord was restarted under, what it had
+    /// taken since the last second that stands in its log is missing.
     pub decode_time_ms: u64,
     /// Why it ended.
     pub finish_reason: FinishReason,

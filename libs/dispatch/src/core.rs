@@ -18,8 +18,8 @@ use wire::event::Started;
 use wire::task::{OnInterrupt, TaskView};
 use wire::{EngineChunk, ReplicaKey, SessionId, TaskId, TaskState, TraceContext, Transcript};
 
-use self::live::State;
 pub(crate) use self::live::{Account, AfterLoss, DRAINED, LastWord, Refused, Run};
+use self::live::{NOTED_EVERY, State};
 use crate::durable::Recorded;
 use crate::ending::{Ending, Failure, millis};
 use crate::estimate::Asked;
@@ -232,6 +232,7 @@ impl TaskCore {
             return Some(Err(failure));
         }
         live.last_chunk = None;
+        live.note_at = run.since + NOTED_EVERY;
         if let Some(reason) = live.lost.take() {
             live.go_on(reason, &run);
         } else {
@@ -268,7 +269,8 @@ impl TaskCore {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return Err(Refused::Ended) };
         live.said.see(&chunk);
-        live.writer.chunk(chunk).map_err(Refused::Full)?;
+        let decode_ms = live.notes_decode(now);
+        live.writer.chunk_by(chunk, decode_ms).map_err(Refused::Full)?;
         if !live.said.spoken {
             return Ok(());
         }

@@ -328,7 +328,7 @@ impl Shared {
     /// came with the prompt.
     fn tell_pace(&self, core: &TaskCore, account: &Account) {
         let (Some((key, generation)), Some(to_first), Some(total)) =
-            (core.placed(), account.to_first, account.decode)
+            (core.placed(), account.to_first, account.stay)
         else {
             return;
         };

@@ -183,11 +183,13 @@ impl Pool {
     /// A task has ended that had a slot: its caller is charged what it was, and the pool learns.
     /// Says what it was; one that never had a slot was nothing.
     pub(crate) fn ended(&self, core: &TaskCore, account: &Account, finished: bool) -> Size {
-        let Some(total) = account.decode else { return Size::default() };
+        if !account.had_slot {
+            return Size::default();
+        }
         let tokens_in = account.used.tokens_in.unwrap_or(core.size.tokens_in);
         let size = Size { tokens_in, tokens_out: account.used.tokens_out };
         self.lock_queue().settle(core.place.priority, &core.caller, core.size, size);
-        if let Some(to_first) = account.to_first.filter(|_| finished) {
+        if let (true, Some(to_first), Some(total)) = (finished, account.to_first, account.stay) {
             let priority = core.place.priority;
             let cut = core.asked.at_most.is_some_and(|most| size.tokens_out >= most);
             let served = Served { priority, bytes: core.asked.bytes, size, cut, to_first, total };

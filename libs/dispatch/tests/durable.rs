@@ -225,6 +225,32 @@ async fn an_answer_that_a_restart_cut_off_goes_on_behind_its_log() {
     life.killed().await;
 }
 
+/// ORCHD-RESUME-012: the log of a task tells the next process what it has spent.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_on_engines_is_counted_on_over_a_restart() {
+    let dir = scratch();
+    let life = Life::begin(dir.path());
+    // As slow as it takes for every token to be noted.
+    life.world.up(0, 1, 1, &Engine::new(Script::Speak(100, Duration::from_millis(1_050))));
+    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
+    until_entries(&life.submit(spec).await, 2).await;
+    life.killed().await;
+    let life = Life::begin(dir.path());
+    let task = life.task("a").unwrap();
+    assert_eq!(task.view().decode_time_ms, None, "until it ends");
+    life.world.up(0, 1, 1, &Engine::new(Script::Speak(3, Duration::ZERO)));
+    let entries = all(&task).await;
+    let noted = entries.iter().find_map(|entry| match entry {
+        task_log::Entry::Chunk { decode_ms, .. } => *decode_ms,
+        _ => None,
+    });
+    assert!(noted.is_some_and(|ms| ms >= 1_050), "{noted:?}");
+    let told = task.view().decode_time_ms;
+    assert!(told >= noted, "{told:?} after {noted:?}");
+    assert_eq!(life.world.dispatch.usage()[0].decode_time_ms, told.unwrap());
+    life.killed().await;
+}
+
 /// ORCHD-RESUME-002: also those that an earlier process made, of which only the log tells.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_tells_of_every_seam_whichever_process_made_it() {

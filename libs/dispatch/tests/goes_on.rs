@@ -338,3 +338,41 @@ async fn an_error_of_one_request_takes_its_engine_away_from_nobody_and_three_in_
     assert_eq!(words(&world.submit(spec("good"))).await, "started:r0 0=t0 end:stop");
     assert!(begun.elapsed() >= Limits::default().suspect_for, "it was left alone for a moment");
 }
+
+/// ORCHD-RESUME-012
+#[tokio::test(start_paused = true)]
+async fn the_time_on_all_engines_is_noted_about_once_a_second_and_waiting_for_one_is_none() {
+    let world = World::new();
+    world.up(0, 1, 1, &Engine::new(Script::Speak(100, 300 * MS)));
+    let task = world.submit(resuming("x", |_| {}));
+    until_entries(&task, 5).await;
+    world.down(0, 1);
+    tokio::time::sleep(5 * SEC).await;
+    world.up(1, 1, 1, &Engine::new(Script::Speak(9, 300 * MS)));
+    let entries = all(&task).await;
+    let noted: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Chunk { index, decode_ms: Some(ms), .. } => Some((index.unwrap(), *ms)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(noted, [(3, 1_200), (7, 2_400)]);
+    assert_eq!(end(&entries).decode_time_ms, 2_700);
+}
+
+/// ORCHD-REG-001
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_was_lost_before_its_first_token_makes_the_next_one_no_slower() {
+    let world = World::new();
+    world.up(0, 1, 1, &Engine::new(Script::HangAfter(0)));
+    let task = world.submit(spec("x"));
+    until_entries(&task, 1).await;
+    tokio::time::sleep(60 * SEC).await;
+    world.down(0, 1);
+    world.up(1, 1, 1, &Engine::new(Script::Speak(5, 10 * MS)));
+    let end = end(&all(&task).await);
+    assert_eq!(end.decode_time_ms, 60_050);
+    let pace = world.registry.snapshot().replicas[&key(1)].hints.per_token;
+    assert_eq!(pace, Some(8 * MS), "five tokens behind the first in 40 ms");
+}

@@ -10,7 +10,8 @@ use wire::event::{End, Resumed, Started, StreamError};
 /// One entry. The order is `Started`, then chunks, then exactly one of `End` and `Error`; a task
 /// that never got a slot has only the last.
 ///
-/// Its JSON is what the journal keeps: a change of this shape is a new version of the segments.
+/// Its JSON is what the journal keeps: a change of this shape is a new version of the segments, but for a
+/// field that may be absent and that nothing is wrong without.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
@@ -23,6 +24,10 @@ pub enum Entry {
         /// Number of this token event: `Some` exactly when the chunk carries text; 0-based and
         /// without gaps.
         index: Option<u64>,
+        /// What the task had spent on engines by then, all of them together, in milliseconds: with some
+        /// chunks, for a process that goes on with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        decode_ms: Option<u64>,
     },
     /// It goes on with another engine.
     Resumed(Resumed),

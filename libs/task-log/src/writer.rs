@@ -59,8 +59,13 @@ impl LogWriter {
 
     /// Appends a piece and says which token event it became; `None` for one without text.
     pub fn chunk(&mut self, chunk: EngineChunk) -> Result<Option<u64>, Full> {
+        self.chunk_by(chunk, None)
+    }
+
+    /// The same of a piece with which it is noted what the task has spent on engines.
+    pub fn chunk_by(&mut self, chunk: EngineChunk, decode_ms: Option<u64>) -> Result<Option<u64>, Full> {
         let index = (!chunk.text.is_empty()).then_some(self.next_index);
-        let entry = Entry::Chunk { chunk, index };
+        let entry = Entry::Chunk { chunk, index, decode_ms };
         if self.store.bytes() + entry.weight() > self.limit_bytes {
             return Err(Full { limit_bytes: self.limit_bytes });
         }

@@ -36,7 +36,7 @@ fn end() -> End {
 
 fn shown(entry: &Entry) -> String {
     match entry {
-        Entry::Chunk { chunk, index } => format!("{}#{index:?}", chunk.text),
+        Entry::Chunk { chunk, index, .. } => format!("{}#{index:?}", chunk.text),
         Entry::End(_) => "end".to_owned(),
         Entry::Error(error) => format!("error {}", error.code.as_str()),
         Entry::Started(_) => "started".to_owned(),

@@ -171,7 +171,7 @@ impl EventStream {
         match entry {
             Entry::Started(started) => sse::put_frame(out, id, "started", started),
             Entry::Chunk { index: None, .. } => {}
-            Entry::Chunk { chunk, index: Some(i) } => {
+            Entry::Chunk { chunk, index: Some(i), .. } => {
                 sse::put_frame(out, id, "token", &Token { t: &chunk.text, i: *i });
             }
             Entry::Resumed(resumed) => sse::put_frame(out, id, "resumed", resumed),

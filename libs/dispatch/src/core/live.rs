@@ -23,6 +23,9 @@ pub(crate) const DRAINED: &str = "its replica was drained";
 /// that fails, and is tried again behind a pause.
 const LOADS_WAITED_FOR: u32 = 3;
 
+/// The time that a task has spent on engines stands in its log so often, for a process that goes on with it.
+pub(super) const NOTED_EVERY: Duration = Duration::from_secs(1);
+
 #[derive(Debug)]
 pub(super) enum State {
     Live(Box<Live>),
@@ -55,6 +58,8 @@ pub(super) struct Live {
     pub(super) resumed: (SoFar, u64),
     pub(super) first_chunk: Option<Instant>,
     pub(super) last_chunk: Option<Instant>,
+    /// When it is noted next what it has spent on engines.
+    pub(super) note_at: Instant,
     /// Of the model that runs it or ran it last, also in an earlier process; empty when not known.
     pub(super) model_digest: Arc<str>,
     pub(super) history: History,
@@ -66,7 +71,7 @@ pub(super) struct History {
     pub(super) run: Option<Run>,
     pub(super) queue: Option<Duration>,
     pub(super) decode: Option<Duration>,
-    /// Time on engines that were lost.
+    /// Time on engines that were lost, also in earlier processes.
     pub(super) decode_before: Duration,
     pub(super) seams: Vec<Seam>,
     /// Of a task that has ended.
@@ -115,9 +120,13 @@ pub(crate) enum AfterLoss {
 #[derive(Debug, Clone)]
 pub(crate) struct Account {
     pub(crate) used: Used,
-    /// Time on the engine; `None` for one that was on none.
+    /// Time on engines, all of them together; `None` for one that was on none.
     pub(crate) decode: Option<Duration>,
-    /// The part of it before the first token; `None` for one that spoke before this stay.
+    /// The part of it on the engine that it ended on; `None` for one that ended on none.
+    pub(crate) stay: Option<Duration>,
+    /// Whether it was on an engine in this process.
+    pub(crate) had_slot: bool,
+    /// The part of its stay before the first token; `None` for one that spoke before this stay.
     pub(crate) to_first: Option<Duration>,
     /// When that came, in this process.
     pub(crate) first_token: Option<Instant>,
@@ -146,6 +155,7 @@ impl State {
             resumed: (SoFar::Nothing, 0),
             first_chunk: None,
             last_chunk: None,
+            note_at: Instant::now(),
             model_digest: Arc::default(),
             history: History::default(),
         }))
@@ -207,7 +217,8 @@ impl Live {
         };
         let last = LastWord { writer: self.writer, last, state };
         let model = past.run.as_ref().map(|run| Arc::clone(&run.model_id)).filter(|name| !name.is_empty());
-        (Account { used, decode: past.decode, to_first, first_token, model }, past, last)
+        let (decode, stay, had_slot) = (past.decode, on_engine, past.run.is_some());
+        (Account { used, decode, stay, had_slot, to_first, first_token, model }, past, last)
     }
 
     /// What was said is another model's: its token ids mean nothing to the one that runs now.
@@ -233,6 +244,17 @@ impl Live {
         self.resumed = (so_far, self.said.count());
         // The writer knows the index.
         self.writer.resumed(Resumed { from_index: 0, reason, replica_id });
+    }
+
+    /// What it has spent on engines by `now`, when that is to be noted again. `now` is read once for a chunk,
+    /// and most chunks are compared with it and note nothing.
+    pub(super) fn notes_decode(&mut self, now: Instant) -> Option<u64> {
+        if now < self.note_at {
+            return None;
+        }
+        let run = self.history.run.as_ref()?;
+        self.note_at = now + NOTED_EVERY;
+        Some(millis(self.history.decode_before + now.saturating_duration_since(run.since)))
     }
 
     /// An earlier process announced that another engine went on. It counts among the times that a task

@@ -40,7 +40,12 @@ impl TaskCore {
         let mut started = false;
         for entry in past {
             match entry {
-                Entry::Chunk { chunk, .. } => live.said.see(chunk),
+                Entry::Chunk { chunk, decode_ms, .. } => {
+                    live.said.see(chunk);
+                    if let Some(spent) = decode_ms {
+                        live.history.decode_before = Duration::from_millis(*spent);
+                    }
+                }
                 Entry::Started(of) => {
                     started = true;
                     live.history.queue = Some(Duration::from_millis(of.queue_ms));

@@ -369,7 +369,7 @@ pub(crate) async fn words(task: &Task) -> String {
     let said = |entry: &Entry| match entry {
         Entry::Started(started) => format!("started:{}", started.replica_id),
         Entry::Chunk { index: None, .. } => "role".to_owned(),
-        Entry::Chunk { chunk, index } => format!("{}={}", index.unwrap(), chunk.text.trim()),
+        Entry::Chunk { chunk, index, .. } => format!("{}={}", index.unwrap(), chunk.text.trim()),
         Entry::Resumed(resumed) => format!("resumed:{}", resumed.replica_id),
         Entry::End(end) => {
             format!("end:{}", serde_json::to_value(end.finish_reason).unwrap().as_str().unwrap())

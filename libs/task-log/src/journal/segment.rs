@@ -268,7 +268,7 @@ mod tests {
     fn entry(text: &str) -> Entry {
         let raw = serde_json::value::RawValue::from_string("{\"a\": 1}".to_owned()).unwrap();
         let chunk = EngineChunk { text: text.to_owned(), tokens: vec![7], unnamed: 0, raw };
-        Entry::Chunk { chunk, index: Some(3) }
+        Entry::Chunk { chunk, index: Some(3), decode_ms: None }
     }
 
     /// Two entries, synced, one more.
