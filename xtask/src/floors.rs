@@ -2,7 +2,6 @@
 //! know each other. Dev-dependencies may reach the test harness, nothing else may.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -62,8 +61,7 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn metadata() -> Result<Value> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = stub_llama::cargo()
         .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
         .current_dir(crate::root())
         .output()

@@ -3,7 +3,6 @@
 //! reason why none has to; one that does not fails this command.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -124,7 +123,7 @@ fn mutate(core: &Core) -> Result<Outcome> {
     // The copy that is broken, and what tests that fail leave behind; gone with this value.
     let scratch =
         tempfile::tempdir_in(&out).with_context(|| format!("making a directory in {}", out.display()))?;
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = stub_llama::cargo();
     command.args(["mutants", "--package", core.package, "--jobs", "1", "--no-shuffle", "--colors", "never"]);
     // A machine that is busy is no mutant that was noticed.
     command.args(["--minimum-test-timeout", "60", "--output"]).arg(&out);

@@ -2,7 +2,7 @@
 //! in proof bundles. The other suites keep theirs by themselves.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -37,7 +37,7 @@ pub(crate) fn run(packages: &[String]) -> Result<()> {
 
 /// One run and its bundle; whether all of it passed.
 fn keep(package: &str, kind: Kind, targets: &[&str]) -> Result<bool> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = stub_llama::cargo();
     command.args(["test", "--no-fail-fast", "--package", package]).args(targets);
     command.current_dir(crate::root()).stdin(Stdio::null()).stderr(Stdio::inherit());
     let asked = format!("cargo test --no-fail-fast --package {package} {}", targets.join(" "));

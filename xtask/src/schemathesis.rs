@@ -129,7 +129,7 @@ struct Served {
 impl Served {
     fn start(dir: &Path) -> Result<Self> {
         // Not a release: what a debug build asserts is asked, too.
-        let built = Command::new(env!("CARGO")).args(["build", "-p", "orchestratord"]).status();
+        let built = stub_llama::cargo().args(["build", "-p", "orchestratord"]).status();
         ensure!(built.context("running cargo")?.success(), "orchestratord does not build");
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);

@@ -1,13 +1,10 @@
 //! `cargo xtask simulate`: dispatch's own simulation, which is a test of its crate because it needs
 //! what the crate shows nobody, in a release build and with its tables shown.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 
 pub(crate) fn run() -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = stub_llama::cargo()
         .args(["test", "--quiet", "--release", "-p", "dispatch", "--lib", "simulation::"])
         .args(["--", "--nocapture", "--test-threads", "1"])
         .current_dir(crate::root())

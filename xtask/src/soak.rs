@@ -1,7 +1,7 @@
 //! `cargo xtask soak-tests SUITE`: one suite again and again until it fails, or for an hour. A test that
 //! fails once in a hundred runs is found here and not by whoever runs the tests next.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -61,8 +61,7 @@ pub(crate) fn run(suite: &str, limit: Duration) -> Result<()> {
 fn once(arguments: &[&str], seed: u64, log: &std::path::Path) -> Result<bool> {
     let file = std::fs::File::create(log).with_context(|| format!("making {}", log.display()))?;
     let both = file.try_clone().context("sharing the log")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = stub_llama::cargo();
     command.args(arguments).current_dir(crate::root()).stdin(Stdio::null()).stdout(both).stderr(file);
     command.env("PROPTEST_RNG_SEED", seed.to_string());
     Ok(command.status().context("running cargo test")?.success())

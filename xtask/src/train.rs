@@ -1,15 +1,12 @@
 //! `cargo xtask train-haiku`: runs the trainer in release, where it belongs.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 
 /// Where `builtin:haiku` takes its file from.
 const HAIKU: &str = "libs/provisioners/model-provisioner/models/haiku.gguf";
 
 pub(crate) fn haiku() -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = stub_llama::cargo()
         .args(["run", "--release", "-p", "haiku-trainer", "--", "train", "--out", HAIKU])
         .current_dir(crate::root())
         .status()

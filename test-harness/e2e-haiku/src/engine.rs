@@ -33,8 +33,7 @@ pub fn built_binary(bin: &str) -> Result<PathBuf> {
 }
 
 fn build() -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = stub_llama::cargo();
     command.args(["build", "--quiet", "--bins"]).stdin(Stdio::null());
     command.args(PACKAGES.iter().flat_map(|package| ["-p", package]));
     if !cfg!(debug_assertions) {

@@ -19,6 +19,21 @@ pub fn binary() -> Result<PathBuf, BinaryError> {
     FOUND.get_or_init(find).clone()
 }
 
+/// A cargo that sees what it would see from a shell.
+///
+/// To what it runs, cargo says in variables which package that is. Build scripts ask for the same names
+/// (that of `ring` does): with one of them changed they and all that stands on them are built anew, when
+/// cargo runs below cargo, and again when it next does not.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let says_which = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(says_which)) {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
 fn find() -> Result<PathBuf, BinaryError> {
     let failed = |why: String| BinaryError(why);
     let exe = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
@@ -39,8 +54,7 @@ fn build(profile_dir: &Path) -> Result<(), String> {
     let name = profile_dir.file_name().and_then(|name| name.to_str()).unwrap_or("debug");
     let profile = if name == "debug" { "dev" } else { name };
     let target = profile_dir.parent().unwrap_or(profile_dir);
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let output = cargo()
         .args(["build", "--quiet", "--package", "stub-llama", "--bin", "stub-llama", "--profile", profile])
         .arg("--target-dir")
         .arg(target)
@@ -61,4 +75,21 @@ fn newest_source() -> io::Result<SystemTime> {
 
 fn modified(path: &Path) -> io::Result<SystemTime> {
     fs::metadata(path)?.modified()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cargo_below_cargo_is_not_told_of_a_package() {
+        let cargo = cargo();
+        let hidden: Vec<_> =
+            cargo.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME"] {
+            assert!(std::env::var_os(name).is_some(), "cargo tells tests {name} no more");
+            assert!(hidden.contains(&name.as_ref()), "{name} is passed on");
+        }
+        assert!(cargo.get_envs().all(|(name, _)| name != "CARGO_HOME"), "{hidden:?}");
+    }
 }

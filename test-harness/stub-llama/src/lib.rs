@@ -18,7 +18,7 @@ mod server;
 mod slots;
 mod words;
 
-pub use binary::{BinaryError, binary};
+pub use binary::{BinaryError, binary, cargo};
 pub use config::{ConfigError, StubConfig};
 pub use faults::Faults;
 pub use server::{Role, RunningStub, Seen, StartError, Stub, serve};

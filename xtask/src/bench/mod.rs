@@ -137,8 +137,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn build_for_release() -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = stub_llama::cargo()
         .args(["build", "--release"])
         .args(["-p", "orchestratord", "-p", "pool-managerd", "-p", "stub-llama", "-p", "xtask"])
         .current_dir(crate::root())

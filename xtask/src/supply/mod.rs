@@ -16,7 +16,7 @@ pub(crate) const PROGRAMS: [(&str, &str); 3] = [
 ];
 
 fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = stub_llama::cargo();
     command.current_dir(crate::root());
     command
 }
