@@ -25,10 +25,10 @@ Feature: Errors are for the person who reads them
   Scenario: An unknown model is answered with the nearest names
     When a client submits task "t"
       """
-      {"model": "q"}
+      {"model": "pp"}
       """
     Then the answer is 404 with code "MODEL_NOT_FOUND"
-    And the answer mentions "p"
+    And the answer's "/error/hint" mentions "did you mean p?"
 
   @OV-006
   Scenario: A path that does not exist has the envelope, too

@@ -26,9 +26,15 @@ Feature: The OpenAI front door
     And the answer mentions "chat.completion.chunk"
 
   Scenario: The models are the pools and their aliases
+    Given the configuration
+      """
+      pools: [{ id: p, model: $MODEL, engine: $STUB_ENGINE, aliases: [another-name] }]
+      """
+    And orchestratord starts anew
     When a client asks GET /v1/models
     Then the answer is 200
-    And the answer's "/data/0/id" is "p"
+    And the answer's "/data/0/id" is "another-name"
+    And the answer's "/data/1/id" is "p"
 
   @ORCHD-COMPLETIONS-001
   Scenario: A text completion in one piece

@@ -84,7 +84,7 @@ Feature: Engines are prepared, and only prepared
     When engine-provisioner is run
     Then it ends with code 2
     And it says "replcias"
-    And it says "replicas"
+    And it says "did you mean `replicas`?"
     And it says "config.yaml:4"
 
   @EPROV-009

@@ -91,6 +91,7 @@ Feature: An honest queue
       {"task_id": "mine-1"}
       """
     Then the answer is 202
+    And the metric orchd_tasks_enqueued_total is 1
     When a client submits task "another"
       """
       {"task_id": "mine-1", "prompt": "something else"}
@@ -132,6 +133,7 @@ Feature: An honest queue
       """
     When a client follows task "hasty"
     Then the stream of "hasty" ends with error "DEADLINE_EXCEEDED"
+    And task "running" becomes running
 
   @ORCHD-FAIR-001
   Scenario: Two callers take turns, however many tasks one of them has

@@ -139,6 +139,7 @@ Feature: On the real engine
       """
     And orchestratord runs
     And pool "p" is ready
+    Then the engine of "p" is confined by the kernel
     When a client submits task "t"
     And a client follows task "t"
     Then the stream of "t" is started, tokens without a gap, and one end

@@ -45,7 +45,8 @@ Feature: Engines are watched, understood and survive their manager
   Scenario: An engine that never completes a token is never published
     Given one pool with the fake engine that has "STUB_MUTE: '1'"
     And orchestratord runs
-    Then replica r0 of pool "p" reaches phase "starting"
+    Then the starting engine of "p" is asked for its first token
+    And no handoff of "p" is there
     When a client asks GET /v2/pools/p/health
     Then the answer's "/ready" is "false"
 
@@ -58,6 +59,7 @@ Feature: Engines are watched, understood and survive their manager
     When a client asks GET /v2/pools/p
     Then the answer's "/replicas/0/losses/exit" is "3"
     And the answer's "/replicas/0/next_attempt_ms" is a number above 0
+    And orchestratord's log tells of each loss of "p/r0" a longer pause than of the one before
 
   @POOLD-RESTART-002 @POOLD-RESET-001
   Scenario: Six losses open the breaker, tasks are refused with the reason, and a reset tries again at once

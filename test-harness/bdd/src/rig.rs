@@ -1,8 +1,10 @@
 //! One scenario's machine: a directory with a cache, a runtime directory, a model of random weights
 //! and a configuration; and the programs that run on it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -11,11 +13,17 @@ use serde_json::Value;
 use tempfile::TempDir;
 use test_harness_e2e_haiku::{Api, Schema, built_binary};
 
-use crate::process::Process;
-use crate::wait::until;
+use crate::process::{Process, read};
+use crate::wait::{until, until_within};
 
 /// What a directory is called while it is taken away.
 const ASIDE: &str = "aside";
+
+/// How long a program that is to end is waited for; it only bounds a scenario that fails.
+const RUN_LIMIT: Duration = Duration::from_secs(300);
+
+/// How often it is looked at.
+const RUN_PERIOD: Duration = Duration::from_millis(10);
 
 /// What `engine-provisioner` does instead of preparing engines, by the first word of it.
 const COMMANDS: [&str; 6] = ["plan", "list", "verify", "gc", "models", "bundle"];
@@ -183,12 +191,25 @@ impl Rig {
         let mut command = self.program(name)?;
         command.args(["--config", "config.yaml"]).args(arguments);
         command.envs(vars.iter().copied()).stdin(Stdio::null());
-        // Other scenarios go on meanwhile.
-        let output = tokio::task::spawn_blocking(move || command.output()).await.context("waiting")?;
-        let output = output.with_context(|| format!("running {name}"))?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let ended =
-            Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
+        let (stdout, stderr) = (self.path("stdout"), self.path("stderr"));
+        let file = |path: &Path| File::create(path).with_context(|| format!("making {}", path.display()));
+        command.stdout(file(&stdout)?).stderr(file(&stderr)?);
+        let mut child = command.spawn().with_context(|| format!("running {name}"))?;
+        let mut code = None;
+        let what = format!("{name} ends");
+        let over = until_within(&what, RUN_LIMIT, RUN_PERIOD, || {
+            let looked = child.try_wait().context("waiting for it");
+            let over = looked.map(|status| status.map(|status| code = status.code()).is_some());
+            async { over }
+        });
+        let over = over.await;
+        let mut ended = Ended { code, stdout: read(&stdout), stderr: read(&stderr) };
+        // A daemon that was to refuse its configuration and serves must not make a scenario wait for ever.
+        if let Err(error) = over {
+            child.kill().context("killing what does not end")?;
+            child.wait().context("waiting for it")?;
+            ended.stderr.push_str(&format!("\n{error:#}"));
+        }
         if name == "engine-provisioner" && !arguments.iter().any(|word| COMMANDS.contains(word)) {
             let engines = Schema::PreparedEngine.check_each(&ended.stdout)?;
             ensure!(engines > 0 || ended.code != Some(0), "it ended well and printed no engine");
@@ -248,6 +269,12 @@ impl Rig {
     pub fn handoff(&self, pool: &str, replica: &str) -> Option<Value> {
         let text = std::fs::read(self.handoffs().join(format!("{pool}.{replica}.json"))).ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// The key of the only engine that a pool's first replica has had.
+    pub fn engine_key(&self, pool: &str) -> Result<String> {
+        let path = self.path(&format!("runtime/run/{pool}.r0.1.key"));
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
     /// Living processes that carry the mark of this machine's engines, grandchildren included.

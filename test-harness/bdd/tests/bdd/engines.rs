@@ -213,6 +213,34 @@ fn log_says_times(lab: &mut Lab, words: String, whom: String, times: usize) -> R
     Ok(())
 }
 
+/// What was told when: looking at the pauses as they pass would ask how fast the machine is.
+#[then(expr = "orchestratord's log tells of each loss of {string} a longer pause than of the one before")]
+fn longer_pauses(lab: &mut Lab, replica: String) -> Result<()> {
+    let said = lab.orchestratord.as_ref().context("orchestratord does not run")?.said();
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let told =
+        lines.filter(|line| line["fields"]["replica"] == replica && !line["fields"]["losses"].is_null());
+    let pauses: Option<Vec<f64>> = told.map(|line| seconds(line["fields"]["next"].as_str()?)).collect();
+    let pauses = pauses.with_context(|| format!("a loss without its pause:\n{said}"))?;
+    let longer = pauses.windows(2).all(|two| two[0] < two[1]);
+    ensure!(pauses.len() >= 3 && longer, "they are {pauses:?} seconds");
+    Ok(())
+}
+
+/// Of `Restart(1.25s)`.
+fn seconds(next: &str) -> Option<f64> {
+    let length = next.split_once('(')?.1.strip_suffix(')')?;
+    let unit = length.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    let of_one = match &length[unit..] {
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "µs" => 1e-6,
+        "ns" => 1e-9,
+        _ => return None,
+    };
+    Some(length[..unit].parse::<f64>().ok()? * of_one)
+}
+
 #[when(expr = "the engine of {string} is stopped by a signal")]
 async fn suspend_engine(lab: &mut Lab, pool: String) -> Result<()> {
     published(lab, pool.clone()).await?;
@@ -247,6 +275,40 @@ async fn given_no_card(lab: &mut Lab, pool: String) -> Result<()> {
     let environment = std::fs::read(format!("/proc/{}/environ", lab.pid(&pool)?))?;
     let environment = String::from_utf8_lossy(&environment).into_owned();
     ensure!(!environment.is_empty() && !environment.contains("CUDA_VISIBLE_DEVICES"), "{environment}");
+    Ok(())
+}
+
+/// By its slots, before it is published: nothing tells its key then but the file that it was started with.
+#[then(expr = "the starting engine of {string} is asked for its first token")]
+async fn asked_first(lab: &mut Lab, pool: String) -> Result<()> {
+    let (api, path) = (lab.api()?.clone(), format!("/v2/pools/{pool}"));
+    until("the engine is asked for its first token", || async {
+        let view = api.get(&path).await?;
+        let url = view["replicas"][0]["url"].as_str().context("it has no address yet")?;
+        let key = lab.rig.engine_key(&pool)?;
+        let slots = api.http().unchecked().get(format!("{url}/slots")).bearer_auth(key).send().await?;
+        let slots: serde_json::Value = slots.json().await.context("reading its slots")?;
+        ensure!(slots[0]["is_processing"] == true, "{slots:#}");
+        Ok(true)
+    })
+    .await?;
+    Ok(())
+}
+
+#[then(expr = "no handoff of {string} is there")]
+fn no_handoff(lab: &mut Lab, pool: String) -> Result<()> {
+    ensure!(lab.rig.handoff(&pool, "r0").is_none(), "{:#}", lab.handoff(&pool)?);
+    Ok(())
+}
+
+/// As the kernel tells it of the process itself: it gains no privileges, and its system calls are filtered.
+#[then(expr = "the engine of {string} is confined by the kernel")]
+async fn confined(lab: &mut Lab, pool: String) -> Result<()> {
+    published(lab, pool.clone()).await?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", lab.pid(&pool)?))?;
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        ensure!(status.lines().any(|found| found == line), "not {line:?} in\n{status}");
+    }
     Ok(())
 }
 
