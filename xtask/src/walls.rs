@@ -67,7 +67,7 @@ fn suites_ask_daemons_through_the_client_that_holds_answers_against_the_contract
         "test-harness/e2e-haiku/src/client.rs:",
         "test-harness/e2e-haiku/src/api.rs:",
         // Of engines.
-        "libs/pool-managerd/tests/it/harness.rs:",
+        "libs/pool-managerd/tests/it/harness/generation.rs:",
         "test-harness/chaos/tests/chaos/house.rs:",
         "test-harness/determinism-suite/src/engine.rs:",
     ];
