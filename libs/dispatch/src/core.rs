@@ -246,7 +246,7 @@ impl TaskCore {
                 model_digest: run.model_digest.to_string(),
             });
             live.history.queue = Some(queue);
-            self.count_start(queue);
+            self.count_start(queue, run.since);
         }
         live.model_digest = Arc::clone(&run.model_digest);
         let trace = self.traced.as_ref().map(|traced| traced.begins(&run));
@@ -255,7 +255,8 @@ impl TaskCore {
         Some(Ok((live.ask(), trace)))
     }
 
-    fn count_start(&self, queue: Duration) {
+    fn count_start(&self, queue: Duration, now: Instant) {
+        self.pool.first_start(now);
         self.metrics().started.inc();
         self.metrics().queue_wait.observe(queue.as_secs_f64());
         if let Some(predicted) = self.predicted.get() {

@@ -134,6 +134,14 @@ impl Failure {
         self
     }
 
+    /// It was not tried again, because too many others of its pool were; after so long one may be.
+    pub(crate) fn budget_spent(self, after: Duration) -> Self {
+        let retry_after = Some(after).filter(|_| self.code.retriable());
+        let why = "its pool has used up its budget for trying tasks again: of too many the engine was lost or \
+                   failed before their first token within a minute";
+        Self { retry_after, ..self.because(why) }
+    }
+
     pub(crate) fn dropped(retry_after: Duration) -> Self {
         let message = "the queue was full and dropped its oldest batch task for a new one";
         Self { retry_after: Some(retry_after), ..Self::new(ErrorCode::QueueFull, message) }

@@ -15,6 +15,7 @@
 mod admission;
 mod admit;
 mod asked;
+mod budget;
 mod caller;
 mod configure;
 mod core;

@@ -58,6 +58,7 @@ pub struct Metrics {
     canceled: Family<ReasonLabels, Counter>,
     failed: Family<CodeLabels, Counter>,
     placements: Family<OutcomeLabels, Counter>,
+    retries: Family<OutcomeLabels, Counter>,
     queue_depth: Family<ClassLabels, Gauge>,
     slots_total: Family<PoolLabel, Gauge>,
     slots_free: Family<PoolLabel, Gauge>,
@@ -82,6 +83,10 @@ impl Metrics {
                 .add("orchd_tasks_canceled", "Tasks cancelled by their owner or for want of a reader"),
             failed: at.add("orchd_tasks_failed", "Admitted tasks that ended with an error"),
             placements: at.add("orchd_placement_decisions", "Placements of tasks on replicas"),
+            retries: at.add(
+                "orchd_retries",
+                "Tasks whose engine was lost before their first token: tried again, or refused by the budget",
+            ),
             queue_depth: at.add("orchd_queue_depth", "Tasks that wait for a slot"),
             slots_total: at.add("orchd_slots_total", "Slots of ready replicas"),
             slots_free: at.add("orchd_slots_free", "Slots that nobody holds"),
@@ -108,8 +113,12 @@ impl Metrics {
 
     pub(crate) fn pool(&self, pool: &PoolId) -> PoolMetrics {
         let label = PoolLabel { pool_id: pool.to_string() };
+        let retries =
+            |outcome| self.retries.get_or_create_owned(&OutcomeLabels { pool_id: pool.to_string(), outcome });
         PoolMetrics {
             pool: pool.clone(),
+            tried_again: retries("tried_again"),
+            not_tried_again: retries("refused"),
             slots_total: self.slots_total.get_or_create_owned(&label),
             slots_free: self.slots_free.get_or_create_owned(&label),
             interactive: self.class(pool, "interactive"),
@@ -142,6 +151,8 @@ pub(crate) struct PoolMetrics {
     all: Metrics,
     interactive: ClassMetrics,
     batch: ClassMetrics,
+    pub(crate) tried_again: Counter,
+    pub(crate) not_tried_again: Counter,
     pub(crate) slots_total: Gauge,
     pub(crate) slots_free: Gauge,
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use wire::task::Priority;
 use wire::{PoolId, ReplicaKey};
 
+use crate::budget::Budget;
 use crate::core::{Account, TaskCore};
 use crate::distrust::Distrust;
 use crate::estimate::{Estimator, Served};
@@ -37,6 +38,8 @@ pub(crate) struct Pool {
     /// The tasks that hold a slot, by number, and since when.
     running: Mutex<BTreeMap<u64, (Instant, Arc<TaskCore>)>>,
     distrust: Mutex<Distrust>,
+    /// How many tasks may be tried again.
+    budget: Mutex<Budget>,
     /// Ends its loop: nobody asks for it any more, and nothing of it waits or runs.
     pub(crate) over: CancellationToken,
 }
@@ -82,6 +85,7 @@ impl Pool {
             estimator: Mutex::default(),
             running: Mutex::default(),
             distrust: Mutex::new(Distrust::new(limits)),
+            budget: Mutex::new(Budget::new(limits, Instant::now())),
             id: spec.id.clone(),
             over: CancellationToken::new(),
             spec: RwLock::new(Known { spec: Arc::new(spec), said: false, gone: false }),
@@ -242,7 +246,10 @@ impl Pool {
         };
         let (core, (lease, decision)) = self.change(|queue| {
             let taken = queue.take_first(now, offer)?;
-            self.lock_running().insert(taken.0.place.seq, (now, Arc::clone(&taken.0)));
+            let mut running = self.lock_running();
+            running.insert(taken.0.place.seq, (now, Arc::clone(&taken.0)));
+            self.lock_budget().run(running.len(), now);
+            drop(running);
             Some(taken)
         })?;
         core.placed_on(lease.key(), lease.generation());
@@ -263,6 +270,19 @@ impl Pool {
     /// An engine has reported an error of its own; too many of them make it suspect.
     pub(crate) fn fault(&self, key: &ReplicaKey, generation: u64, until: Instant) {
         self.lock_distrust().fault(key, generation, until);
+    }
+
+    /// A task has started for the first time.
+    pub(crate) fn first_start(&self, now: Instant) {
+        self.lock_budget().started(now);
+    }
+
+    /// Whether one more task may be tried again; if not, after which time one may. Counted either way.
+    pub(crate) fn try_again(&self, now: Instant) -> Result<(), Duration> {
+        let may = self.lock_budget().try_again(now);
+        let counter = if may.is_ok() { &self.metrics.tried_again } else { &self.metrics.not_tried_again };
+        counter.inc();
+        may
     }
 
     /// An engine has finished a task.
@@ -308,6 +328,11 @@ impl Pool {
 
     fn lock_distrust(&self) -> MutexGuard<'_, Distrust> {
         self.distrust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Taken last.
+    fn lock_budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -122,7 +122,7 @@ impl Shared {
             // What had ended needs no prompt.
             _ if gap == Some(Gap::BeforeItsEnd) => Ending::Failed(cut_off()),
             (false, _) => Ending::Failed(Failure::unreadable()),
-            (true, AfterLoss::Again) => match pool.take_over(&core) {
+            (true, AfterLoss::Again | AfterLoss::Anew) => match pool.take_over(&core) {
                 Ok(()) => return Some(true),
                 Err(_) => Ending::Failed(Failure::interrupted()),
             },

@@ -72,7 +72,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
             None => {
                 distrust();
                 tracing::warn!(task = %core.id, replica = %key, %reason, "the engine of a task was lost");
-                after_loss(&shared, &core, &reason, failure).await;
+                after_loss(&shared, &core, &reason, failure, Counts::Yes).await;
             }
             Some(drain) => {
                 tracing::info!(task = %core.id, replica = %key, %reason, "the drain of its replica cut a task off");
@@ -88,13 +88,30 @@ fn tell_placement(core: &TaskCore, decision: &Decision) {
     tracing::info!(task = %core.id, outcome = decision.outcome.as_str(), words = decision.words, "placed");
 }
 
-async fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure: Failure) {
+/// Whether trying a task again is what its pool's budget is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    Yes,
+    /// Somebody planned the loss of its engine.
+    No,
+}
+
+async fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure: Failure, counts: Counts) {
     match core.after_loss(reason, &shared.limits) {
         AfterLoss::Ended => {}
         AfterLoss::GiveUp(None) => shared.end(core, Ending::Failed(failure)),
         AfterLoss::GiveUp(Some(why)) => shared.end(core, Ending::Failed(failure.because(why))),
         AfterLoss::Spent => shared.finish(core, Ending::Spent).await,
-        AfterLoss::Again => shared.queue_again(core),
+        AfterLoss::Anew if counts == Counts::Yes => try_again(shared, core, failure),
+        AfterLoss::Anew | AfterLoss::Again => shared.queue_again(core),
+    }
+}
+
+/// Runs a task anew, if its pool's budget has room for that; else it ends as it would have after its last try.
+fn try_again(shared: &Shared, core: &Arc<TaskCore>, failure: Failure) {
+    match core.pool.try_again(Instant::now()) {
+        Ok(()) => shared.queue_again(core),
+        Err(after) => shared.end(core, Ending::Failed(failure.budget_spent(after))),
     }
 }
 
@@ -104,7 +121,7 @@ async fn after_drain(shared: &Shared, core: &Arc<TaskCore>, drain: Drain, key: &
     let failure = Failure::draining(key);
     let another = || shared.registry.snapshot().pool(&core.pool.id).any(|(_, r)| r.ready && !r.draining);
     if drain == Drain::Superseded || !core.has_spoken() || another() {
-        after_loss(shared, core, DRAINED, failure).await;
+        after_loss(shared, core, DRAINED, failure, Counts::No).await;
     } else {
         shared.end(core, Ending::Failed(failure));
     }
@@ -114,7 +131,7 @@ async fn after_drain(shared: &Shared, core: &Arc<TaskCore>, drain: Drain, key: &
 fn after_fault(shared: &Shared, core: &Arc<TaskCore>, failure: Failure) {
     const REASON: &str = "it reported an error before its first token";
     match core.after_fault(REASON) {
-        AfterLoss::Again => shared.queue_again(core),
+        AfterLoss::Anew | AfterLoss::Again => try_again(shared, core, failure),
         AfterLoss::Ended => {}
         AfterLoss::GiveUp(_) | AfterLoss::Spent => shared.end(core, Ending::Failed(failure)),
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The names that the contract promises.
-const PROMISED: [&str; 20] = [
+const PROMISED: [&str; 21] = [
     "orchd_tasks_enqueued_total",
     "orchd_tasks_started_total",
     "orchd_tasks_rejected_total",
@@ -18,6 +18,7 @@ const PROMISED: [&str; 20] = [
     "orchd_stream_evictions_total",
     "orchd_slow_readers_total",
     "orchd_placement_decisions_total",
+    "orchd_retries_total",
     "orchd_handoff_rescans_total",
     "orchd_queue_wait_seconds_bucket",
     "orchd_first_token_seconds_bucket",

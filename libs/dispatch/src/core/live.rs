@@ -105,7 +105,9 @@ pub(crate) enum Refused {
 /// What becomes of a task whose engine was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterLoss {
-    /// Its reader has seen nothing of it: it may run again.
+    /// Its reader has seen nothing of it: it may run anew.
+    Anew,
+    /// It may go on with another engine.
     Again,
     /// It has begun to speak and cannot or may not go on elsewhere, or was tried often enough; why, where
     /// its owner can do something about it.
@@ -302,7 +304,8 @@ impl Live {
                 return AfterLoss::GiveUp(None);
             }
             self.retries_left -= 1;
-            return self.wait_again(reason);
+            self.wait_again(reason);
+            return AfterLoss::Anew;
         }
         if let Some(ends) = self.cannot_go_on(on_interrupt) {
             return ends;
@@ -318,7 +321,8 @@ impl Live {
         let load = self.history.run.as_ref().and_then(|run| run.load).unwrap_or_default();
         let within = limits.resume_within.max(load.saturating_mul(LOADS_WAITED_FOR));
         self.resume_by = Instant::now().checked_add(within);
-        self.wait_again(reason)
+        self.wait_again(reason);
+        AfterLoss::Again
     }
 
     /// What a completion ends with that may not go on in its middle; `None` if it may.
@@ -348,13 +352,12 @@ impl Live {
         completion.sampling.grammar.is_some() || completion.sampling.json_schema.is_some()
     }
 
-    pub(super) fn wait_again(&mut self, reason: &str) -> AfterLoss {
+    pub(super) fn wait_again(&mut self, reason: &str) {
         if let Some(run) = self.history.run.as_ref().filter(|_| self.running) {
             self.history.decode_before += run.since.elapsed();
         }
         self.running = false;
         self.lost = Some(reason.to_owned());
-        AfterLoss::Again
     }
 }
 

@@ -11,8 +11,8 @@ use crate::Limits;
 use crate::ending::Failure;
 
 impl TaskCore {
-    /// The engine was lost. The state is waiting again when the answer is [`AfterLoss::Again`]. A
-    /// chat that had only named its role runs again too; its log then holds that chunk twice, which
+    /// The engine was lost. The state is waiting again when the answer is [`AfterLoss::Anew`] or
+    /// [`AfterLoss::Again`]. A chat that had only named its role runs again too; its log then holds that chunk twice, which
     /// clients of the protocol take as it is.
     pub(crate) fn after_loss(&self, reason: &str, limits: &Limits) -> AfterLoss {
         let mut state = self.lock();
@@ -28,7 +28,8 @@ impl TaskCore {
             return AfterLoss::GiveUp(None);
         }
         live.retries_left -= 1;
-        live.wait_again(reason)
+        live.wait_again(reason);
+        AfterLoss::Anew
     }
 
     /// An earlier process was running the task, and `past` is what it wrote of it. The task waits as one
