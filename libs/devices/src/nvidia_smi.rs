@@ -146,7 +146,8 @@ fn said(errors: &str, output: &str) -> String {
     let mut lines = errors.lines().chain(output.lines()).map(str::trim);
     let Some(line) = lines.find(|line| !line.is_empty()) else { return " and said nothing".to_owned() };
     let words: String = line.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect();
-    format!(" and said: {words}")
+    // Something is written behind it.
+    format!(" and said: {}", words.trim_end_matches('.'))
 }
 
 /// On a thread of its own, so that a full pipe never holds it up.
@@ -236,6 +237,7 @@ mod tests {
             said("\n  Failed to initialize NVML\u{7}\nmore", "x"),
             " and said: Failed to initialize NVML"
         );
+        assert_eq!(said("Make sure that it runs.\n", ""), " and said: Make sure that it runs");
         assert_eq!(said("", "No devices were found\n"), " and said: No devices were found");
         assert_eq!(said("\n", ""), " and said nothing");
         assert_eq!(said(&"x".repeat(9_000), "").len(), " and said: ".len() + MAX_WORDS);

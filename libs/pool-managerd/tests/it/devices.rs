@@ -40,3 +40,21 @@ async fn the_cards_are_shown_by_the_api_and_in_the_metrics() {
     }
     manager.running.shutdown().await;
 }
+
+/// POOLD-DEVICE-001
+#[tokio::test]
+async fn where_no_card_can_be_listed_the_api_says_why_and_what_to_do() {
+    let setup = setup();
+    setup.cards.fail("nvidia-smi ended with exit status: 9 and said: no driver");
+    let manager = setup.start().await;
+    let token = manager.running.token().to_owned();
+    let answer = manager.request("GET", "/v2/devices").bearer_auth(token).send().await.unwrap();
+    let shown: DeviceList = answer.json().await.unwrap();
+    let problem = shown.problem.unwrap();
+    assert!(shown.devices.is_empty());
+    assert!(
+        problem.contains("exit status: 9 and said: no driver; ") && problem.contains("repair it"),
+        "{problem}"
+    );
+    manager.running.shutdown().await;
+}

@@ -59,8 +59,8 @@ pub(crate) fn decide(
             );
         }
         (GpuPolicy::Auto, Inventory::ToolFailed(problem)) if *devices == Devices::default() => {
-            let notice = "no NVIDIA card found: the engine runs on the CPU; where there is a card after all";
-            return cpu(Some(format!("{notice}, {REPAIR}: {problem}")));
+            let notice = "no NVIDIA card found: the engine runs on the CPU";
+            return cpu(Some(format!("{notice}; {problem}; where there is a card after all, {REPAIR}")));
         }
         (_, Inventory::ToolFailed(problem) | Inventory::DriverOnly(problem)) => {
             return refuse(

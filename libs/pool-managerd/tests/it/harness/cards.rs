@@ -12,6 +12,8 @@ use super::engines_of;
 #[derive(Default)]
 pub(crate) struct FakeCards {
     cards: Mutex<Vec<Device>>,
+    /// What `nvidia-smi` said when it failed.
+    failure: Mutex<Option<String>>,
     /// Every engine of this runtime directory has so much of the first card, for as long as it lives.
     used_by: Mutex<Option<(PathBuf, u64)>>,
 }
@@ -19,6 +21,11 @@ pub(crate) struct FakeCards {
 impl FakeCards {
     pub(crate) fn set(&self, cards: Vec<Device>) {
         *self.cards.lock().unwrap() = cards;
+    }
+
+    /// None can be listed, for this reason.
+    pub(crate) fn fail(&self, said: &str) {
+        *self.failure.lock().unwrap() = Some(said.to_owned());
     }
 
     pub(crate) fn used_by_engines_of(&self, runtime: &Path, each: u64) {
@@ -42,6 +49,9 @@ impl FakeCards {
 
 impl Discover for FakeCards {
     fn look(&self, _stop: &dyn Fn() -> bool) -> Inventory {
+        if let Some(said) = self.failure.lock().unwrap().clone() {
+            return Inventory::ToolFailed(said);
+        }
         match self.as_they_are() {
             none if none.is_empty() => Inventory::NoCard,
             cards => Inventory::Cards(cards),
