@@ -18,7 +18,8 @@ pub use wire::Device;
 
 /// What to do where cards could not be listed.
 pub const REPAIR: &str = "nvidia-smi, which comes with the driver, must list the cards when it is run by hand: \
-                          install or repair it (after an update of the driver, a reboot helps)";
+                          install or repair it (after an update of the driver, a reboot helps; where it is only \
+                          slow, `nvidia-smi -pm 1`)";
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -103,14 +103,17 @@ impl NvidiaSmi {
             .map_err(failed)?;
         let (output, errors) = (read_all(child.stdout.take()), read_all(child.stderr.take()));
         let end = Instant::now() + self.patience;
+        // Where this process hardly came to run itself, neither did the tool.
+        let (mut looks, enough) = (0, self.patience.as_millis() / POLL.as_millis() / 4);
         let status = loop {
+            looks += 1;
             match child.try_wait().map_err(failed)? {
                 Some(status) => break status,
                 None if stop() => {
                     end_group(&mut child);
                     return Err(Silence::Stopped);
                 }
-                None if Instant::now() >= end => {
+                None if Instant::now() >= end && looks > enough => {
                     end_group(&mut child);
                     self.hung().insert(query, Instant::now());
                     return Err(self.no_answer(program));
