@@ -149,7 +149,7 @@ Feature: On the real engine
     Given a model that is slow enough to be interrupted
     And the real engine and the configuration
       """
-      pools: [{ id: p, model: $SLOW, flags: [--threads, "1"], deterministic: true }]
+      pools: [{ id: p, model: $SLOW, flags: [--threads, "1"], ctx: 16384, deterministic: true }]
       """
     And orchestratord runs
     And pool "p" is ready
@@ -163,7 +163,7 @@ Feature: On the real engine
     Then the stream of "cut" goes on behind one seam without a gap
     When a client submits task "long"
       """
-      {"max_tokens": 800, "temperature": 0}
+      {"max_tokens": 16000, "temperature": 0}
       """
     And a client reads 3 tokens of task "long" and leaves
     And a client submits task "waiting"
@@ -181,14 +181,14 @@ Feature: On the real engine
     And pool "haiku" is ready
     When a client asks POST /v1/chat/completions
       """
-      {"model": "haiku", "messages": [{"role": "user", "content": "Write a haiku that includes the word river"}]}
+      {"model": "haiku", "temperature": 0, "messages": [{"role": "user", "content": "Write a haiku that includes the word river"}]}
       """
     Then the answer is 200
     And the answer's "/choices/0/message/content" mentions "river"
     And the answer's "/choices/0/finish_reason" is "stop"
     When a client asks POST /v1/messages
       """
-      {"model": "haiku", "max_tokens": 100, "messages": [{"role": "user", "content": "Write a haiku that includes the word river"}]}
+      {"model": "haiku", "temperature": 0, "max_tokens": 100, "messages": [{"role": "user", "content": "Write a haiku that includes the word river"}]}
       """
     Then the answer is 200
     And the answer's "/content/0/text" mentions "river"
