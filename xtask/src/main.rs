@@ -6,6 +6,7 @@ mod contracts;
 mod cuda_compile;
 mod floors;
 mod gpu_check;
+mod loom;
 mod mutants;
 mod proof;
 mod schemathesis;
@@ -62,6 +63,8 @@ enum Command {
     Sbom,
     /// Build the release twice and compare the programs; takes two release builds
     Reproducible,
+    /// Try the interleavings of everything that has a loom model, in a build of its own
+    Loom,
     /// Break the pure cores in every known way and see that a test notices, with cargo-mutants
     Mutants {
         /// registry, admission, placement, breaker, handoff-diff, flags, sse; all of them when absent
@@ -103,6 +106,7 @@ fn main() -> Result<()> {
         Command::Deny => supply::deny::run(),
         Command::Sbom => supply::sbom::run(),
         Command::Reproducible => supply::reproducible::run(),
+        Command::Loom => loom::run(),
         Command::Mutants { core } => mutants::run(core.as_deref()),
         Command::Proof { packages } => proof::run(&packages),
         Command::SoakTests { suite, minutes } => {

@@ -1,11 +1,8 @@
 //! Every interleaving of those who take, hold and give back slots and of the replica that goes away
-//! under them. Run by
+//! under them. `cargo xtask loom` runs it, and without its `--cfg loom` this is empty.
 //!
-//! ```text
-//! RUSTFLAGS="--cfg loom" cargo test --release -p registry --test loom --target-dir target/loom
-//! ```
-//!
-//! and empty otherwise: loom replaces the primitives that tokio is built on.
+//! What is tried is where the registry's own lock is taken: a step of one of tokio's primitives is one step
+//! here, because tokio tries those itself.
 #![allow(unexpected_cfgs, reason = "cfg(loom) is given by hand")]
 
 #[cfg(loom)]

@@ -5,6 +5,7 @@
 //! what was accepted, and reads them back after a restart. Knows nothing of HTTP or engines: it
 //! numbers what it is given and renders nothing. [`Artifacts`] keep what is to stay longer.
 #![forbid(unsafe_code)]
+#![allow(unexpected_cfgs, reason = "cfg(loom) is given by hand, for the models")]
 
 pub mod artifacts;
 mod entry;

@@ -3,9 +3,16 @@
 //! An entry is put in its place first and published after. A log that is not recorded publishes at
 //! once; of one that is, the journal publishes what it has written.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+#[cfg(not(loom))]
+use std::sync::RwLock;
+#[cfg(not(loom))]
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 
+// The models try every interleaving of these.
+#[cfg(loom)]
+use loom::sync::{RwLock, atomic::AtomicUsize};
 use tokio::sync::watch;
 
 use crate::journal::Appender;

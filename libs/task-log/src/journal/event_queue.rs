@@ -5,17 +5,43 @@
 //! after a write that took long, and as long as the disk refuses: a disk that stalls must not stall who
 //! drives a second time.
 
+#[cfg(all(test, loom))]
+mod models;
+
 use std::future::poll_fn;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
+#[cfg(not(loom))]
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+// The models try every interleaving of these.
+#[cfg(loom)]
+use loom::sync::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::committer::RETRY_EVERY;
-use super::events::EventWriter;
 use super::inbox::Ended;
 use crate::log::Store;
+
+/// What writes what has come; one for both who may have it do so.
+pub(crate) trait Writer {
+    /// Writes it; readers may see it then.
+    fn turn(&mut self) -> Turn;
+    /// Nothing comes any more.
+    fn seal(&mut self);
+}
+
+/// One turn of writing.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) took: Duration,
+    /// Something is left that has to be tried again.
+    pub(crate) failing: bool,
+}
+
+/// Held by whoever has it write.
+pub(crate) type WriterLock<W> = Mutex<W>;
 
 /// What whoever writes is told.
 #[derive(Debug)]
@@ -142,11 +168,11 @@ impl EventQueue {
         self.thread.notify_one();
     }
 
-    /// One turn of writing took so long, and may have left something unwritten.
-    fn wrote(&self, took: Duration, failing: bool) {
+    /// A turn is over.
+    fn wrote(&self, turn: &Turn) {
         let mut waiting = self.lock();
-        waiting.failing = failing;
-        if failing || took > SLOW {
+        waiting.failing = turn.failing;
+        if turn.failing || turn.took > SLOW {
             waiting.slow_until = Some(Instant::now() + AFTER_SLOW);
         }
     }
@@ -166,7 +192,7 @@ impl Waiting {
 }
 
 /// Writes what comes, where this is polled, until it is dropped. To be polled by one at a time.
-pub(crate) async fn drive(queue: &EventQueue, writer: &Mutex<EventWriter>) {
+pub(crate) async fn drive(queue: &EventQueue, writer: &WriterLock<impl Writer>) {
     struct Driving<'a>(&'a EventQueue);
     impl Drop for Driving<'_> {
         fn drop(&mut self) {
@@ -197,7 +223,7 @@ async fn behind_the_others() {
 }
 
 /// Writes what comes while nobody drives, until nothing comes any more.
-pub(crate) fn run(queue: &EventQueue, writer: &Mutex<EventWriter>) {
+pub(crate) fn run(queue: &EventQueue, writer: &WriterLock<impl Writer>) {
     loop {
         match queue.wait() {
             Wait::Write => turn(queue, writer),
@@ -208,20 +234,23 @@ pub(crate) fn run(queue: &EventQueue, writer: &Mutex<EventWriter>) {
 }
 
 /// Takes and writes under one lock, so that what two of them take is written as it came.
-fn turn(queue: &EventQueue, writer: &Mutex<EventWriter>) {
+fn turn(queue: &EventQueue, writer: &WriterLock<impl Writer>) {
     let mut writer = lock(writer);
-    let began = Instant::now();
-    let failing = writer.turn();
-    queue.wrote(began.elapsed(), failing);
+    let turn = writer.turn();
+    queue.wrote(&turn);
 }
 
-fn lock(writer: &Mutex<EventWriter>) -> MutexGuard<'_, EventWriter> {
+fn lock<W>(writer: &WriterLock<W>) -> MutexGuard<'_, W> {
     writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    fn turn(took: Duration, failing: bool) -> Turn {
+        Turn { took, failing }
+    }
 
     /// ORCHD-JOURNAL-012
     #[tokio::test]
@@ -230,7 +259,7 @@ mod tests {
         queue.set_driven(true);
         queue.driver.notified().await;
         assert!(queue.lock().is_driven());
-        queue.wrote(SLOW * 2, false);
+        queue.wrote(&turn(SLOW * 2, false));
         assert!(!queue.lock().is_driven());
         queue.push(Item::Forget { seq: 1 });
         assert!(matches!(queue.wait(), Wait::Write), "what comes is the thread's");
@@ -246,10 +275,10 @@ mod tests {
     fn what_was_not_written_is_the_threads_until_it_is() {
         let queue = EventQueue::default();
         queue.set_driven(true);
-        queue.wrote(Duration::ZERO, true);
+        queue.wrote(&turn(Duration::ZERO, true));
         queue.lock().slow_until = Some(Instant::now());
         assert!(matches!(queue.wait(), Wait::Write), "it tries again, although nothing comes");
-        queue.wrote(Duration::ZERO, false);
+        queue.wrote(&turn(Duration::ZERO, false));
         queue.lock().slow_until = None;
         assert!(queue.lock().is_driven());
     }

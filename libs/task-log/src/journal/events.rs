@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::committer::RETRY_EVERY;
-use super::event_queue::{EventQueue, Item};
+use super::event_queue::{EventQueue, Item, Turn, Writer};
 use super::files::{name, new_file};
 use super::health::{Health, Part};
 use super::inbox::{Ended, Grown, Inbox};
@@ -75,6 +75,20 @@ struct Batch {
     notes: Vec<(u64, u64, u64)>,
 }
 
+impl Writer for EventWriter {
+    fn turn(&mut self) -> Turn {
+        let began = Instant::now();
+        self.write_what_came();
+        Turn { took: began.elapsed(), failing: self.failing.is_some() }
+    }
+
+    fn seal(&mut self) {
+        self.sealed = true;
+        let (number, grown) = self.grown(true);
+        self.inbox.after_sync(|work| drop(work.grown.insert(number, grown)));
+    }
+}
+
 impl EventWriter {
     /// Begins a new file, `number`.
     pub(crate) fn new(
@@ -106,10 +120,9 @@ impl EventWriter {
         })
     }
 
-    /// Writes what has come. Whether something is left that has to be tried again.
-    pub(super) fn turn(&mut self) -> bool {
+    fn write_what_came(&mut self) {
         if self.sealed {
-            return false;
+            return;
         }
         let mut items = std::mem::take(&mut self.items);
         self.queue.take(&mut items);
@@ -119,13 +132,6 @@ impl EventWriter {
         self.items = items;
         self.try_again();
         self.make_room();
-        self.failing.is_some()
-    }
-
-    pub(super) fn seal(&mut self) {
-        self.sealed = true;
-        let (number, grown) = self.grown(true);
-        self.inbox.after_sync(|work| drop(work.grown.insert(number, grown)));
     }
 
     fn write_batch(&mut self, items: &[Item]) {

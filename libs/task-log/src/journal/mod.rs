@@ -52,7 +52,7 @@ pub use space::Space;
 
 use crate::lives::Life;
 use crate::{Entry, HeldLog, LogWriter, TaskLog};
-use event_queue::{EventQueue, Item};
+use event_queue::{EventQueue, Item, WriterLock};
 use events::EventWriter;
 use health::Health;
 use inbox::{Ended, Inbox};
@@ -96,7 +96,7 @@ pub struct Opened {
 
 struct Inner {
     queue: Arc<EventQueue>,
-    writer: Arc<Mutex<EventWriter>>,
+    writer: Arc<WriterLock<EventWriter>>,
     inbox: Arc<Inbox>,
     health: Arc<Health>,
     threads: Mutex<Option<[JoinHandle<()>; 2]>>,

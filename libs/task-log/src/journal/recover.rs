@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::committer::Committer;
 use super::error::JournalError;
-use super::event_queue::{self, EventQueue};
+use super::event_queue::{self, EventQueue, WriterLock};
 use super::events::EventWriter;
 use super::files::{name, numbered, private_dir, sync_dir};
 use super::gaps::{self, Gap};
@@ -345,7 +345,7 @@ fn start(
         doubtful: Vec::new(),
         lost: Default::default(),
     };
-    let writer = Arc::new(Mutex::new(events));
+    let writer = Arc::new(WriterLock::new(events));
     let (to_write, waiting) = (Arc::clone(&writer), Arc::clone(&queue));
     let threads = [
         spawn("journal-events", move || event_queue::run(&waiting, &to_write))?,
