@@ -124,7 +124,7 @@ Feature: An honest queue
     And pool "p" is ready
     And task "running" is submitted
       """
-      {"max_tokens": 500}
+      {"max_tokens": 900, "detach_grace_ms": 120000}
       """
     And task "running" is in state running
     And task "hasty" is submitted
