@@ -87,8 +87,9 @@ impl NvidiaSmi {
         stop: &dyn Fn() -> bool,
     ) -> Result<String, Silence> {
         let name = program.display();
-        if self.hung().get(query).is_some_and(|since| since.elapsed() < SPARED) {
-            return Err(self.no_answer(program));
+        if let Some(spared) = self.hung().get(query).and_then(|since| SPARED.checked_sub(since.elapsed())) {
+            let (problem, minutes) = (self.no_answer(program), spared.as_secs().div_ceil(60).max(1));
+            return Err(Silence::Hung(format!("{problem} and is asked again in {minutes} min")));
         }
         let failed = |problem: std::io::Error| Silence::Failed(format!("{name} cannot be run: {problem}"));
         let mut child = Command::new(program)
@@ -110,13 +111,13 @@ impl NvidiaSmi {
             match child.try_wait().map_err(failed)? {
                 Some(status) => break status,
                 None if stop() => {
-                    end_group(&mut child);
+                    give_up(child);
                     return Err(Silence::Stopped);
                 }
                 None if Instant::now() >= end && looks > enough => {
-                    end_group(&mut child);
                     self.hung().insert(query, Instant::now());
-                    return Err(self.no_answer(program));
+                    give_up(child);
+                    return Err(Silence::Hung(self.no_answer(program)));
                 }
                 None => std::thread::sleep(POLL),
             }
@@ -134,9 +135,8 @@ impl NvidiaSmi {
         }
     }
 
-    fn no_answer(&self, program: &Path) -> Silence {
-        let waited = self.patience.as_secs_f32();
-        Silence::Hung(format!("{} did not answer in {waited} s", program.display()))
+    fn no_answer(&self, program: &Path) -> String {
+        format!("{} did not answer in {} s", program.display(), self.patience.as_secs_f32())
     }
 
     fn hung(&self) -> MutexGuard<'_, BTreeMap<&'static str, Instant>> {
@@ -164,13 +164,24 @@ fn read_all(pipe: Option<impl Read + Send + 'static>) -> Option<JoinHandle<Strin
     }))
 }
 
+/// Of one that has ended.
 fn end_group(child: &mut Child) {
+    kill_group(child);
+    let _reaped = child.wait();
+}
+
+/// Waits for it elsewhere: in a driver that hangs, a process does not end when it is killed.
+fn give_up(mut child: Child) {
+    kill_group(&child);
+    std::thread::spawn(move || child.wait());
+}
+
+fn kill_group(child: &Child) {
     let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(group) = group {
         // Nobody may be left in it.
         let _gone = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
-    let _reaped = child.wait();
 }
 
 fn parse(line: &str) -> Option<Device> {

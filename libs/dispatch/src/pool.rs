@@ -279,7 +279,12 @@ impl Pool {
 
     /// Whether one more task may be tried again; if not, after which time one may. Counted either way.
     pub(crate) fn try_again(&self, now: Instant) -> Result<(), Duration> {
-        let may = self.lock_budget().try_again(now);
+        // Also those that began before the window: a prompt may be read for longer than it is.
+        let at_once = self.lock_running().len();
+        let mut budget = self.lock_budget();
+        budget.run(at_once, now);
+        let may = budget.try_again(now);
+        drop(budget);
         let counter = if may.is_ok() { &self.metrics.tried_again } else { &self.metrics.not_tried_again };
         counter.inc();
         may

@@ -72,11 +72,23 @@ async fn one_loss_of_everything_that_ran_costs_nobody_anything_and_many_tasks_al
         until_entries(task, 1).await;
     }
     world.down(0, 1);
-    world.up(0, 2, 24, &Engine::new(Script::Speak(1, MS)));
+    let engine = Engine::new(Script::HangAfter(0));
+    world.up(0, 2, 24, &engine);
+    tokio::time::timeout(Duration::from_secs(60), async {
+        while engine.asked().len() < 24 {
+            tokio::time::sleep(MS).await;
+        }
+    })
+    .await
+    .expect("all of them run again");
+    // Nor when they have run for longer than the window: long prompts are read for minutes.
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    world.down(0, 2);
+    world.up(0, 3, 24, &Engine::new(Script::Speak(1, MS)));
     for task in &tasks {
         assert!(words(task).await.ends_with("0=t0 end:stop"));
     }
-    assert_eq!(tried_again(&world), [Some(24.0), Some(0.0)]);
+    assert_eq!(tried_again(&world), [Some(48.0), Some(0.0)]);
 
     // A fifth of those that started is more than ten and than twice the one that runs.
     let world = self::world();

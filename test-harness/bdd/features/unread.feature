@@ -38,3 +38,27 @@ Feature: Nobody has to read
     Then the answer is 200
     And the answer mentions ": keepalive"
     And the answer mentions "event: end"
+
+  @STREAM-015
+  Scenario: A reader that is far behind when its task is kept no more is told
+    Given the configuration
+      """
+      journal: { keep_tasks: 1, keep_unread_bytes: 100000 }
+      pools: [{ id: p, model: $MODEL, ctx: 32768, engine: $STUB_ENGINE, env: { STUB_TOKEN_MS: '0' } }]
+      """
+    And orchestratord runs
+    And pool "p" is ready
+    And task "long" is submitted
+      """
+      {"max_tokens": 5000, "detach_grace_ms": 600000}
+      """
+    When a client opens the stream of task "long"
+    Then task "long" becomes done
+    When a client submits task "second"
+    Then task "second" becomes done
+    And asking GET /v2/tasks/$long is soon answered 404
+    When a client submits task "third"
+    Then task "third" becomes done
+    When that client reads the stream of task "long" to its end
+    Then the stream of "long" ends with error "READER_TOO_SLOW"
+    And the metric orchd_slow_readers_total is 1

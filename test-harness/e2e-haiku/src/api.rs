@@ -133,7 +133,11 @@ impl Api {
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
         }
-        let answer = request.send().await.with_context(|| format!("GET {path}"))?;
+        Self::read(path, request.send().await.with_context(|| format!("GET {path}"))?).await
+    }
+
+    /// Reads a stream to its end that was asked for at this path.
+    pub async fn read(path: &str, answer: reqwest::Response) -> Result<Followed> {
         let (status, text) = checked("GET", path, answer).await?;
         ensure!(status.is_success(), "GET {path} answered {status}: {text}");
         text.split_terminator("\n\n")

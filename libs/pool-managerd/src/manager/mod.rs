@@ -150,25 +150,32 @@ impl Manager {
 
     pub(crate) fn drain(&self, pool: &PoolId, deadline: Duration) -> Result<OperationId, NotTaken> {
         let (operation, commanders) = self.begin(OperationKind::Drain, pool)?;
-        self.0.settle_targets(pool);
         let until = Instant::now() + deadline;
-        self.0.board.wanted(pool, Wanted::Drained);
-        commanders.iter().for_each(|commander| commander.drain(until));
+        self.0.unless_called_off(&operation, |pools| {
+            Inner::settle_targets(pools, pool);
+            self.0.board.wanted(pool, Wanted::Drained);
+            commanders.iter().for_each(|commander| commander.drain(until));
+        });
         Ok(self.conduct(operation, |operation| conduct::drain(self.watcher(pool), operation)))
     }
 
     pub(crate) fn undrain(&self, pool: &PoolId) -> Result<OperationId, NotTaken> {
         let (operation, commanders) = self.begin(OperationKind::Undrain, pool)?;
-        self.0.board.wanted(pool, Wanted::Running);
-        let requests = commanders.iter().map(Commander::run).collect();
+        let mut requests = Vec::new();
+        self.0.unless_called_off(&operation, |_| {
+            self.0.board.wanted(pool, Wanted::Running);
+            requests = commanders.iter().map(Commander::run).collect();
+        });
         Ok(self.conduct(operation, |operation| conduct::start(self.watcher(pool), operation, requests)))
     }
 
     pub(crate) fn stop(&self, pool: &PoolId) -> Result<OperationId, NotTaken> {
         let (operation, commanders) = self.begin(OperationKind::Stop, pool)?;
-        self.0.settle_targets(pool);
-        self.0.board.wanted(pool, Wanted::Stopped);
-        commanders.iter().for_each(Commander::stop);
+        self.0.unless_called_off(&operation, |pools| {
+            Inner::settle_targets(pools, pool);
+            self.0.board.wanted(pool, Wanted::Stopped);
+            commanders.iter().for_each(Commander::stop);
+        });
         Ok(self.conduct(operation, |operation| conduct::stop(self.watcher(pool), operation)))
     }
 

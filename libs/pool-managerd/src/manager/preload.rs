@@ -18,6 +18,8 @@ impl Manager {
         let inner = &self.0;
         let pool = inner.pool(id)?;
         let named = inner.named(&pool.target.pool, request)?;
+        // An operation that begins now gives its orders behind these.
+        let mut pools = inner.lock();
         if let Some(busy) = inner.operations.running(id) {
             return Err(busy.into());
         }
@@ -27,7 +29,6 @@ impl Manager {
                 return Err(NotTaken::Serves(id.clone()));
             }
             let target = inner.new_target(Arc::new(named), PATIENCE, true);
-            let mut pools = inner.lock();
             pool.commanders.iter().for_each(|commander| commander.target(Arc::clone(&target)));
             inner.took_by(&mut pools, &target);
         }
@@ -35,6 +36,7 @@ impl Manager {
         for commander in &pool.commanders {
             let _whoever_follows_it = commander.run();
         }
+        drop(pools);
         inner.board.view(id).ok_or_else(|| NotTaken::Unknown(id.clone()))
     }
 }

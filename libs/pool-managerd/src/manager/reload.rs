@@ -137,8 +137,8 @@ impl Inner {
         }
     }
 
-    /// Does it, unless another operation has taken this one's place; one that does waits until it is done.
-    fn unless_called_off(
+    /// Does it, unless another operation has taken this one's place; the orders of one that does come behind it.
+    pub(super) fn unless_called_off(
         &self,
         operation: &Operation,
         what: impl FnOnce(&mut BTreeMap<PoolId, Pool>),
@@ -153,8 +153,8 @@ impl Inner {
 
     /// What an exchange that was called off has half done is undone: all replicas are to run what the pool ran
     /// last, when they run again.
-    pub(super) fn settle_targets(&self, pool: &PoolId) {
-        if let Some(pool) = self.lock().get(pool) {
+    pub(super) fn settle_targets(pools: &BTreeMap<PoolId, Pool>, pool: &PoolId) {
+        if let Some(pool) = pools.get(pool) {
             pool.commanders.iter().for_each(|commander| commander.target(Arc::clone(&pool.target)));
         }
     }

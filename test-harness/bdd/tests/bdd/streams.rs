@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use cucumber::{then, when};
+use test_harness_e2e_haiku::Api;
 
 use crate::world::Lab;
 
@@ -10,6 +11,15 @@ async fn follow(lab: &mut Lab, name: String) -> Result<()> {
     let path = format!("/v2/tasks/{}/events", lab.task(&name)?);
     let followed = lab.api()?.follow(&path, None).await?;
     lab.streams.insert(name, followed);
+    Ok(())
+}
+
+/// One that had opened it, and read nothing.
+#[when(expr = "that client reads the stream of task {string} to its end")]
+async fn reads_on(lab: &mut Lab, name: String) -> Result<()> {
+    let path = format!("/v2/tasks/{}/events", lab.task(&name)?);
+    let open = lab.open.take().context("no client has a stream open")?;
+    lab.streams.insert(name, Api::read(&path, open).await?);
     Ok(())
 }
 
