@@ -2,7 +2,7 @@
 //!
 //! Not among the workspace's tests, because all that they need is compiled anew for them with `--cfg loom`.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -46,7 +46,7 @@ pub(crate) fn run() -> Result<()> {
     for models in MODELS {
         let name = format!("{} {}", models.package, models.target.join(" "));
         let began = Instant::now();
-        let done = Command::new("cargo")
+        let done = stub_llama::cargo()
             .args(["test", "--release", "--locked", "--target-dir", "target/loom", "-p", models.package])
             .args(models.target)
             .args(["--", models.module])

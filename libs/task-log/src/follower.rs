@@ -54,6 +54,12 @@ impl Follower {
         self.take()
     }
 
+    /// What it has read of the 64 entries that it is in the middle of, also when the log was let go of.
+    pub fn held(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        let read = Chunk::first_beside(self.next)..self.next;
+        self.chunk.iter().flat_map(move |chunk| read.clone().filter_map(|at| chunk.get(at)))
+    }
+
     /// What it has missed: of a log that was let go of before it had read all, once nothing comes any more.
     #[must_use]
     pub fn behind(&self) -> Option<Behind> {

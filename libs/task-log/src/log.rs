@@ -287,6 +287,11 @@ impl Chunk {
         self.entries[slot(at)].get()
     }
 
+    /// The first entry of the chunk that this one is in.
+    pub(crate) fn first_beside(at: u64) -> u64 {
+        at - slot(at) as u64
+    }
+
     pub(crate) fn is_first(at: u64) -> bool {
         slot(at) == 0
     }

@@ -3,47 +3,21 @@
 //! part of.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test helper fails by panicking")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
 
 use serde_json::value::RawValue;
-use task_log::journal::{self, Admission, Opened, Options, Recovered};
-use task_log::{Entry, Journal, LogWriter, TaskLog};
+use support::{HEAD, LIMIT, RECORD, begin, files, open, say, scratch};
+use task_log::journal::{self, Opened, Options, Recovered};
+use task_log::{Entry, Journal, LogWriter};
+use wire::ErrorCode;
 use wire::event::StreamError;
-use wire::{EngineChunk, ErrorCode};
-
-const LIMIT: usize = 1 << 20;
-const HEAD: usize = 16;
-/// Length, checksum and first four bytes of a record.
-const RECORD: usize = 12;
 
 /// A task as it is read back: its prompt and its events, and whether it had ended.
 type Task = (Option<Vec<u8>>, Vec<String>, bool);
-
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-fn open(dir: &Path) -> Opened {
-    Journal::open(dir, Options::default()).unwrap()
-}
-
-fn begin(journal: &Journal, seq: u64) -> (TaskLog, LogWriter) {
-    let (done, outcome) = mpsc::channel();
-    let record = RawValue::from_string("{}".to_owned()).unwrap();
-    let admission = Admission { seq, record, prompt: format!("PROMPT {seq}").into_bytes() };
-    journal.admit(admission, Box::new(move |outcome| done.send(outcome).unwrap()));
-    outcome.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
-    journal.log(seq, LIMIT)
-}
-
-fn say(writer: &mut LogWriter, text: &str) {
-    let raw = RawValue::NULL.to_owned();
-    writer.chunk(EngineChunk { text: text.to_owned(), tokens: vec![1], unnamed: 0, raw }).unwrap();
-}
 
 fn error() -> StreamError {
     let message = "over".to_owned();
@@ -70,11 +44,6 @@ fn short(dir: &Path) {
     say(&mut writer, "four");
     journal.close();
     writer.discard();
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 fn copy(from: &Path) -> tempfile::TempDir {

@@ -2,44 +2,20 @@
 //! stood behind, and what becomes of the prompt.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test helper fails by panicking")]
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
-use task_log::journal::{self, Admission, Gap, JournalError, Opened, Options, Recovered};
-use task_log::{Entry, Journal, LogWriter, TaskLog};
+use support::{HEAD, LIMIT, RECORD, begin, files, open, say, scratch};
+use task_log::journal::{self, Gap, JournalError, Opened, Options, Recovered};
+use task_log::{Entry, Journal};
+use wire::ErrorCode;
 use wire::event::StreamError;
-use wire::{EngineChunk, ErrorCode};
 
-const LIMIT: usize = 1 << 20;
-const HEAD: usize = 16;
-/// Length, checksum and first four bytes of a record.
-const RECORD: usize = 12;
 const WORDS: [&str; 3] = ["one", "two", "three"];
-
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-fn open(dir: &Path) -> Opened {
-    Journal::open(dir, Options::default()).unwrap()
-}
-
-fn begin(journal: &Journal, seq: u64) -> (TaskLog, LogWriter) {
-    let (done, outcome) = mpsc::channel();
-    let record = RawValue::from_string("{}".to_owned()).unwrap();
-    let admission = Admission { seq, record, prompt: format!("PROMPT {seq}").into_bytes() };
-    journal.admit(admission, Box::new(move |outcome| done.send(outcome).unwrap()));
-    outcome.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
-    journal.log(seq, LIMIT)
-}
-
-fn say(writer: &mut LogWriter, text: &str) {
-    let raw = RawValue::NULL.to_owned();
-    writer.chunk(EngineChunk { text: text.to_owned(), tokens: vec![1], unnamed: 0, raw }).unwrap();
-}
 
 fn over(message: &str) -> StreamError {
     let (message, code) = (message.to_owned(), ErrorCode::Interrupted);
@@ -64,7 +40,7 @@ fn cut_off(ended: bool) -> tempfile::TempDir {
     let deadline = Instant::now() + Duration::from_secs(60);
     while log.entries_len() < len {
         assert!(Instant::now() < deadline, "not written within 60 s");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
     let copy = scratch();
     for file in files(dir.path()) {
@@ -74,14 +50,6 @@ fn cut_off(ended: bool) -> tempfile::TempDir {
     }
     journal.close();
     copy
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();
-    files.sort();
-    files
 }
 
 fn event_file(dir: &Path) -> PathBuf {

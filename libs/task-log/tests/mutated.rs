@@ -1,19 +1,20 @@
 //! Positions and journals that nobody meant to write: see `mutate`.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use support::{LIMIT, files, scratch};
 use task_log::journal::{self, Admission, Opened, Options};
 use task_log::{Journal, LogWriter, Position, TaskLog};
 use wire::EngineChunk;
 use wire::event::{Started, StreamError};
 use wire::{ErrorCode, PoolId, ReplicaId};
-
-const LIMIT: usize = 1 << 20;
 
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).unwrap()
@@ -89,18 +90,6 @@ fn a_position_is_a_number_of_an_event_or_refused_and_a_reader_goes_on_right_behi
         assert_eq!(read, log.entries_len().saturating_sub(number.saturating_add(1)), "behind {number}");
     });
     assert!(count > 1_000, "only {count} inputs");
-}
-
-fn scratch() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> =
-        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect();
-    files.sort();
-    files
 }
 
 /// A short journal: one task that has ended, one that runs, one that waits.

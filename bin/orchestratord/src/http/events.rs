@@ -175,10 +175,7 @@ impl EventStream {
                 sse::put_frame(out, id, "token", &Token { t: &chunk.text, i: *i });
             }
             Entry::Resumed(resumed) => sse::put_frame(out, id, "resumed", resumed),
-            Entry::End(end) => match results::ended(&self.task, end) {
-                Ok(end) => sse::put_frame(out, id, "end", &end),
-                Err(behind) => self.tell_too_slow(behind),
-            },
+            Entry::End(end) => sse::put_frame(out, id, "end", &results::ended(&self.follower, end)),
             Entry::Error(error) => sse::put_frame(out, id, "error", error),
         }
     }

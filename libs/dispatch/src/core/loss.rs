@@ -12,8 +12,8 @@ use crate::ending::Failure;
 
 impl TaskCore {
     /// The engine was lost. The state is waiting again when the answer is [`AfterLoss::Anew`] or
-    /// [`AfterLoss::Again`]. A chat that had only named its role runs again too; its log then holds that chunk twice, which
-    /// clients of the protocol take as it is.
+    /// [`AfterLoss::Again`]. A chat that had only named its role runs again too; its log then holds that
+    /// chunk twice, which clients of the protocol take as it is.
     pub(crate) fn after_loss(&self, reason: &str, limits: &Limits) -> AfterLoss {
         let mut state = self.lock();
         let State::Live(live) = &mut *state else { return AfterLoss::Ended };

@@ -57,15 +57,19 @@ async fn a_task_that_had_not_spoken_runs_again_and_one_that_had_says_that_it_was
     life.killed().await;
 }
 
+/// An answer that may go on has so many entries, and its process is killed.
+async fn cut_off(life: Life, engine: &Arc<Engine>, entries: u64) {
+    life.world.up(0, 1, 1, engine);
+    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
+    until_entries(&life.submit(spec).await, entries).await;
+    life.killed().await;
+}
+
 /// ORCHD-RESUME-010, ORCHD-JOURNAL-003
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_a_restart_cut_off_goes_on_behind_its_log() {
     let dir = scratch();
-    let life = Life::begin(dir.path());
-    life.world.up(0, 1, 1, &Engine::new(Script::HangAfter(2)));
-    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
-    until_entries(&life.submit(spec).await, 3).await;
-    life.killed().await;
+    cut_off(Life::begin(dir.path()), &Engine::new(Script::HangAfter(2)), 3).await;
     let life = Life::begin(dir.path());
     assert_eq!((life.taken.waiting, life.taken.interrupted), (1, 0));
     let engine = Engine::new(Script::Speak(4, Duration::ZERO));
@@ -84,10 +88,7 @@ async fn a_receipt_tells_of_every_seam_whichever_process_made_it() {
     let life = Life::begin(dir.path());
     let engine = Engine::new(Script::HangAfter(3));
     engine.then(Script::BreakAfter(1));
-    life.world.up(0, 1, 1, &engine);
-    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
-    until_entries(&life.submit(spec).await, 5).await;
-    life.killed().await;
+    cut_off(life, &engine, 5).await;
     let life = Life::begin(dir.path());
     let last = Engine::new(Script::Speak(5, Duration::ZERO));
     life.world.up(1, 1, 1, &last);
@@ -114,10 +115,7 @@ async fn a_task_is_taken_over_as_often_as_it_may_over_all_processes() {
     let life = Life::of(world(), dir.path(), Options::default());
     let engine = Engine::new(Script::HangAfter(2));
     engine.then(Script::BreakAfter(1));
-    life.world.up(0, 1, 1, &engine);
-    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
-    until_entries(&life.submit(spec).await, 4).await;
-    life.killed().await;
+    cut_off(life, &engine, 4).await;
     let life = Life::of(world(), dir.path(), Options::default());
     life.world.up(0, 1, 1, &Engine::new(Script::BreakAfter(3)));
     let task = life.task("a").unwrap();
@@ -131,11 +129,7 @@ async fn a_task_is_taken_over_as_often_as_it_may_over_all_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_a_restart_cut_off_does_not_go_on_with_another_model() {
     let dir = scratch();
-    let life = Life::begin(dir.path());
-    life.world.up(0, 1, 1, &Engine::new(Script::HangAfter(2)));
-    let spec = TaskSpec { on_interrupt: OnInterrupt::Resume, ..named("a") };
-    until_entries(&life.submit(spec).await, 3).await;
-    life.killed().await;
+    cut_off(Life::begin(dir.path()), &Engine::new(Script::HangAfter(2)), 3).await;
     let life = Life::begin(dir.path());
     let other = Engine::new(Script::Speak(4, Duration::ZERO));
     life.world.up_with("other", 0, 1, 1, &other);

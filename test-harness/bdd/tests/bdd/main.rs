@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod control;
+mod daemons;
 mod engines;
 mod evidence;
 mod prepare;
