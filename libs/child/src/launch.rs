@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use nix::libc;
 use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open};
 
+use crate::busy::spawn_when_written;
 use crate::sandbox::{Confinement, Sandbox, SandboxError};
 use crate::{Child, ProcessIdentity, SPAWN_ID_VARIABLE, SpawnId};
 
@@ -154,8 +155,8 @@ impl Launch {
         let confinement =
             confinement.map_err(|source| SpawnError::Sandbox { program: program.clone(), source })?;
         prepare_in_child(&mut command, self.limits, confinement);
-        let mut spawned =
-            command.spawn().map_err(|source| SpawnError::Exec { program: program.clone(), source })?;
+        let mut spawned = spawn_when_written(&mut command)
+            .map_err(|source| SpawnError::Exec { program: program.clone(), source })?;
         hold(&spawned, &program, &self.spawn_id).inspect_err(|_| {
             if let Some(group) = i32::try_from(spawned.id()).ok().and_then(Pid::from_raw) {
                 let _gone_already = kill_process_group(group, Signal::KILL);

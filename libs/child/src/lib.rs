@@ -6,6 +6,7 @@
 //! health or restarts. Linux 5.4 or newer: pidfds are required, everything newer is detected.
 
 mod adopted;
+mod busy;
 mod child;
 mod identity;
 mod launch;
@@ -20,6 +21,7 @@ mod sweep;
 mod syscalls;
 
 pub use adopted::{AdoptError, Adopted};
+pub use busy::spawn_when_written;
 pub use child::{Child, Exit, WaitError};
 pub use identity::{IdentityError, ProcessIdentity};
 pub use launch::{Launch, Limit, SpawnError};

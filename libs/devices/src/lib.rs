@@ -7,6 +7,7 @@
 
 mod choose;
 mod host_memory;
+mod in_time;
 mod nvidia_smi;
 mod nvml;
 mod system;

@@ -5,10 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::in_time::{InTime, NoAnswer};
 use crate::nvidia_smi::{NvidiaSmi, Silence};
-use crate::{Discover, Inventory, nvml};
+use crate::{Device, Discover, Inventory, nvml};
 
 const DRIVER: &str = "/proc/driver/nvidia/version";
+/// A driver wakes its cards up one after the other, and the library waits for all of them.
+const LIBRARY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Which ways of looking are tried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,12 +37,13 @@ impl Way {
     }
 }
 
-/// This machine's cards. Clones know of each other when `nvidia-smi` hangs: give one to whoever looks in the same
+/// This machine's cards. Clones know of each other when the driver hangs: give one to whoever looks in the same
 /// process.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct System {
     way: Way,
     path: String,
+    library: InTime<Result<Vec<Device>, String>>,
     tool: NvidiaSmi,
 }
 
@@ -48,7 +52,7 @@ impl System {
     #[must_use]
     pub fn new(path: Option<&OsStr>, way: Way) -> Self {
         let path = path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-        Self { way, path, tool: NvidiaSmi::default() }
+        Self { way, path, library: InTime::new(LIBRARY_PATIENCE), tool: NvidiaSmi::default() }
     }
 
     /// Waits for `nvidia-smi` so long; by default 5 s.
@@ -74,11 +78,19 @@ impl Discover for System {
         let library = match self.way {
             Way::None => return Inventory::NoCard,
             Way::NvidiaSmi => "its NVML library was not to be asked".to_owned(),
-            Way::Auto => match nvml::cards() {
-                Ok(cards) if !cards.is_empty() => return Inventory::Cards(cards),
+            Way::Auto => match self.library.ask(|| nvml::cards().map_err(|e| e.to_string()), stop) {
+                Ok(Ok(cards)) if !cards.is_empty() => return Inventory::Cards(cards),
                 // No card, no library or a library that does not fit the driver: the tool may know more.
-                Ok(_) => "its NVML library knows of no card".to_owned(),
-                Err(problem) => format!("its NVML library does not help ({problem})"),
+                Ok(Ok(_)) => "its NVML library knows of no card".to_owned(),
+                Ok(Err(problem)) => format!("its NVML library does not help ({problem})"),
+                Err(NoAnswer::Died) => "its NVML library does not help (asking it failed)".to_owned(),
+                Err(NoAnswer::Stopped) => return Inventory::NoCard,
+                // The tool asks the same driver.
+                Err(NoAnswer::Late) => {
+                    let seconds = self.library.patience().as_secs_f32();
+                    let problem = format!("the driver's NVML library did not answer in {seconds} s");
+                    return Inventory::DriverOnly(problem);
+                }
             },
         };
         let driver = Path::new(DRIVER).exists();
@@ -103,13 +115,17 @@ impl Discover for System {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
     use std::time::Instant;
     use wire::DeviceUser;
 
     fn tool(dir: &Path, script: &str) -> System {
-        let path = dir.join("nvidia-smi");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Another process writes it: of a descriptor of ours, a child that another test starts now would
+        // have a copy, and what is open for writing cannot be executed.
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\"; chmod 755 \"$2\"";
+        let name = dir.join("nvidia-smi");
+        let written = Command::new("/bin/sh").args(["-c", write, "sh", script]).arg(&name).status().unwrap();
+        assert!(written.success(), "{written}");
         let path = format!("{}:/usr/bin:/bin", dir.display());
         // A machine that has much to do may be slow to start it.
         System::new(Some(path.as_ref()), Way::NvidiaSmi).with_patience(Duration::from_secs(500))

@@ -41,6 +41,14 @@ pub(crate) fn from_stream(error: &StreamError) -> ErrorBody {
     body
 }
 
+/// What is said of an error where a shape has room for one text only.
+pub(crate) fn in_words(body: &ErrorBody) -> String {
+    match &body.hint {
+        Some(hint) => format!("{}; {hint}", body.message),
+        None => body.message.clone(),
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = *self.0;

@@ -241,7 +241,7 @@ impl<'a> Helper<'a> {
             command.current_dir(dir);
         }
         // `command` owns our copies of the writing end; it is dropped here, so the pipe can end.
-        Ok((reader, command.spawn()?))
+        Ok((reader, child::spawn_when_written(&mut command)?))
     }
 }
 

@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use wire::ErrorBody;
 use wire::anthropic::{MessagesError, MessagesErrorBody};
 
+use crate::http::error::in_words;
+
 /// The paths whose errors these are.
 const PATHS: [&str; 2] = ["/v1/messages", "/v1/messages/count_tokens"];
 
@@ -41,10 +43,6 @@ pub(super) fn error(body: &ErrorBody) -> MessagesError {
         503 => "overloaded_error",
         _ => "api_error",
     };
-    let message = match &body.hint {
-        Some(hint) => format!("{}; {hint}", body.message),
-        None => body.message.clone(),
-    };
-    let error = MessagesErrorBody { kind: kind.to_owned(), message, code: body.code };
+    let error = MessagesErrorBody { kind: kind.to_owned(), message: in_words(body), code: body.code };
     MessagesError { kind: "error".to_owned(), error }
 }

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use task_log::Entry;
+use wire::TaskId;
 use wire::event::{End, FinishReason, StreamError};
 use wire::responses::{ResponsesAnswer, ResponsesRequest, ResponsesUsage};
-use wire::{ErrorBody, TaskId};
 
 use crate::http::door::{Begun, Render, without_end};
-use crate::http::error::{ApiError, from_stream};
+use crate::http::error::{ApiError, from_stream, in_words};
 use crate::http::{sse, state};
 
 /// The whole answer.
@@ -223,9 +223,9 @@ impl Events {
     }
 
     fn failed(&mut self, error: &StreamError, out: &mut Vec<u8>) {
-        let ErrorBody { code, message, .. } = from_stream(error);
+        let error = from_stream(error);
         self.answer.status = "failed".to_owned();
-        self.answer.error = Some(json!({"code": code, "message": message}));
+        self.answer.error = Some(json!({"code": error.code, "message": in_words(&error)}));
         self.event("response.failed", json!({"response": self.answer}), out);
     }
 }
@@ -250,6 +250,25 @@ impl Render for Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// ORCHD-RESPONSES-001
+    #[test]
+    fn a_failure_says_what_to_do_behind_what_happened() {
+        let id = TaskId::try_new("t").unwrap();
+        let mut events = Events::new(&id, ResponsesRequest::default());
+        let mut out = Vec::new();
+        let error = StreamError {
+            code: wire::ErrorCode::ReaderTooSlow,
+            message: "the rest is gone".to_owned(),
+            retriable: true,
+            retry_after_ms: None,
+            hint: Some("read faster".to_owned()),
+            tokens_sent: 0,
+        };
+        events.entry(&Entry::Error(error), &mut out);
+        let expected = json!({"code": "READER_TOO_SLOW", "message": "the rest is gone; read faster"});
+        assert_eq!(json!(events.answer.error), expected);
+    }
 
     /// ORCHD-RESPONSES-001
     #[test]
