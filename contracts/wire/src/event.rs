@@ -3,9 +3,8 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::{ErrorCode, PoolId, ReplicaId};
+use crate::{ErrorCode, PoolId, RawJson, ReplicaId};
 
 pub use crate::receipt::{Receipt, Seam, SeamBy};
 
@@ -50,7 +49,7 @@ impl TaskEvent {
 
 /// One piece of a generation, as the engine sent it: what the task log keeps, and what both APIs
 /// render from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineChunk {
     /// Text to show; may be empty (role announcements, tool deltas, half a character).
     pub text: String,
@@ -60,9 +59,21 @@ pub struct EngineChunk {
     /// up, llama-server names only the last.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unnamed: u32,
-    /// The engine's own JSON, so that tool deltas, logprobs and reasoning survive; `null` where text and
+    /// It says why the generation ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finishes: bool,
+    /// What else the engine said, in its own JSON, so that tool deltas, logprobs and reasoning survive: of a
+    /// chat's chunk the members that are shown, of an answer without tokens all of it. Absent where text and
     /// ids are all that it says.
-    pub raw: Box<RawValue>,
+    pub raw: Option<RawJson>,
+}
+
+impl EngineChunk {
+    /// The engine's JSON; `null` where there is none.
+    #[must_use]
+    pub fn raw(&self) -> &str {
+        self.raw.as_ref().map_or("null", RawJson::get)
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -113,7 +113,10 @@ mod tests {
         let library = InTime::new(Duration::from_secs(600));
         let (_release, held) = channel::<()>();
         let begun = Instant::now();
-        assert_eq!(library.ask(move || drop(held.recv()), &|| true), Err(NoAnswer::Stopped));
+        let hangs = move || {
+            let _released = held.recv();
+        };
+        assert_eq!(library.ask(hangs, &|| true), Err(NoAnswer::Stopped));
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
         let dies = InTime::<()>::new(Duration::from_secs(600));
         assert_eq!(dies.ask(|| panic!("as a library may"), NEVER), Err(NoAnswer::Died));

@@ -115,7 +115,7 @@ fn says_something(chunk: &EngineChunk) -> bool {
     if !chunk.text.is_empty() || !chunk.tokens.is_empty() {
         return true;
     }
-    let Ok(raw) = serde_json::from_str::<Value>(chunk.raw.get()) else { return true };
+    let Ok(raw) = serde_json::from_str::<Value>(chunk.raw()) else { return true };
     let Some(choice) = raw.pointer("/choices/0") else { return false };
     let empty = |value: &Value| value.is_null() || value.as_str() == Some("");
     let announces = |(name, value): (&String, &Value)| name == "role" || empty(value);
@@ -132,12 +132,12 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use adapter_host::{CompletionRequest, Prompt, Sampling};
+    use wire::RawJson;
 
     use super::*;
 
     fn chunk(text: &str, tokens: &[u32], unnamed: u32) -> EngineChunk {
-        let raw = serde_json::value::RawValue::from_string("{}".to_owned()).unwrap();
-        EngineChunk { text: text.to_owned(), tokens: tokens.to_vec(), unnamed, raw }
+        EngineChunk { text: text.to_owned(), tokens: tokens.to_vec(), unnamed, ..EngineChunk::default() }
     }
 
     fn said(chunks: &[(&str, &[u32], u32)]) -> Said {
@@ -204,11 +204,11 @@ mod tests {
             (r#"{"role":"assistant","tool_calls":[{"index":0}]}"#, true),
         ] {
             let raw = format!(r#"{{"choices":[{{"index":0,"finish_reason":null,"delta":{delta}}}]}}"#);
-            let raw = serde_json::value::RawValue::from_string(raw).unwrap();
+            let raw = Some(RawJson::parse(raw).unwrap());
             assert_eq!(says_something(&EngineChunk { raw, ..chunk("", &[], 0) }), says, "{delta}");
         }
         let raw = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#.to_owned();
-        let raw = serde_json::value::RawValue::from_string(raw).unwrap();
+        let raw = Some(RawJson::parse(raw).unwrap());
         assert!(says_something(&EngineChunk { raw, ..chunk("", &[], 0) }));
     }
 }

@@ -48,7 +48,8 @@ impl Entry {
     pub(crate) fn weight(&self) -> usize {
         let content = match self {
             Self::Chunk { chunk, .. } => {
-                chunk.text.len() + size_of_val(chunk.tokens.as_slice()) + chunk.raw.get().len()
+                let raw = chunk.raw.as_ref().map_or(0, |raw| raw.get().len());
+                chunk.text.len() + size_of_val(chunk.tokens.as_slice()) + raw
             }
             Self::Started(_) | Self::Resumed(_) | Self::End(_) | Self::Error(_) => 0,
         };

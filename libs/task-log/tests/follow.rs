@@ -15,12 +15,7 @@ use wire::event::{End, FinishReason, Receipt, StreamError};
 use wire::{EngineChunk, ErrorCode};
 
 fn chunk(text: &str) -> EngineChunk {
-    EngineChunk {
-        text: text.to_owned(),
-        tokens: vec![1],
-        unnamed: 0,
-        raw: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
-    }
+    EngineChunk { text: text.to_owned(), tokens: vec![1], ..EngineChunk::default() }
 }
 
 fn end() -> End {

@@ -31,7 +31,7 @@ fn say(mut writer: LogWriter, words: &[&str], over: bool) -> Option<LogWriter> {
         model_digest: String::new(),
     });
     for word in words {
-        let chunk = EngineChunk { text: (*word).to_owned(), tokens: vec![1], unnamed: 0, raw: raw("{}") };
+        let chunk = EngineChunk { text: (*word).to_owned(), tokens: vec![1], ..EngineChunk::default() };
         assert!(writer.chunk(chunk).is_ok());
     }
     if !over {

@@ -48,15 +48,15 @@ fn answer(chunk: &EngineChunk) -> Option<Value> {
     if !chunk.text.is_empty() || !chunk.tokens.is_empty() {
         return None;
     }
-    let answer: Answer = serde_json::from_str(chunk.raw.get()).ok()?;
+    let answer: Answer = serde_json::from_str(chunk.raw()).ok()?;
     answer.data.or(answer.results)
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use serde_json::value::RawValue;
     use task_log::TaskLog;
+    use wire::RawJson;
     use wire::event::FinishReason;
 
     use super::*;
@@ -70,8 +70,8 @@ mod tests {
             (r#"{"choices": [{"delta": {"role": "assistant"}}]}"#, None),
         ] {
             let (log, mut writer) = TaskLog::new(1 << 20);
-            let raw = RawValue::from_string(raw.to_owned()).unwrap();
-            writer.chunk(EngineChunk { text: String::new(), tokens: vec![], unnamed: 0, raw }).unwrap();
+            let raw = Some(RawJson::parse(raw.to_owned()).unwrap());
+            writer.chunk(EngineChunk { raw, ..EngineChunk::default() }).unwrap();
             writer.end(End {
                 tokens_in: Some(1),
                 tokens_out: 0,

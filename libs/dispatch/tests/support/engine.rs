@@ -149,18 +149,12 @@ impl WorkerAdapter for Adapter {
 }
 
 pub(crate) fn chunk(n: u32) -> EngineChunk {
-    EngineChunk {
-        text: format!("t{n} "),
-        tokens: vec![n],
-        unnamed: 0,
-        raw: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
-    }
+    EngineChunk { text: format!("t{n} "), tokens: vec![n], ..EngineChunk::default() }
 }
 
 fn role() -> EngineChunk {
     let raw = r#"{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}]}"#;
-    let raw = serde_json::value::RawValue::from_string(raw.to_owned()).unwrap();
-    EngineChunk { text: String::new(), tokens: vec![], unnamed: 0, raw }
+    EngineChunk { raw: Some(wire::RawJson::parse(raw.to_owned()).unwrap()), ..EngineChunk::default() }
 }
 
 fn stream(

@@ -24,12 +24,15 @@ use super::{EVENT_KIND, Options};
 use crate::lives::Life;
 use crate::log::Store;
 
+/// Room that is kept from one batch to the next.
+const KEPT_ROOM: usize = 64 * 1024;
 /// About so much is moved in one turn, because streams wait for it.
 const MOVED_AT_ONCE: u64 = 256 * 1024;
 
 pub(crate) struct EventWriter {
-    /// Taken and being written; kept for its room.
+    /// Taken and being written, and what of it is; kept for their room.
     items: Vec<Item>,
+    batch: Batch,
     queue: Arc<EventQueue>,
     inbox: Arc<Inbox>,
     health: Arc<Health>,
@@ -102,10 +105,11 @@ impl EventWriter {
     ) -> io::Result<Self> {
         let current = begin(&dir, number, &options)?;
         ledger.open(number, HEAD_BYTES as u64);
-        let (items, logs, failing) = (Vec::new(), HashMap::new(), None);
+        let (items, batch, logs, failing) = (Vec::new(), Batch::default(), HashMap::new(), None);
         let (unmarked, sealed) = (BTreeSet::from([number]), false);
         Ok(Self {
             items,
+            batch,
             queue,
             inbox,
             health,
@@ -135,7 +139,7 @@ impl EventWriter {
     }
 
     fn write_batch(&mut self, items: &[Item]) {
-        let mut batch = Batch::default();
+        let mut batch = std::mem::take(&mut self.batch);
         for item in items {
             match item {
                 Item::Entry { seq, log, at } => {
@@ -156,6 +160,7 @@ impl EventWriter {
         } else if let Err(error) = self.append(&batch) {
             self.fail(&error, batch.notes.iter().map(|(seq, ..)| *seq).collect());
         }
+        self.batch = batch.emptied();
     }
 
     /// Writes a batch behind what is there. After an error the file is as before.
@@ -328,6 +333,16 @@ impl EventWriter {
 }
 
 impl Batch {
+    /// The same room for the next one, unless this one was unusually large.
+    fn emptied(mut self) -> Self {
+        if self.bytes.capacity() > KEPT_ROOM {
+            return Self::default();
+        }
+        self.bytes.clear();
+        self.notes.clear();
+        self
+    }
+
     fn add(&mut self, seq: u64, at: u64, log: &Store) {
         let Some(entry) = log.entry(at) else { return };
         let before = self.bytes.len();

@@ -263,11 +263,11 @@ fn record(bytes: &[u8]) -> Result<Option<(Record<'_>, usize)>, Damage> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use wire::EngineChunk;
+    use wire::{EngineChunk, RawJson};
 
     fn entry(text: &str) -> Entry {
-        let raw = serde_json::value::RawValue::from_string("{\"a\": 1}".to_owned()).unwrap();
-        let chunk = EngineChunk { text: text.to_owned(), tokens: vec![7], unnamed: 0, raw };
+        let raw = Some(RawJson::parse("{\"a\": 1}".to_owned()).unwrap());
+        let chunk = EngineChunk { text: text.to_owned(), tokens: vec![7], raw, ..EngineChunk::default() };
         Entry::Chunk { chunk, index: Some(3), decode_ms: None }
     }
 

@@ -32,7 +32,8 @@ fn raw(json: &str) -> Box<RawValue> {
 }
 
 fn chunk(text: &str) -> EngineChunk {
-    EngineChunk { text: text.to_owned(), tokens: vec![1], unnamed: 0, raw: raw("{\"content\":  \"x\"}") }
+    let raw = Some(wire::RawJson::parse("{\"content\":  \"x\"}".to_owned()).unwrap());
+    EngineChunk { text: text.to_owned(), tokens: vec![1], raw, ..EngineChunk::default() }
 }
 
 fn end() -> End {

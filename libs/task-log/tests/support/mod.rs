@@ -51,6 +51,6 @@ pub(crate) fn begin(journal: &Journal, seq: u64) -> (TaskLog, LogWriter) {
 
 /// A token.
 pub(crate) fn say(writer: &mut LogWriter, text: &str) {
-    let raw = RawValue::NULL.to_owned();
-    writer.chunk(EngineChunk { text: text.to_owned(), tokens: vec![1], unnamed: 0, raw }).unwrap();
+    let chunk = EngineChunk { text: text.to_owned(), tokens: vec![1], ..EngineChunk::default() };
+    writer.chunk(chunk).unwrap();
 }

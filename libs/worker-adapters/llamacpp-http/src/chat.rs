@@ -1,11 +1,11 @@
-//! The frames of `/v1/chat/completions`. Every chunk is passed on as it came but the one with the
-//! usage, whose numbers become [`Finished`]: the edge writes its own for those who asked.
+//! The frames of `/v1/chat/completions`. What a chunk says is passed on as it came, without the names around
+//! it; of the one with the usage the numbers become [`Finished`]: the edge writes its own for those who asked.
 
 use adapter_host::{Finished, StreamFault};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use wire::EngineChunk;
 use wire::event::FinishReason;
+use wire::{EngineChunk, RawJson};
 
 use crate::stream::{Read, Step, malformed};
 
@@ -15,9 +15,13 @@ pub(crate) struct Chat {
 }
 
 #[derive(Deserialize)]
-struct Frame {
-    #[serde(default)]
-    choices: Vec<Choice>,
+struct Frame<'a> {
+    #[serde(borrow, default)]
+    choices: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    system_fingerprint: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    timings: Option<&'a RawValue>,
     #[serde(default)]
     usage: Option<Usage>,
 }
@@ -57,6 +61,23 @@ struct Usage {
     completion_tokens: u64,
 }
 
+impl Frame<'_> {
+    fn choice(&self) -> Result<Option<Choice>, StreamFault> {
+        let Some(choices) = self.choices else { return Ok(None) };
+        let choices: Vec<Choice> = serde_json::from_str(choices.get()).map_err(|error| malformed(&error))?;
+        Ok(choices.into_iter().next())
+    }
+
+    /// What of it its reader is shown: all but the names that the edge has its own for.
+    fn shown(&self) -> RawJson {
+        RawJson::object([
+            ("choices", self.choices),
+            ("system_fingerprint", self.system_fingerprint),
+            ("timings", self.timings),
+        ])
+    }
+}
+
 impl Read for Chat {
     fn read(&mut self, data: &str) -> Result<Step, StreamFault> {
         if data == "[DONE]" {
@@ -65,19 +86,19 @@ impl Read for Chat {
                 "it was done without a finish reason or its counts".to_owned(),
             ));
         }
-        let frame: Frame = serde_json::from_str(data).map_err(|error| malformed(&error))?;
+        let frame: Frame<'_> = serde_json::from_str(data).map_err(|error| malformed(&error))?;
         let mut step = Step::default();
-        if let Some(choice) = frame.choices.into_iter().next() {
+        if let Some(choice) = frame.choice()? {
             match choice.finish_reason.as_deref() {
                 None => {}
                 Some("length") => self.reason = Some(FinishReason::Length),
                 Some(_) => self.reason = Some(FinishReason::Stop),
             }
+            let finishes = choice.finish_reason.is_some();
             let tokens = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
             let tokens = tokens.into_iter().filter_map(|token| token.id).collect();
             let text = choice.delta.content.unwrap_or_default();
-            let raw = RawValue::from_string(data.to_owned()).map_err(|error| malformed(&error))?;
-            step.chunk = Some(EngineChunk { text, tokens, unnamed: 0, raw });
+            step.chunk = Some(EngineChunk { text, tokens, unnamed: 0, finishes, raw: Some(frame.shown()) });
         }
         if let (Some(usage), Some(reason)) = (frame.usage, self.reason) {
             let (tokens_in, tokens_out) = (usage.prompt_tokens, usage.completion_tokens);
@@ -93,10 +114,11 @@ mod tests {
 
     #[test]
     fn tool_deltas_and_reasoning_pass_through_without_text() {
-        let data =
-            r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]}"#;
-        let chunk = Chat::default().read(data).unwrap().chunk.unwrap();
-        assert_eq!((chunk.text.as_str(), chunk.raw.get()), ("", data));
+        let choices = r#"[{"index":0, "delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]"#;
+        let data = format!(r#"{{"choices":{choices},"id":"theirs","timings":{{"x": 1}},"model":"theirs"}}"#);
+        let chunk = Chat::default().read(&data).unwrap().chunk.unwrap();
+        let shown = format!(r#"{{"choices":{choices},"timings":{{"x": 1}}}}"#);
+        assert_eq!((chunk.text.as_str(), chunk.raw(), chunk.finishes), ("", shown.as_str(), false));
     }
 
     #[test]
@@ -105,7 +127,7 @@ mod tests {
         let mut chat = Chat::default();
         assert!(chat.read(usage).unwrap().finished.is_none());
         let step = chat.read(r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#).unwrap();
-        assert!(step.chunk.is_some() && step.finished.is_none());
+        assert!(step.chunk.is_some_and(|chunk| chunk.finishes) && step.finished.is_none());
         let step = chat.read(usage).unwrap();
         let finished = step.finished.unwrap();
         assert!(step.chunk.is_none());

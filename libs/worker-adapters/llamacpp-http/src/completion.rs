@@ -46,8 +46,8 @@ impl Read for Completion {
         if !frame.stop || !frame.content.is_empty() || !frame.tokens.is_empty() {
             let unnamed = self.unnamed(&frame);
             // Text and ids are all that such a frame says, and every one is kept: its JSON is not.
-            let raw = RawValue::NULL.to_owned();
-            step.chunk = Some(EngineChunk { text: frame.content, tokens: frame.tokens, unnamed, raw });
+            let (text, tokens) = (frame.content, frame.tokens);
+            step.chunk = Some(EngineChunk { text, tokens, unnamed, ..EngineChunk::default() });
         }
         if !frame.stop && frame.timings.is_some() {
             self.known_end = Some(Finished {
@@ -100,7 +100,7 @@ mod tests {
         let step = Completion::default().read(data).unwrap();
         let chunk = step.chunk.unwrap();
         assert_eq!((chunk.text.as_str(), &chunk.tokens[..]), (" end", &[7][..]));
-        assert_eq!(chunk.raw.get(), "null", "a token costs a log no more than what is shown of it");
+        assert_eq!(chunk.raw, None, "a token costs a log no more than what is shown of it");
         let finished = step.finished.unwrap();
         assert_eq!((finished.reason, finished.tokens_in, finished.tokens_out), (FinishReason::Stop, 4, 9));
     }

@@ -4,9 +4,8 @@
 use adapter_host::{EmbeddingRequest, EngineItem, Finished, Input, RerankRequest, TokenStream};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use wire::EngineChunk;
 use wire::event::FinishReason;
+use wire::{EngineChunk, RawJson};
 
 /// `POST /v1/embeddings`.
 #[derive(Serialize)]
@@ -63,8 +62,8 @@ pub(crate) fn answer(path: &str, body: Vec<u8>) -> Result<TokenStream, String> {
     let strange = || format!("its answer to {path} is not llama-server's");
     let text = String::from_utf8(body).map_err(|_| strange())?;
     let usage = serde_json::from_str::<Answer>(&text).map_err(|_| strange())?.usage;
-    let raw = RawValue::from_string(text).map_err(|_| strange())?;
-    let chunk = EngineChunk { text: String::new(), tokens: Vec::new(), unnamed: 0, raw };
+    let raw = Some(RawJson::parse(text).map_err(|_| strange())?);
+    let chunk = EngineChunk { raw, ..EngineChunk::default() };
     let (reason, tokens_in) = (FinishReason::Stop, usage.prompt_tokens);
     let finished = Finished { reason, tokens_in, tokens_out: 0, sampling: None };
     Ok(TokenStream::new(stream::iter([Ok(EngineItem::Chunk(chunk)), Ok(EngineItem::Finished(finished))])))

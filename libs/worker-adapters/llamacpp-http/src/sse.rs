@@ -41,7 +41,7 @@ impl Parser {
                 bytes = &bytes[1..];
                 continue;
             }
-            let end = bytes.iter().position(|b| matches!(b, b'\r' | b'\n'));
+            let end = memchr::memchr2(b'\r', b'\n', bytes);
             let part = &bytes[..end.unwrap_or(bytes.len())];
             let held = self.line.len() + self.data.as_ref().map_or(0, Vec::len);
             if held + part.len() > MAX_EVENT_BYTES {

@@ -58,8 +58,8 @@ async fn all(mut stream: TokenStream) -> (String, Vec<u32>, Vec<Value>, Result<F
         match stream.next().await.unwrap() {
             Ok(EngineItem::Chunk(chunk)) => {
                 text.push_str(&chunk.text);
+                raws.push(serde_json::from_str(chunk.raw()).unwrap());
                 tokens.extend(chunk.tokens);
-                raws.push(serde_json::from_str(chunk.raw.get()).unwrap());
             }
             Ok(EngineItem::Finished(finished)) => break Ok(finished),
             Err(fault) => break Err(fault),

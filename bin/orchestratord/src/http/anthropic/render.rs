@@ -46,7 +46,7 @@ pub(super) async fn whole(reply: Reply, mut begun: Begun) -> Result<MessagesAnsw
     while let Some(entry) = begun.next().await {
         match entry.as_ref() {
             Entry::Started(_) | Entry::Resumed(_) => {}
-            Entry::Chunk { chunk, .. } => joined.chunk(chunk.raw.get()),
+            Entry::Chunk { chunk, .. } => joined.chunk(chunk.raw()),
             Entry::End(end) => {
                 let choice = joined.choice("stop");
                 let reason = stop_reason(choice["finish_reason"].as_str(), end);
@@ -200,7 +200,7 @@ impl Render for Events {
             Entry::Started(_) | Entry::Resumed(_) => {}
             Entry::Chunk { chunk, .. } => {
                 self.start(out);
-                self.chunk(chunk.raw.get(), out);
+                self.chunk(chunk.raw(), out);
             }
             Entry::End(end) => {
                 self.start(out);

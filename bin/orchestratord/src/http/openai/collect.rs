@@ -14,7 +14,7 @@ pub(super) async fn whole(reply: &Reply, mut begun: Begun) -> Result<ChatComplet
         match entry.as_ref() {
             Entry::Started(_) | Entry::Resumed(_) => {}
             Entry::Chunk { chunk, .. } => {
-                joined.chunk(chunk.raw.get());
+                joined.chunk(chunk.raw());
             }
             Entry::End(end) => {
                 return Ok(ChatCompletion {

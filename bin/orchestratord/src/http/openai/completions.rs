@@ -112,16 +112,17 @@ struct Pieces(Reply);
 
 impl Render for Pieces {
     fn entry(&mut self, entry: &Entry, out: &mut Vec<u8>) {
-        let choice = |text: &str, finish_reason: Option<&str>| {
-            json!([{"index": 0, "text": text, "logprobs": null, "finish_reason": finish_reason}]).to_string()
+        let choices = |text: &str, finish_reason: Option<&str>| {
+            let (text, reason) = (json!(text), json!(finish_reason));
+            format!(r#""choices":[{{"index":0,"text":{text},"logprobs":null,"finish_reason":{reason}}}]"#)
         };
         match entry {
             Entry::Chunk { chunk, .. } if !chunk.text.is_empty() => {
-                self.0.frame(&choice(&chunk.text, None), [], out);
+                self.0.put(&choices(&chunk.text, None), out);
             }
             Entry::Started(_) | Entry::Resumed(_) | Entry::Chunk { .. } => {}
             Entry::End(end) => {
-                self.0.frame(&choice("", Some(finish_reason(end))), [], out);
+                self.0.put(&choices("", Some(finish_reason(end))), out);
                 self.0.end(end, out);
             }
             Entry::Error(failure) => render::error(failure, out),

@@ -82,7 +82,7 @@ async fn answer(mut begun: Begun) -> Result<(Value, End), ApiError> {
     while let Some(entry) = begun.next().await {
         match entry.as_ref() {
             Entry::Started(_) | Entry::Resumed(_) => {}
-            Entry::Chunk { chunk, .. } => answer = serde_json::from_str(chunk.raw.get()).unwrap_or_default(),
+            Entry::Chunk { chunk, .. } => answer = serde_json::from_str(chunk.raw()).unwrap_or_default(),
             Entry::End(end) => return Ok((answer, end.clone())),
             Entry::Error(error) => return Err(from_stream(error).into()),
         }

@@ -1,16 +1,11 @@
 //! The task log as OpenAI chunks: the engine's own JSON with our id, time and model name, so that
 //! tool calls, reasoning and log probabilities arrive as the engine sent them.
 
-use std::io::Write as _;
-
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::json;
-use serde_json::value::RawValue;
 use task_log::Entry;
 use wire::event::{End, FinishReason};
 use wire::openai::Usage;
-use wire::{ErrorEnvelope, TaskId};
+use wire::{EngineChunk, ErrorEnvelope, RawJson, TaskId};
 
 use crate::http::door::Render;
 use crate::http::error::from_stream;
@@ -34,27 +29,17 @@ impl Reply {
         Self { id, created, model, include_usage, head }
     }
 
-    /// A frame with these choices, and more fields behind them.
-    pub(super) fn frame<'a>(
-        &self,
-        choices: &str,
-        more: impl IntoIterator<Item = (&'a str, &'a str)>,
-        out: &mut Vec<u8>,
-    ) {
+    /// A frame with these members of an object's JSON behind its own.
+    pub(super) fn put(&self, members: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(self.head.as_bytes());
-        out.extend_from_slice(b"\"choices\":");
-        out.extend_from_slice(choices.as_bytes());
-        for (name, value) in more {
-            // Writing to memory does not fail.
-            let _ = write!(out, ",\"{name}\":{value}");
-        }
+        out.extend_from_slice(members.as_bytes());
         out.extend_from_slice(b"}\n\n");
     }
 
     /// What follows the last chunk with text.
     pub(super) fn end(&self, end: &End, out: &mut Vec<u8>) {
         if self.include_usage {
-            self.frame("[]", [("usage", json!(usage(end)).to_string().as_str())], out);
+            self.put(&format!(r#""choices":[],"usage":{}"#, json!(usage(end))), out);
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
@@ -65,23 +50,6 @@ pub(super) fn error(error: &wire::event::StreamError, out: &mut Vec<u8>) {
     let envelope = ErrorEnvelope { error: from_stream(error) };
     let text = serde_json::to_string(&envelope).unwrap_or_default();
     out.extend_from_slice(&sse::data_frame(&text));
-}
-
-/// An engine's chat chunk, as far as it is shown.
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    choices: &'a RawValue,
-    #[serde(borrow, default)]
-    system_fingerprint: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    timings: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    #[serde(default)]
-    finish_reason: Option<IgnoredAny>,
 }
 
 /// Where the rendering of a streamed chat stands.
@@ -96,14 +64,10 @@ impl Chunks {
         Self { reply, finish_sent: false }
     }
 
-    fn chunk(&mut self, raw: &str, out: &mut Vec<u8>) {
-        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(raw) else { return };
-        let Ok(choices) = serde_json::from_str::<Vec<Choice>>(chunk.choices.get()) else { return };
-        let Some(choice) = choices.first() else { return };
-        self.finish_sent |= choice.finish_reason.is_some();
-        let more = [("system_fingerprint", chunk.system_fingerprint), ("timings", chunk.timings)];
-        let more = more.into_iter().filter_map(|(name, value)| Some((name, value?.get())));
-        self.reply.frame(chunk.choices.get(), more, out);
+    fn chunk(&mut self, chunk: &EngineChunk, out: &mut Vec<u8>) {
+        let Some(shown) = chunk.raw.as_ref().and_then(RawJson::members) else { return };
+        self.finish_sent |= chunk.finishes;
+        self.reply.put(shown, out);
     }
 }
 
@@ -111,11 +75,11 @@ impl Render for Chunks {
     fn entry(&mut self, entry: &Entry, out: &mut Vec<u8>) {
         match entry {
             Entry::Started(_) | Entry::Resumed(_) => {}
-            Entry::Chunk { chunk, .. } => self.chunk(chunk.raw.get(), out),
+            Entry::Chunk { chunk, .. } => self.chunk(chunk, out),
             Entry::End(end) => {
                 if !self.finish_sent {
                     let choices = json!([{"index": 0, "delta": {}, "finish_reason": finish_reason(end)}]);
-                    self.reply.frame(&choices.to_string(), [], out);
+                    self.reply.put(&format!(r#""choices":{choices}"#), out);
                 }
                 self.reply.end(end, out);
             }
@@ -152,15 +116,16 @@ mod tests {
         let mut chunks =
             Chunks::new(Reply::new("chatcmpl", "chat.completion.chunk", &id, "m\"".into(), false));
         let mut out = Vec::new();
-        let raw = r#"{"id":"theirs","model":"theirs","__verbose":{},"system_fingerprint":"b1",
-            "choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":0}]}}]}"#;
-        chunks.chunk(&raw.replace('\n', ""), &mut out);
+        let raw = r#"{"system_fingerprint":"b1","choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":0}]}}]}"#;
+        let chunk = |raw: &str, finishes| {
+            let raw = Some(RawJson::parse(raw.to_owned()).unwrap());
+            EngineChunk { raw, finishes, ..EngineChunk::default() }
+        };
+        chunks.chunk(&chunk(raw, false), &mut out);
         assert!(!chunks.finish_sent);
-        chunks.chunk(r#"{"choices":[]}"#, &mut out);
-        chunks.chunk(
-            r#"{"choices":[{"index":0,"finish_reason":"stop","delta":{}}],"timings":{"x":1}}"#,
-            &mut out,
-        );
+        chunks.chunk(&EngineChunk::default(), &mut out);
+        let end = r#"{"choices":[{"index":0,"finish_reason":"stop","delta":{}}],"timings":{"x":1}}"#;
+        chunks.chunk(&chunk(end, true), &mut out);
         assert!(chunks.finish_sent);
         let text = String::from_utf8(out).unwrap();
         let frames: Vec<serde_json::Value> = text
@@ -174,7 +139,7 @@ mod tests {
         }
         assert_eq!((&frames[0]["id"], &frames[0]["model"]), (&json!("chatcmpl-t"), &json!("m\"")), "{text}");
         assert_eq!(frames[0]["choices"][0]["delta"]["tool_calls"][0]["index"], 0);
-        assert_eq!((&frames[0]["system_fingerprint"], &frames[0]["__verbose"]), (&json!("b1"), &json!(null)));
+        assert_eq!(frames[0]["system_fingerprint"], "b1");
         assert_eq!(frames[1]["timings"]["x"], 1);
     }
 }

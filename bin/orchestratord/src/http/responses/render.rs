@@ -235,7 +235,7 @@ impl Render for Events {
         self.start(out);
         match entry {
             Entry::Started(_) | Entry::Resumed(_) => {}
-            Entry::Chunk { chunk, .. } => self.chunk(chunk.raw.get(), out),
+            Entry::Chunk { chunk, .. } => self.chunk(chunk.raw(), out),
             Entry::End(end) => {
                 self.close(out);
                 let answer = self.ended(end);
