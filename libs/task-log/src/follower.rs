@@ -2,20 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-
-use tokio::sync::watch;
+use std::task::{Context, Poll};
 
 use crate::log::{Chunk, Store};
+use crate::published::Place;
 use crate::{Behind, Entry, Position};
 
 /// A reader at its own position. It holds references into the log, never a copy of it.
 pub struct Follower {
     store: Arc<Store>,
-    len: watch::Receiver<u64>,
     chunk: Option<Arc<Chunk>>,
     next: u64,
     /// Entries that may be read, as far as this reader has looked.
     published: u64,
+    /// Where it waits for more.
+    place: Place,
 }
 
 impl Follower {
@@ -24,32 +25,40 @@ impl Follower {
             readers.attached += 1;
             readers.ever += 1;
         });
-        let len = store.len.subscribe();
         // In the middle of a chunk it holds that, as one that has read so far does: see `behind`.
         let chunk = if Chunk::is_first(next) { None } else { store.chunk_at(next) };
-        Self { store, len, chunk, next, published: 0 }
+        Self { store, chunk, next, published: 0, place: Place::default() }
     }
 
     /// The next entry; waits for it. `None` once the terminal entry was read, the log was put off or let go
     /// of, or at once when the log had ended at or before the position asked for. Cancel-safe: an entry is
     /// taken only when it is returned.
     pub async fn next(&mut self) -> Option<(Position, Arc<Entry>)> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Position, Arc<Entry>)>> {
+        let mut waits = false;
         loop {
-            // Seen before looking, so that an entry published in between wakes the wait below.
-            self.published = *self.len.borrow_and_update();
+            self.published = self.store.published.len();
             if let Some(found) = self.take() {
-                return Some(found);
+                return Poll::Ready(Some(found));
             }
-            if self.store.ends_at(self.published) || self.len.changed().await.is_err() {
-                return None;
+            if self.store.ends_at(self.published) {
+                return Poll::Ready(None);
             }
+            // What is published from here on wakes; what was before is seen by looking again.
+            if std::mem::replace(&mut waits, true) {
+                return Poll::Pending;
+            }
+            self.store.published.wait(&mut self.place, cx.waker());
         }
     }
 
     /// The next entry if it is there already: for writing several events at once.
     pub fn try_next(&mut self) -> Option<(Position, Arc<Entry>)> {
         if self.next >= self.published {
-            self.published = *self.len.borrow();
+            self.published = self.store.published.len();
         }
         self.take()
     }
@@ -85,6 +94,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
+        self.store.published.leave(&mut self.place);
         self.store.readers.send_modify(|readers| readers.attached -= 1);
     }
 }

@@ -14,6 +14,7 @@ mod held;
 pub mod journal;
 mod lives;
 mod log;
+mod published;
 mod writer;
 
 pub use artifacts::Artifacts;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::journal::Appender;
 use crate::lives::{Life, Lives};
+use crate::published::Published;
 use crate::{Behind, Entry, Follower, LogWriter, Position};
 
 /// Entries per chunk. Followers look a chunk up once and then read without any lock.
@@ -64,8 +65,8 @@ pub(crate) struct Store {
     chunks: RwLock<Vec<Arc<Chunk>>>,
     /// Of each chunk, of a log that was let go of.
     let_go: OnceLock<Box<[Before]>>,
-    /// Entries that may be read; followers wait on it.
-    pub(crate) len: watch::Sender<u64>,
+    /// Entries that may be read.
+    pub(crate) published: Published,
     pub(crate) readers: watch::Sender<Readers>,
     /// What its readers are told last.
     last: OnceLock<Last>,
@@ -145,7 +146,7 @@ impl TaskLog {
     /// Entries that may be read so far.
     #[must_use]
     pub fn entries_len(&self) -> u64 {
-        *self.store.len.borrow()
+        self.store.published.len()
     }
 
     /// Bytes so far, as counted against the limit.
@@ -169,10 +170,8 @@ impl TaskLog {
 
     /// Waits until the last entry may be read: whoever follows from then on sees all there is.
     pub async fn settled(&self) {
-        let mut len = self.store.len.subscribe();
-        let settled = |len: &u64| self.store.ends_at(*len);
-        // The sender lives as long as the store that we hold.
-        let _ = len.wait_for(settled).await;
+        let store = &self.store;
+        store.published.until(|| store.ends_at(store.published.len())).await;
     }
 }
 
@@ -181,7 +180,7 @@ impl Default for Store {
         Self {
             chunks: RwLock::default(),
             let_go: OnceLock::new(),
-            len: watch::Sender::new(0),
+            published: Published::default(),
             readers: watch::Sender::new(Readers::default()),
             last: OnceLock::new(),
             bytes: AtomicUsize::new(0),
@@ -209,16 +208,12 @@ impl Store {
     pub(crate) fn put_off(&self, len: u64, last_words: Entry) {
         let _ = self.last.set(Last { len, entry: Arc::new(last_words), ends: false });
         // Those that have read all wait for more.
-        self.len.send_modify(|_| ());
+        self.published.wake();
     }
 
     /// Lets readers see the first `len` entries.
     pub(crate) fn publish(&self, len: u64) {
-        self.len.send_if_modified(|now| {
-            let grows = len > *now;
-            *now = len.max(*now);
-            grows
-        });
+        self.published.up_to(len);
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -227,7 +222,7 @@ impl Store {
 
     /// Entries there are, of a log that has ended.
     pub(crate) fn written_to_the_end(&self) -> u64 {
-        self.last.get().map_or_else(|| *self.len.borrow(), |last| last.len)
+        self.last.get().map_or_else(|| self.published.len(), |last| last.len)
     }
 
     /// Whether nothing follows the first `len` entries.

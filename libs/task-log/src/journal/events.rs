@@ -300,7 +300,7 @@ impl EventWriter {
         for seq in &failing.seqs {
             let Some(log) = self.logs.get(seq).and_then(Weak::upgrade) else { continue };
             let mut batch = Batch::default();
-            (0..*log.len.borrow()).for_each(|at| batch.add(*seq, at, &log));
+            (0..log.published.len()).for_each(|at| batch.add(*seq, at, &log));
             self.append(&batch)?;
         }
         // Nothing to write says nothing about the disk: a mark does.
