@@ -15,13 +15,11 @@ impl RawJson {
         Ok(Self(text.into()))
     }
 
-    /// An object of these members in one line, so that it can be an event's data; the names must be such that
-    /// JSON escapes nothing in them.
+    /// An object of these members in one line, so that it can be an event's data. Each value must be JSON that
+    /// was read as such, and the names be such that JSON escapes nothing in them.
     #[must_use]
-    pub fn object<'a>(
-        members: impl IntoIterator<Item = (&'static str, Option<&'a RawValue>)> + Clone,
-    ) -> Self {
-        let there = || members.clone().into_iter().filter_map(|(name, value)| Some((name, value?.get())));
+    pub fn object<'a>(members: impl IntoIterator<Item = (&'static str, Option<&'a str>)> + Clone) -> Self {
+        let there = || members.clone().into_iter().filter_map(|(name, value)| Some((name, value?)));
         let length: usize = there().map(|(name, value)| name.len() + value.len() + r#""":,"#.len()).sum();
         let mut text = String::with_capacity(length + "}".len());
         let mut before = '{';
@@ -77,14 +75,12 @@ mod tests {
 
     #[test]
     fn an_object_of_raw_members_is_the_json_that_they_make() {
-        let one = RawValue::from_string("[1, 2]".to_owned()).unwrap();
-        let lines = RawValue::from_string("[1,\n\"\\n\"]".to_owned()).unwrap();
-        let text = RawValue::from_string("\"a}\"".to_owned()).unwrap();
+        let (one, lines, text) = ("[1, 2]", "[1,\n\"\\n\"]", "\"a}\"");
         for (members, expected) in [
-            ([("a", Some(&*one)), ("b", None), ("c", Some(&*text))], r#"{"a":[1, 2],"c":"a}"}"#),
-            ([("a", None), ("b", None), ("c", Some(&*one))], r#"{"c":[1, 2]}"#),
+            ([("a", Some(one)), ("b", None), ("c", Some(text))], r#"{"a":[1, 2],"c":"a}"}"#),
+            ([("a", None), ("b", None), ("c", Some(one))], r#"{"c":[1, 2]}"#),
             ([("a", None), ("b", None), ("c", None)], "{}"),
-            ([("a", Some(&*lines)), ("b", None), ("c", None)], r#"{"a":[1, "\n"]}"#),
+            ([("a", Some(lines)), ("b", None), ("c", None)], r#"{"a":[1, "\n"]}"#),
         ] {
             let object = RawJson::object(members);
             assert_eq!(object.get(), expected);

@@ -72,6 +72,19 @@ pub struct Position {
 #[error("{0:?} is not a position in an event log: use the id of an event of this task")]
 pub struct PositionError(String);
 
+impl Position {
+    /// Appends it as text, as [`Display`](fmt::Display) writes it and with a part of the work: every event of
+    /// a stream has one.
+    pub fn put(self, out: &mut Vec<u8>) {
+        let mut digits = itoa::Buffer::new();
+        if self.life != 0 {
+            out.extend_from_slice(digits.format(self.life).as_bytes());
+            out.push(b'-');
+        }
+        out.extend_from_slice(digits.format(self.at).as_bytes());
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.life {

@@ -311,6 +311,9 @@ proptest! {
                 writer.chunk(chunk("a")).unwrap();
                 prop_assert!(!log.gave_out(position));
                 prop_assert_eq!(position.to_string().parse::<Position>(), Ok(position));
+                let mut put = Vec::new();
+                position.put(&mut put);
+                prop_assert_eq!(put, position.to_string().into_bytes());
             }
             Ok(position) => {
                 prop_assert!(text.bytes().all(|b| b.is_ascii_digit()));

@@ -167,7 +167,7 @@ impl EventStream {
             self.tell_metrics(end);
         }
         self.ready.reserve(FRAME_BYTES);
-        let (out, id) = (&mut self.ready, Some(&position as &dyn std::fmt::Display));
+        let (out, id) = (&mut self.ready, Some(position));
         match entry {
             Entry::Started(started) => sse::put_frame(out, id, "started", started),
             Entry::Chunk { index: None, .. } => {}

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future as _;
-use std::io::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use futures_util::Stream;
 use http::{HeaderName, HeaderValue, header};
 use http_body::{Body as HttpBody, Frame};
 use serde::Serialize;
+use task_log::Position;
 use tokio::time::{Instant, Sleep};
 
 /// Sent when nothing else was for a while, so that proxies keep the connection.
@@ -75,22 +75,18 @@ impl Silence {
 }
 
 /// One `/v2` frame.
-pub(super) fn frame(id: Option<&dyn std::fmt::Display>, event: &str, data: &impl Serialize) -> Bytes {
+pub(super) fn frame(id: Option<Position>, event: &str, data: &impl Serialize) -> Bytes {
     let mut out = Vec::with_capacity(128);
     put_frame(&mut out, id, event, data);
     Bytes::from(out)
 }
 
 /// Appends one `/v2` frame. JSON holds no raw line break, so the data is always one line.
-pub(super) fn put_frame(
-    out: &mut Vec<u8>,
-    id: Option<&dyn std::fmt::Display>,
-    event: &str,
-    data: &impl Serialize,
-) {
-    // Writing to memory does not fail.
+pub(super) fn put_frame(out: &mut Vec<u8>, id: Option<Position>, event: &str, data: &impl Serialize) {
     if let Some(id) = id {
-        let _ = writeln!(out, "id: {id}");
+        out.extend_from_slice(b"id: ");
+        id.put(out);
+        out.push(b'\n');
     }
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(event.as_bytes());

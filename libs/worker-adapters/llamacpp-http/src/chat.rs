@@ -7,22 +7,19 @@ use serde_json::value::RawValue;
 use wire::event::FinishReason;
 use wire::{EngineChunk, RawJson};
 
-use crate::stream::{Read, Step, malformed};
+use crate::members::{Members, parse};
+use crate::stream::{Read, Step, engine_error};
 
 #[derive(Default)]
 pub(crate) struct Chat {
     reason: Option<FinishReason>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Frame<'a> {
-    #[serde(borrow, default)]
-    choices: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    choices: Option<&'a str>,
     system_fingerprint: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     timings: Option<&'a RawValue>,
-    #[serde(default)]
     usage: Option<Usage>,
 }
 
@@ -61,19 +58,34 @@ struct Usage {
     completion_tokens: u64,
 }
 
-impl Frame<'_> {
-    fn choice(&self) -> Result<Option<Choice>, StreamFault> {
-        let Some(choices) = self.choices else { return Ok(None) };
-        let choices: Vec<Choice> = serde_json::from_str(choices.get()).map_err(|error| malformed(&error))?;
-        Ok(choices.into_iter().next())
+impl<'a> Frame<'a> {
+    fn of(data: &'a str) -> Result<Self, StreamFault> {
+        let (mut frame, mut members) = (Self::default(), Members::of(data)?);
+        while let Some((name, value)) = members.next()? {
+            match name {
+                "choices" => frame.choices = Some(value),
+                "system_fingerprint" => frame.system_fingerprint = parse(name, value)?,
+                "timings" => frame.timings = parse(name, value)?,
+                "usage" => frame.usage = parse(name, value)?,
+                "error" if value != "null" => return Err(engine_error(value)),
+                _ => {}
+            }
+        }
+        Ok(frame)
     }
 
-    /// What of it its reader is shown: all but the names that the edge has its own for.
+    fn choice(&self) -> Result<Option<Choice>, StreamFault> {
+        let Some(choices) = self.choices else { return Ok(None) };
+        Ok(parse::<Vec<Choice>>("choices", choices)?.into_iter().next())
+    }
+
+    /// What of it its reader is shown: all but the names that the edge has its own for. Every part was read as
+    /// JSON before.
     fn shown(&self) -> RawJson {
         RawJson::object([
             ("choices", self.choices),
-            ("system_fingerprint", self.system_fingerprint),
-            ("timings", self.timings),
+            ("system_fingerprint", self.system_fingerprint.map(RawValue::get)),
+            ("timings", self.timings.map(RawValue::get)),
         ])
     }
 }
@@ -86,7 +98,7 @@ impl Read for Chat {
                 "it was done without a finish reason or its counts".to_owned(),
             ));
         }
-        let frame: Frame<'_> = serde_json::from_str(data).map_err(|error| malformed(&error))?;
+        let frame = Frame::of(data)?;
         let mut step = Step::default();
         if let Some(choice) = frame.choice()? {
             match choice.finish_reason.as_deref() {

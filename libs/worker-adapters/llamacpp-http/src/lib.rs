@@ -10,6 +10,7 @@ mod client;
 mod completion;
 mod framing;
 mod http1;
+mod members;
 #[cfg(test)]
 mod mutated;
 mod once;

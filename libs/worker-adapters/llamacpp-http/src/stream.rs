@@ -148,14 +148,10 @@ impl<R: Read> Events<R> {
     }
 
     fn read_event(&mut self, event: Event<'_>) -> Result<Step, StreamFault> {
-        let data = match event {
-            Event::Data(data) => data,
-            Event::Error(text) => return Err(engine_error(text).unwrap_or(unknown_error())),
-        };
-        // Both protocols report an error alike: `data: {"error": {...}}`, and nothing after it.
-        match engine_error(data) {
-            Some(fault) => Err(fault),
-            None => self.read.read(data),
+        match event {
+            Event::Data(data) => self.read.read(data),
+            Event::Error(text) => Err(serde_json::from_str(text)
+                .map_or_else(|_| unknown_error(), |MaybeError { error }| said(error))),
         }
     }
 
@@ -184,20 +180,15 @@ struct MaybeError {
     error: EngineError,
 }
 
-fn engine_error(data: &str) -> Option<StreamFault> {
-    // Most frames are not errors; do not parse them twice.
-    if !data.contains("\"error\"") {
-        return None;
-    }
-    let error = serde_json::from_str::<MaybeError>(data).ok()?.error;
-    Some(StreamFault::Engine(error.message()))
+/// What a member `error` says. Both protocols report one alike: `data: {"error": {...}}`, and nothing after it.
+pub(crate) fn engine_error(value: &str) -> StreamFault {
+    serde_json::from_str(value).map_or_else(|_| unknown_error(), said)
+}
+
+fn said(error: EngineError) -> StreamFault {
+    StreamFault::Engine(error.message())
 }
 
 fn unknown_error() -> StreamFault {
     StreamFault::Engine("an error it did not explain".to_owned())
-}
-
-/// A frame that is not its protocol's. Says where, never what: frames are someone's text.
-pub(crate) fn malformed(error: &serde_json::Error) -> StreamFault {
-    StreamFault::Protocol(format!("an event is not its JSON, at byte {}", error.column()))
 }
