@@ -121,7 +121,13 @@ pub(crate) async fn start(settings: &Settings, listen: SocketAddr) -> Result<Run
     if let Some(journal) = journal.clone() {
         // Where tokens come and readers wait, so that a token does not wake a thread on its way.
         let until = stop.background.clone();
-        tasks.background.spawn(async move { until.run_until_cancelled(journal.drive()).await });
+        tasks.background.spawn(async move {
+            // A task of its own, so that a token does not ask whether it is time to stop.
+            let driving = tokio::spawn(async move { journal.drive().await });
+            until.cancelled().await;
+            driving.abort();
+            let _aborted = driving.await;
+        });
     }
     let usage_file = settings.config.paths.runtime.join("usage.json");
     let counting_since = usage::restore(&usage_file, &dispatch);

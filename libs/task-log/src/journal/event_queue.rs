@@ -12,17 +12,15 @@ use std::future::poll_fn;
 use std::sync::{Arc, PoisonError, Weak};
 #[cfg(not(loom))]
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 // The models try every interleaving of these.
-#[cfg(loom)]
-use loom::sync::{Condvar, Mutex, MutexGuard};
-use tokio::sync::Notify;
-
 use super::committer::RETRY_EVERY;
 use super::inbox::Ended;
 use crate::log::Store;
+#[cfg(loom)]
+use loom::sync::{Condvar, Mutex, MutexGuard};
 
 /// What writes what has come; one for both who may have it do so.
 pub(crate) trait Writer {
@@ -72,7 +70,6 @@ const AFTER_SLOW: Duration = Duration::from_secs(30);
 pub(crate) struct EventQueue {
     waiting: Mutex<Waiting>,
     thread: Condvar,
-    driver: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +77,8 @@ struct Waiting {
     items: Vec<Item>,
     /// Somebody drives.
     driven: bool,
+    /// Wakes whoever drives, while that waits.
+    driver: Option<Waker>,
     /// Until when the thread writes all the same.
     slow_until: Option<Instant>,
     /// What was not written is to be tried again, also when nothing else comes.
@@ -124,12 +123,14 @@ impl EventQueue {
         // All there is is taken under this lock: whoever writes sleeps only when nothing was there.
         let first = waiting.items.is_empty();
         waiting.items.push(item);
-        let driven = waiting.is_driven();
-        drop(waiting);
-        match (first, driven) {
-            (false, _) => {}
-            (true, true) => self.driver.notify_one(),
-            (true, false) => self.thread.notify_one(),
+        if !first {
+            return;
+        }
+        if waiting.is_driven() {
+            wake_driver(waiting);
+        } else {
+            drop(waiting);
+            self.thread.notify_one();
         }
     }
 
@@ -143,7 +144,8 @@ impl EventQueue {
         let mut waiting = self.lock();
         if waiting.is_driven() && !waiting.items.is_empty() {
             // It came while it was for us, and whoever pushes behind it tells nobody.
-            self.driver.notify_one();
+            wake_driver(waiting);
+            waiting = self.lock();
         }
         if !waiting.closed && (waiting.items.is_empty() || waiting.is_driven()) {
             let waited = self.thread.wait_timeout(waiting, RETRY_EVERY);
@@ -162,10 +164,30 @@ impl EventQueue {
 
     /// Somebody begins to drive, or stops.
     fn set_driven(&self, driven: bool) {
-        self.lock().driven = driven;
-        // What came before is not told to the other one.
-        self.driver.notify_one();
+        let mut waiting = self.lock();
+        waiting.driven = driven;
+        let waker = waiting.driver.take();
+        drop(waiting);
+        // Not under the lock: whoever drives may be gone with it.
+        drop(waker);
+        // What came before was not told to it; to whoever drives the queue tells it itself.
         self.thread.notify_one();
+    }
+
+    /// Waits until there is something for whoever drives.
+    async fn for_driver(&self) {
+        poll_fn(|cx| {
+            let mut waiting = self.lock();
+            if waiting.is_driven() && !waiting.items.is_empty() {
+                return Poll::Ready(());
+            }
+            let known = waiting.driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            let before = if known { None } else { waiting.driver.replace(cx.waker().clone()) };
+            drop(waiting);
+            drop(before);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// A turn is over.
@@ -191,6 +213,15 @@ impl Waiting {
     }
 }
 
+/// Whoever is woken may be gone with its waker, and stops to drive then: not under the lock.
+fn wake_driver(mut waiting: MutexGuard<'_, Waiting>) {
+    let waker = waiting.driver.take();
+    drop(waiting);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
 /// Writes what comes, where this is polled, until it is dropped. To be polled by one at a time.
 pub(crate) async fn drive(queue: &EventQueue, writer: &WriterLock<impl Writer>) {
     struct Driving<'a>(&'a EventQueue);
@@ -202,7 +233,7 @@ pub(crate) async fn drive(queue: &EventQueue, writer: &WriterLock<impl Writer>) 
     queue.set_driven(true);
     let _driving = Driving(queue);
     loop {
-        queue.driver.notified().await;
+        queue.for_driver().await;
         // Whoever was woken together with who wakes us appends first: one write for all of it.
         behind_the_others().await;
         turn(queue, writer);
@@ -246,28 +277,43 @@ fn lock<W>(writer: &WriterLock<W>) -> MutexGuard<'_, W> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Context, Wake};
+
     use super::*;
 
     fn turn(took: Duration, failing: bool) -> Turn {
         Turn { took, failing }
     }
 
+    #[derive(Default)]
+    struct Told(AtomicBool);
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// ORCHD-JOURNAL-012
-    #[tokio::test]
-    async fn after_a_slow_write_the_thread_writes_for_a_while_and_then_the_driver_again() {
+    #[test]
+    fn after_a_slow_write_the_thread_writes_for_a_while_and_then_the_driver_again() {
         let queue = EventQueue::default();
         queue.set_driven(true);
-        queue.driver.notified().await;
         assert!(queue.lock().is_driven());
         queue.wrote(&turn(SLOW * 2, false));
         assert!(!queue.lock().is_driven());
         queue.push(Item::Forget { seq: 1 });
         assert!(matches!(queue.wait(), Wait::Write), "what comes is the thread's");
-        // The time ends before the thread takes it: the driver must hear of it.
+        // The time ends before the thread takes it: the driver, which waits, must hear of it.
+        let told = Arc::new(Told::default());
+        let (waker, mut driver) = (Waker::from(Arc::clone(&told)), pin!(queue.for_driver()));
+        let mut poll = || driver.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(poll().is_pending());
         queue.lock().slow_until = Some(Instant::now());
         assert!(matches!(queue.wait(), Wait::Driven));
-        let told = tokio::time::timeout(Duration::from_secs(30), queue.driver.notified()).await;
-        assert!(told.is_ok() && queue.lock().is_driven());
+        assert!(told.0.load(Ordering::SeqCst) && poll().is_ready());
     }
 
     /// ORCHD-JOURNAL-012
