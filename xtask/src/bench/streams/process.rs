@@ -4,21 +4,24 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-/// The kernel's unit of CPU time in `/proc/PID/stat` is 1/100 s on every Linux we run on.
-const TICK_US: f64 = 10_000.0;
-
-/// CPU time of all of them, user and system, in microseconds.
+/// CPU time of all of them, user and system, in microseconds: what the scheduler counts in nanoseconds for each
+/// thread that there is, because `/proc/PID/stat` is in hundredths of a second, most of a microsecond for each
+/// token of a measurement.
 pub(in crate::bench) fn cpu_us(pids: &[u32]) -> Result<f64> {
-    pids.iter().map(|pid| ticks(*pid).map(|ticks| ticks as f64 * TICK_US)).sum()
+    pids.iter().map(|pid| on_cpu_ns(*pid).map(|ns| ns as f64 / 1e3)).sum()
 }
 
-fn ticks(pid: u32) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("reading a process's CPU time")?;
-    // The name in brackets may hold spaces.
-    let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-    let fields: Vec<&str> = after.split_whitespace().collect();
-    let number = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-    Ok(number(11) + number(12))
+fn on_cpu_ns(pid: u32) -> Result<u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).context("listing a process's threads")?;
+    let mut sum = 0;
+    for thread in threads {
+        let path = thread.context("listing a process's threads")?.path().join("schedstat");
+        // One that has ended meanwhile did next to nothing.
+        let Ok(stat) = fs::read_to_string(&path) else { continue };
+        let first = stat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok());
+        sum += first.with_context(|| format!("{} is not the scheduler's", path.display()))?;
+    }
+    Ok(sum)
 }
 
 /// Resident memory of all of them, in KiB.
