@@ -178,8 +178,12 @@ impl EventQueue {
     async fn for_driver(&self) {
         poll_fn(|cx| {
             let mut waiting = self.lock();
-            if waiting.is_driven() && !waiting.items.is_empty() {
-                return Poll::Ready(());
+            if !waiting.items.is_empty() {
+                if waiting.is_driven() {
+                    return Poll::Ready(());
+                }
+                // It came while it was for whoever drives, and whoever pushes behind it tells nobody.
+                self.thread.notify_one();
             }
             let known = waiting.driver.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
             let before = if known { None } else { waiting.driver.replace(cx.waker().clone()) };

@@ -1,9 +1,19 @@
-//! The models; see `../loom.rs`. A writer that is dropped ends its log with an error.
+//! The models; see `../loom.rs`. A writer that is dropped ends its log with an error. Up to three switches to
+//! another thread are tried where none was needed (`LOOM_MAX_PREEMPTIONS` says another number).
 
 use loom::future::block_on;
 use loom::thread;
 use task_log::{Entry, TaskLog};
 use wire::EngineChunk;
+
+/// More switches than these take minutes.
+const SWITCHES: usize = 3;
+
+fn model(of: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(SWITCHES);
+    builder.check(of);
+}
 
 fn chunk() -> EngineChunk {
     serde_json::from_str(r#"{"text":"a","tokens":[1],"raw":{}}"#).unwrap()
@@ -23,7 +33,7 @@ fn read(log: &TaskLog) -> Vec<String> {
 
 #[test]
 fn a_reader_sees_every_entry_once_and_the_end_and_never_sleeps_for_ever() {
-    loom::model(|| {
+    model(|| {
         let (log, mut writer) = TaskLog::new(1 << 20);
         let write = thread::spawn(move || {
             writer.chunk(chunk()).unwrap();
@@ -36,7 +46,7 @@ fn a_reader_sees_every_entry_once_and_the_end_and_never_sleeps_for_ever() {
 
 #[test]
 fn two_readers_see_the_same() {
-    loom::model(|| {
+    model(|| {
         let (log, writer) = TaskLog::new(1 << 20);
         let other = log.clone();
         let reader = thread::spawn(move || read(&other));
@@ -49,7 +59,7 @@ fn two_readers_see_the_same() {
 
 #[test]
 fn whoever_waits_for_the_end_wakes_when_it_can_be_read() {
-    loom::model(|| {
+    model(|| {
         let (log, mut writer) = TaskLog::new(1 << 20);
         let write = thread::spawn(move || {
             writer.chunk(chunk()).unwrap();
