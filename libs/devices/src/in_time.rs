@@ -1,8 +1,8 @@
 //! Questions that may never be answered: a library call cannot be ended from outside, and a driver that
-//! hangs holds it for ever. It is asked on a thread of its own, and once an answer is late nothing more is
-//! asked until it has come.
+//! hangs holds it for ever. It is asked on a thread of its own; whoever asks while a question is on its way
+//! waits for that one's answer, and nobody waits for one that is late.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,15 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(crate) struct InTime<T> {
     patience: Duration,
-    owed: Arc<Mutex<Option<Receiver<T>>>>,
+    owed: Arc<Mutex<Option<Question<T>>>>,
+}
+
+/// One that is on its way.
+#[derive(Debug)]
+struct Question<T> {
+    asked: Instant,
+    /// The answer, and when it was given.
+    answer: Receiver<(Instant, T)>,
 }
 
 /// Why there is no answer.
@@ -20,10 +28,10 @@ pub(crate) struct InTime<T> {
 pub(crate) enum NoAnswer {
     /// Whoever asked wants to know no more.
     Stopped,
-    /// It did not come in time, or that of an earlier question has not come yet.
+    /// It did not come in time, or that of an earlier question is late and has not come yet.
     Late,
-    /// Whoever was asked panicked.
-    Died,
+    /// The question could not be asked, or whoever was asked panicked.
+    Failed,
 }
 
 impl<T> Clone for InTime<T> {
@@ -41,39 +49,68 @@ impl<T: Send + 'static> InTime<T> {
         self.patience
     }
 
-    /// The answer, waited for until `stop` says true or the patience ends; at once none while one that was
-    /// waited for in vain is still owed.
+    /// The answer, waited for until `stop` says true or the patience with the question ends. One that came
+    /// late and not long ago is as good: the next would be late, too.
     pub(crate) fn ask(
         &self,
         question: impl FnOnce() -> T + Send + 'static,
         stop: &dyn Fn() -> bool,
     ) -> Result<T, NoAnswer> {
-        let still = |owed: &mut Receiver<T>| matches!(owed.try_recv(), Err(TryRecvError::Empty));
-        if self.owed().as_mut().is_some_and(still) {
-            return Err(NoAnswer::Late);
-        }
-        let (answer, answered) = channel();
-        std::thread::spawn(move || {
-            // Nobody may wait for it any more.
-            let _unheard = answer.send(question());
-        });
-        let until = Instant::now() + self.patience;
-        let none = loop {
-            match answered.recv_timeout(POLL) {
-                Ok(answer) => return Ok(answer),
-                Err(RecvTimeoutError::Disconnected) => break NoAnswer::Died,
-                Err(RecvTimeoutError::Timeout) if stop() => break NoAnswer::Stopped,
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= until => break NoAnswer::Late,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
+        // Taken in a statement of its own: the lock must not be held while waiting.
+        let owed = self.owed().take();
+        let owed = match owed {
+            None => None,
+            Some(owed) => match owed.answer.recv_timeout(Duration::ZERO) {
+                Ok((given, answer)) if given.elapsed() < self.patience => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) => Some(owed),
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => None,
+            },
         };
-        *self.owed() = Some(answered);
-        Err(none)
+        let asked = match owed {
+            Some(owed) => owed,
+            None => send(question)?,
+        };
+        let waited = self.wait(&asked, stop);
+        if matches!(waited, Err(NoAnswer::Stopped | NoAnswer::Late)) {
+            *self.owed() = Some(asked);
+        }
+        waited
     }
 
-    fn owed(&self) -> MutexGuard<'_, Option<Receiver<T>>> {
+    fn wait(&self, question: &Question<T>, stop: &dyn Fn() -> bool) -> Result<T, NoAnswer> {
+        let left = self.patience.saturating_sub(question.asked.elapsed());
+        let until = Instant::now() + left;
+        // Where this process hardly came to run itself, neither did whoever answers.
+        let (mut looks, enough) = (0, left.as_millis() / POLL.as_millis() / 4);
+        loop {
+            looks += 1;
+            match question.answer.recv_timeout(POLL) {
+                Ok((_, answer)) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => return Err(NoAnswer::Failed),
+                Err(RecvTimeoutError::Timeout) if stop() => return Err(NoAnswer::Stopped),
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= until && looks > enough => {
+                    return Err(NoAnswer::Late);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Option<Question<T>>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn send<T: Send + 'static>(question: impl FnOnce() -> T + Send + 'static) -> Result<Question<T>, NoAnswer> {
+    let (sender, answer) = channel();
+    let ask = move || {
+        let said = question();
+        // Nobody may wait for it any more.
+        let _unheard = sender.send((Instant::now(), said));
+    };
+    let asked = Instant::now();
+    std::thread::Builder::new().name("question".to_owned()).spawn(ask).map_err(|_| NoAnswer::Failed)?;
+    Ok(Question { asked, answer })
 }
 
 #[cfg(test)]
@@ -82,9 +119,13 @@ mod tests {
 
     const NEVER: &dyn Fn() -> bool = &|| false;
 
+    fn not_asked() -> u32 {
+        panic!("it is asked a second time while it owes an answer")
+    }
+
     /// POOLD-DEVICE-001
     #[test]
-    fn what_never_answers_is_waited_for_once_and_asked_again_when_it_has() {
+    fn what_never_answers_is_waited_for_once_and_its_late_answer_counts() {
         let library = InTime::new(Duration::from_millis(200));
         let (release, held) = channel::<()>();
         let hangs = move || {
@@ -94,32 +135,43 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(library.ask(hangs, NEVER), Err(NoAnswer::Late));
         assert!(begun.elapsed() >= library.patience());
-        let asked = || panic!("it is asked a second time while it owes an answer");
-        assert_eq!(library.clone().ask(asked, NEVER), Err(NoAnswer::Late));
+        assert_eq!(library.clone().ask(not_asked, NEVER), Err(NoAnswer::Late));
         drop(release);
         let patient = InTime { patience: Duration::from_secs(60), ..library };
-        let answer = loop {
-            match patient.ask(|| 2, NEVER) {
-                Err(NoAnswer::Late) => std::thread::yield_now(),
-                answer => break answer,
-            }
-        };
-        assert_eq!(answer, Ok(2), "the late answer was an older question's");
+        assert_eq!(patient.ask(not_asked, NEVER), Ok(1));
+        assert_eq!(patient.ask(|| 2, NEVER), Ok(2), "it is told once");
     }
 
     /// POOLD-DEVICE-001
     #[test]
-    fn whoever_stops_waits_no_longer_and_a_panic_is_no_answer() {
+    fn an_answer_that_is_old_is_asked_for_anew() {
+        let library = InTime::new(Duration::from_secs(30));
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(31)).unwrap();
+        let (sender, answer) = channel();
+        sender.send((long_ago, 1)).unwrap();
+        *library.owed() = Some(Question { asked: long_ago, answer });
+        assert_eq!(library.ask(|| 2, NEVER), Ok(2));
+    }
+
+    /// POOLD-DEVICE-001
+    #[test]
+    fn whoever_stops_waits_no_longer_and_who_asks_next_gets_that_answer() {
         let library = InTime::new(Duration::from_secs(600));
-        let (_release, held) = channel::<()>();
-        let begun = Instant::now();
-        let hangs = move || {
+        let (release, held) = channel::<()>();
+        let slow = move || {
             let _released = held.recv();
+            1
         };
-        assert_eq!(library.ask(hangs, &|| true), Err(NoAnswer::Stopped));
+        let begun = Instant::now();
+        assert_eq!(library.ask(slow, &|| true), Err(NoAnswer::Stopped));
         assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+        // Nothing is wrong with it: it is no hung one.
+        let next = library.clone();
+        let asks = std::thread::spawn(move || next.ask(not_asked, NEVER));
+        drop(release);
+        assert_eq!(asks.join().unwrap(), Ok(1));
         let dies = InTime::<()>::new(Duration::from_secs(600));
-        assert_eq!(dies.ask(|| panic!("as a library may"), NEVER), Err(NoAnswer::Died));
+        assert_eq!(dies.ask(|| panic!("as a library may"), NEVER), Err(NoAnswer::Failed));
         assert_eq!(dies.ask(|| (), NEVER), Ok(()));
     }
 }

@@ -83,7 +83,7 @@ impl Discover for System {
                 // No card, no library or a library that does not fit the driver: the tool may know more.
                 Ok(Ok(_)) => "its NVML library knows of no card".to_owned(),
                 Ok(Err(problem)) => format!("its NVML library does not help ({problem})"),
-                Err(NoAnswer::Died) => "its NVML library does not help (asking it failed)".to_owned(),
+                Err(NoAnswer::Failed) => "its NVML library does not help (asking it failed)".to_owned(),
                 Err(NoAnswer::Stopped) => return Inventory::NoCard,
                 // The tool asks the same driver.
                 Err(NoAnswer::Late) => {

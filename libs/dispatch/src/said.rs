@@ -204,10 +204,10 @@ mod tests {
             (r#"{"role":"assistant","tool_calls":[{"index":0}]}"#, true),
         ] {
             let raw = format!(r#"{{"choices":[{{"index":0,"finish_reason":null,"delta":{delta}}}]}}"#);
-            let raw = Some(RawJson::parse(raw).unwrap());
+            let raw = Some(RawJson::parse(&raw).unwrap());
             assert_eq!(says_something(&EngineChunk { raw, ..chunk("", &[], 0) }), says, "{delta}");
         }
-        let raw = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#.to_owned();
+        let raw = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
         let raw = Some(RawJson::parse(raw).unwrap());
         assert!(says_something(&EngineChunk { raw, ..chunk("", &[], 0) }));
     }

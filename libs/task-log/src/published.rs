@@ -61,10 +61,17 @@ impl Published {
         let mut waiting = self.lock();
         let round = waiting.round;
         let taken = place.0.filter(|(taken_in, _)| *taken_in == round);
-        match taken.and_then(|(_, key)| waiting.wakers.get_mut(key)) {
-            Some(there) => there.clone_from(waker),
-            None => place.0 = Some((round, waiting.wakers.insert(waker.clone()))),
-        }
+        let before = match taken.and_then(|(_, key)| waiting.wakers.get_mut(key)) {
+            Some(there) if there.will_wake(waker) => None,
+            Some(there) => Some(std::mem::replace(there, waker.clone())),
+            None => {
+                place.0 = Some((round, waiting.wakers.insert(waker.clone())));
+                None
+            }
+        };
+        drop(waiting);
+        // Not under the lock: see above.
+        drop(before);
     }
 
     /// Waits until `done`, which is asked again whenever there is more.

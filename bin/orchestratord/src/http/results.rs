@@ -70,7 +70,7 @@ mod tests {
             (r#"{"choices": [{"delta": {"role": "assistant"}}]}"#, None),
         ] {
             let (log, mut writer) = TaskLog::new(1 << 20);
-            let raw = Some(RawJson::parse(raw.to_owned()).unwrap());
+            let raw = Some(RawJson::parse(raw).unwrap());
             writer.chunk(EngineChunk { raw, ..EngineChunk::default() }).unwrap();
             writer.end(End {
                 tokens_in: Some(1),

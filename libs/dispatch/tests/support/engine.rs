@@ -154,7 +154,7 @@ pub(crate) fn chunk(n: u32) -> EngineChunk {
 
 fn role() -> EngineChunk {
     let raw = r#"{"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}]}"#;
-    EngineChunk { raw: Some(wire::RawJson::parse(raw.to_owned()).unwrap()), ..EngineChunk::default() }
+    EngineChunk { raw: Some(wire::RawJson::parse(raw).unwrap()), ..EngineChunk::default() }
 }
 
 fn stream(

@@ -16,11 +16,12 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 // The models try every interleaving of these.
+#[cfg(loom)]
+use loom::sync::{Condvar, Mutex, MutexGuard};
+
 use super::committer::RETRY_EVERY;
 use super::inbox::Ended;
 use crate::log::Store;
-#[cfg(loom)]
-use loom::sync::{Condvar, Mutex, MutexGuard};
 
 /// What writes what has come; one for both who may have it do so.
 pub(crate) trait Writer {

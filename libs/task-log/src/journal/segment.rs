@@ -266,7 +266,7 @@ mod tests {
     use wire::{EngineChunk, RawJson};
 
     fn entry(text: &str) -> Entry {
-        let raw = Some(RawJson::parse("{\"a\": 1}".to_owned()).unwrap());
+        let raw = Some(RawJson::parse("{\"a\": 1}").unwrap());
         let chunk = EngineChunk { text: text.to_owned(), tokens: vec![7], raw, ..EngineChunk::default() };
         Entry::Chunk { chunk, index: Some(3), decode_ms: None }
     }

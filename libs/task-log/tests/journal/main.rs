@@ -32,7 +32,7 @@ fn raw(json: &str) -> Box<RawValue> {
 }
 
 fn chunk(text: &str) -> EngineChunk {
-    let raw = Some(wire::RawJson::parse("{\"content\":  \"x\"}".to_owned()).unwrap());
+    let raw = Some(wire::RawJson::parse("{\"content\":  \"x\"}").unwrap());
     EngineChunk { text: text.to_owned(), tokens: vec![1], raw, ..EngineChunk::default() }
 }
 

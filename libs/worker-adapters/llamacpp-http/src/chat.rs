@@ -67,7 +67,7 @@ impl<'a> Frame<'a> {
                 "system_fingerprint" => frame.system_fingerprint = parse(name, value)?,
                 "timings" => frame.timings = parse(name, value)?,
                 "usage" => frame.usage = parse(name, value)?,
-                "error" if value != "null" => return Err(engine_error(value)),
+                "error" => engine_error(value).map_or(Ok(()), Err)?,
                 _ => {}
             }
         }
@@ -127,7 +127,9 @@ mod tests {
     #[test]
     fn tool_deltas_and_reasoning_pass_through_without_text() {
         let choices = r#"[{"index":0, "delta":{"tool_calls":[{"index":0,"function":{"name":"f"}}]}}]"#;
-        let data = format!(r#"{{"choices":{choices},"id":"theirs","timings":{{"x": 1}},"model":"theirs"}}"#);
+        let data = format!(
+            r#"{{"choices":{choices},"id":"theirs","timings":{{"x": 1}},"model":"theirs","__verbose":{{}}}}"#
+        );
         let chunk = Chat::default().read(&data).unwrap().chunk.unwrap();
         let shown = format!(r#"{{"choices":{choices},"timings":{{"x": 1}}}}"#);
         assert_eq!((chunk.text.as_str(), chunk.raw(), chunk.finishes), ("", shown.as_str(), false));
@@ -144,6 +146,26 @@ mod tests {
         let finished = step.finished.unwrap();
         assert!(step.chunk.is_none());
         assert_eq!((finished.reason, finished.tokens_in, finished.tokens_out), (FinishReason::Stop, 3, 5));
+    }
+
+    /// LCPP-008
+    #[test]
+    fn an_error_is_the_engines_word_in_whatever_shape_and_none_is_none() {
+        let engines = |text: &str| StreamFault::Engine(text.to_owned());
+        for (error, said) in [
+            (r#"{"code":500,"message":"no room","type":"server_error"}"#, engines("no room")),
+            (r#"{"code":"server_error","message":"no room","type":null}"#, engines("no room")),
+            (r#""no room""#, engines("no room")),
+            (r#"{"message":null}"#, engines("an error it did not explain")),
+            ("true", engines("an error it did not explain")),
+        ] {
+            let data = format!(r#"{{"error":{error},"choices":[{{"delta":{{"content":"x"}}}}]}}"#);
+            assert_eq!(Chat::default().read(&data).unwrap_err(), said, "{error}");
+        }
+        for none in ["null", "false"] {
+            let data = format!(r#"{{"error":{none},"choices":[{{"delta":{{"content":"x"}}}}]}}"#);
+            assert_eq!(Chat::default().read(&data).unwrap().chunk.unwrap().text, "x");
+        }
     }
 
     #[test]

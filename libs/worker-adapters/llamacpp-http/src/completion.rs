@@ -44,7 +44,7 @@ impl<'a> Frame<'a> {
                 "tokens_evaluated" => frame.tokens_evaluated = plain(name, value)?,
                 "timings" => frame.has_timings = value != "null",
                 "generation_settings" => frame.generation_settings = Some(value),
-                "error" if value != "null" => return Err(engine_error(value)),
+                "error" => engine_error(value).map_or(Ok(()), Err)?,
                 _ => {}
             }
         }

@@ -62,7 +62,7 @@ pub(crate) fn answer(path: &str, body: Vec<u8>) -> Result<TokenStream, String> {
     let strange = || format!("its answer to {path} is not llama-server's");
     let text = String::from_utf8(body).map_err(|_| strange())?;
     let usage = serde_json::from_str::<Answer>(&text).map_err(|_| strange())?.usage;
-    let raw = Some(RawJson::parse(text).map_err(|_| strange())?);
+    let raw = Some(RawJson::parse(&text).map_err(|_| strange())?);
     let chunk = EngineChunk { raw, ..EngineChunk::default() };
     let (reason, tokens_in) = (FinishReason::Stop, usage.prompt_tokens);
     let finished = Finished { reason, tokens_in, tokens_out: 0, sampling: None };

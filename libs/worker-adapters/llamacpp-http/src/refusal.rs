@@ -43,7 +43,7 @@ struct Envelope {
 }
 
 /// llama-server's error object, in answers and in streams.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub(crate) struct EngineError {
     #[serde(default)]
     code: Option<u16>,
@@ -58,6 +58,11 @@ pub(crate) struct EngineError {
 }
 
 impl EngineError {
+    /// One of which only the message is known.
+    pub(crate) fn saying(message: &str) -> Self {
+        Self { message: message.to_owned(), ..Self::default() }
+    }
+
     pub(crate) fn message(self) -> String {
         self.message.chars().take(MAX_MESSAGE_CHARS).collect()
     }

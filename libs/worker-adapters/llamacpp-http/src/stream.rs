@@ -180,9 +180,19 @@ struct MaybeError {
     error: EngineError,
 }
 
-/// What a member `error` says. Both protocols report one alike: `data: {"error": {...}}`, and nothing after it.
-pub(crate) fn engine_error(value: &str) -> StreamFault {
-    serde_json::from_str(value).map_or_else(|_| unknown_error(), said)
+/// What a member `error` says, if it reports one. Both protocols do it alike: `data: {"error": {...}}`, and nothing
+/// after it; other servers have a code that is a name, or a text in its place.
+pub(crate) fn engine_error(value: &str) -> Option<StreamFault> {
+    if matches!(value, "null" | "false") {
+        return None;
+    }
+    let strange = || {
+        let value: serde_json::Value = serde_json::from_str(value).ok()?;
+        let message = value.as_str().or(value.get("message")?.as_str())?;
+        Some(EngineError::saying(message))
+    };
+    let error = serde_json::from_str(value).ok().or_else(strange);
+    Some(error.map_or_else(unknown_error, said))
 }
 
 fn said(error: EngineError) -> StreamFault {

@@ -1,27 +1,23 @@
 //! CPU time and memory of processes, from `/proc`.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
-/// CPU time of all of them, user and system, in microseconds: what the scheduler counts in nanoseconds for each
-/// thread that there is, because `/proc/PID/stat` is in hundredths of a second, most of a microsecond for each
-/// token of a measurement.
+/// CPU time of all of them, user and system, in microseconds, by each one's own clock: `/proc/PID/stat` is in
+/// hundredths of a second, most of a microsecond for each token of a measurement.
 pub(in crate::bench) fn cpu_us(pids: &[u32]) -> Result<f64> {
-    pids.iter().map(|pid| on_cpu_ns(*pid).map(|ns| ns as f64 / 1e3)).sum()
+    pids.iter().map(|pid| on_cpu(*pid)).sum()
 }
 
-fn on_cpu_ns(pid: u32) -> Result<u64> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).context("listing a process's threads")?;
-    let mut sum = 0;
-    for thread in threads {
-        let path = thread.context("listing a process's threads")?.path().join("schedstat");
-        // One that has ended meanwhile did next to nothing.
-        let Ok(stat) = fs::read_to_string(&path) else { continue };
-        let first = stat.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok());
-        sum += first.with_context(|| format!("{} is not the scheduler's", path.display()))?;
-    }
-    Ok(sum)
+fn on_cpu(pid: u32) -> Result<f64> {
+    let process = Pid::from_raw(i32::try_from(pid).context("a process id out of range")?);
+    let clock = clock_getcpuclockid(process).context("finding a process's CPU clock")?;
+    let used = clock_gettime(clock).context("reading a process's CPU time")?;
+    Ok(Duration::from(used).as_secs_f64() * 1e6)
 }
 
 /// Resident memory of all of them, in KiB.

@@ -118,7 +118,7 @@ mod tests {
         let mut out = Vec::new();
         let raw = r#"{"system_fingerprint":"b1","choices":[{"index":0,"finish_reason":null,"delta":{"tool_calls":[{"index":0}]}}]}"#;
         let chunk = |raw: &str, finishes| {
-            let raw = Some(RawJson::parse(raw.to_owned()).unwrap());
+            let raw = Some(RawJson::parse(raw).unwrap());
             EngineChunk { raw, finishes, ..EngineChunk::default() }
         };
         chunks.chunk(&chunk(raw, false), &mut out);
