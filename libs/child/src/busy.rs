@@ -49,6 +49,7 @@ mod tests {
         let (asked, closed) = std::sync::mpsc::channel();
         let writer = std::thread::spawn(move || {
             closed.recv().unwrap();
+            // Nothing tells when the first try has failed; where none has, this shows less and fails nothing.
             std::thread::sleep(4 * AGAIN_AFTER);
             drop(writing);
         });

@@ -48,6 +48,10 @@ pub(crate) struct Options {
     /// Have the tokens of up to 64 streams come at once, as those of an engine's batch do
     #[arg(long)]
     bursts: bool,
+    /// Measure nginx and orchestratord at the same time, each with a third of the tokens: for what they cost, not
+    /// for what they add
+    #[arg(long)]
+    together: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -129,7 +133,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if wanted(Section::Streams) {
         let window = Duration::from_secs(u64::from(options.seconds));
         let (streams, rate) = (options.streams.clone(), options.rate);
-        let plan = streams::Plan { streams, rate, window, rounds: options.rounds, bursts: options.bursts };
+        let plan = streams::Plan {
+            streams,
+            rate,
+            window,
+            rounds: options.rounds,
+            bursts: options.bursts,
+            together: options.together,
+        };
         writeln!(out, "\n## Streams: {} tokens/s over all of them\n", options.rate)?;
         runtime.block_on(streams::measure(&binaries, &plan, &mut out))?;
     }

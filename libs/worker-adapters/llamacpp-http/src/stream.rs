@@ -188,7 +188,7 @@ pub(crate) fn engine_error(value: &str) -> Option<StreamFault> {
     }
     let strange = || {
         let value: serde_json::Value = serde_json::from_str(value).ok()?;
-        let message = value.as_str().or(value.get("message")?.as_str())?;
+        let message = value.as_str().or_else(|| value.get("message")?.as_str())?;
         Some(EngineError::saying(message))
     };
     let error = serde_json::from_str(value).ok().or_else(strange);

@@ -3,6 +3,8 @@
 //! other at the same rate, from few streams to many. Token rate is held, so that cost per token can
 //! be compared between counts of streams. Tokens come evenly spread, so that what is added is the way's
 //! own and not the wait behind the tokens of other streams; `--bursts` has them come as one batch's do.
+//! A machine that others share is now faster and now slower: `--together` measures nginx and orchestratord at
+//! the same time, so that what they cost can be compared, and what they add, beside each other, cannot.
 
 mod load;
 pub(super) mod process;
@@ -30,6 +32,8 @@ pub(super) struct Plan {
     pub(super) rounds: u32,
     /// Whether tokens come many at a time.
     pub(super) bursts: bool,
+    /// Whether all ways are measured at once, each with its share of the rate.
+    pub(super) together: bool,
 }
 
 /// One way that tokens take.
@@ -42,6 +46,12 @@ impl Row {
     /// The middle of what the rounds say.
     fn middle(&self, of: impl Fn(&Measured) -> f64) -> f64 {
         Sample::new(self.rounds.iter().map(of).collect()).quantile(0.5)
+    }
+
+    /// The middle of how many times as much it is as in the same round of another way.
+    fn times(&self, to: &Self, of: impl Fn(&Measured) -> f64) -> f64 {
+        let ratios = self.rounds.iter().zip(&to.rounds).map(|(here, there)| of(here) / of(there));
+        Sample::new(ratios.collect()).quantile(0.5)
     }
 
     /// The middle of how much more it is than in the same round of another way.
@@ -65,8 +75,7 @@ pub(super) async fn measure(binaries: &Binaries, plan: &Plan, out: &mut impl Wri
         }
         let named = |name: &str| rows.iter().find(|row| row.name == name);
         if let (Some(nginx), Some(v1), Some(v2)) = (named("nginx"), named("/v1"), named("/v2")) {
-            let [nginx, v1, v2] = [nginx, v1, v2].map(|row| row.middle(Measured::cpu_us));
-            let (v1, v2) = (v1 / nginx, v2 / nginx);
+            let [v1, v2] = [v1, v2].map(|row| row.times(nginx, Measured::cpu_us));
             ratios.push(format!("- {streams} streams: /v1 costs {v1:.2} × nginx per token, /v2 {v2:.2} ×"));
         }
     }
@@ -95,7 +104,11 @@ fn line(streams: u32, row: &Row, direct: &Row) -> String {
 async fn at(binaries: &Binaries, plan: &Plan, streams: u32) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = Vec::new();
     for _ in 0..plan.rounds {
-        for (name, measured) in round(binaries, plan, streams).await? {
+        let measured = match plan.together {
+            true => round_together(binaries, plan, streams).await?,
+            false => round(binaries, plan, streams).await?,
+        };
+        for (name, measured) in measured {
             match rows.iter_mut().find(|row| row.name == name) {
                 Some(row) => row.rounds.push(measured),
                 None => rows.push(Row { name, rounds: vec![measured] }),
@@ -126,5 +139,35 @@ async fn round(binaries: &Binaries, plan: &Plan, streams: u32) -> Result<Vec<(&'
         drop(orchestratord);
         stub.until_idle().await?;
     }
+    Ok(rows)
+}
+
+/// All ways at once; the first is nginx, where it is installed.
+async fn round_together(
+    binaries: &Binaries,
+    plan: &Plan,
+    streams: u32,
+) -> Result<Vec<(&'static str, Measured)>> {
+    const WAYS: u32 = 3;
+    let pace = Duration::from_millis(u64::from((WAYS * streams * 1_000 / plan.rate).max(1)));
+    let stub = StubProcess::start(&binaries.stub, WAYS * streams, pace)?;
+    let load = Load { streams, pace, window: plan.window, bursts: plan.bursts };
+    let nginx = Nginx::start(stub.addr())?;
+    let orchestratord = || Orchestratord::start(&binaries.orchestratord, stub.addr());
+    let (chat, tasks) = (orchestratord()?, orchestratord()?);
+    let through_nginx = async {
+        let Some(nginx) = &nginx else { return Ok(None) };
+        load.run(nginx.addr(), Api::Chat, &nginx.pids()?).await.map(Some)
+    };
+    let (chat_pids, tasks_pids) = ([chat.pid()], [tasks.pid()]);
+    let (through_nginx, v1, v2) = tokio::join!(
+        through_nginx,
+        load.run(chat.addr(), Api::Chat, &chat_pids),
+        load.run(tasks.addr(), Api::Tasks, &tasks_pids),
+    );
+    let mut rows: Vec<_> =
+        through_nginx.context("through nginx")?.map(|row| ("nginx", row)).into_iter().collect();
+    rows.push(("/v1", v1.context("/v1")?));
+    rows.push(("/v2", v2.context("/v2")?));
     Ok(rows)
 }
