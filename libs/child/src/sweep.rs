@@ -124,7 +124,12 @@ mod tests {
             // while it does.
             let mut command = Command::new("/bin/sh");
             command.args(["-c", "sleep 60 & wait"]).env("LLORCH_TEST_MARK", value).stdout(Stdio::null());
-            command.spawn().unwrap()
+            let child = command.spawn().unwrap();
+            // Just executed, it shows no environment yet.
+            while processes_with("LLORCH_TEST_MARK", value).is_empty() {
+                std::thread::yield_now();
+            }
+            child
         };
         let (mut ours, mut stranger) = (sleeper(&mark), sleeper(&format!("{mark}-stranger")));
         assert!(end_marked("LLORCH_TEST_MARK", &mark));
