@@ -70,42 +70,13 @@ impl<'a> Members<'a> {
         if self.peek() != Some(b'"') {
             return Err(self.malformed());
         }
-        self.at += 1;
-        loop {
-            let rest = &self.text.as_bytes()[self.at..];
-            let found = memchr::memchr2(b'"', b'\\', rest).ok_or_else(|| self.malformed())?;
-            self.at += found + 1;
-            if rest[found] == b'"' {
-                return Ok(&self.text[start..self.at]);
-            }
-            // What follows a backslash ends no string; it may be the first byte of many.
-            self.at = (self.at + 1).min(self.text.len());
-        }
+        self.at = string_end(self.text.as_bytes(), start + 1).ok_or_else(|| self.malformed())?;
+        Ok(&self.text[start..self.at])
     }
 
     fn value(&mut self) -> Result<&'a str, StreamFault> {
         let start = self.at;
-        let mut depth = 0_u32;
-        loop {
-            match self.peek().ok_or_else(|| self.malformed())? {
-                b'"' => {
-                    self.string()?;
-                    if depth == 0 {
-                        break;
-                    }
-                    continue;
-                }
-                b'{' | b'[' => depth += 1,
-                b'}' | b']' | b',' if depth == 0 => break,
-                b'}' | b']' if depth == 1 => {
-                    self.at += 1;
-                    break;
-                }
-                b'}' | b']' => depth -= 1,
-                _ => {}
-            }
-            self.at += 1;
-        }
+        self.at = value_end(self.text.as_bytes(), start).ok_or_else(|| self.malformed())?;
         let value = self.text[start..self.at].trim_ascii_end();
         if value.is_empty() { Err(self.malformed()) } else { Ok(value) }
     }
@@ -113,6 +84,47 @@ impl<'a> Members<'a> {
     /// Says where, never what: frames are someone's text.
     fn malformed(&self) -> StreamFault {
         StreamFault::Protocol(format!("an event is not its JSON, at byte {}", self.at))
+    }
+}
+
+/// Names and tokens are no longer than this, and are done before a search that begins with more has begun.
+const SHORT: usize = 32;
+
+/// Where a string ends, behind its quote, that goes on at `at`.
+fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let long = at + SHORT;
+    loop {
+        if at >= long {
+            at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        }
+        match *bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            // What follows a backslash ends no string; it may be the first byte of many.
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// Where a value ends that begins at `at`, perhaps with white space behind it.
+fn value_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0_u32;
+    loop {
+        match *bytes.get(at)? {
+            b'"' => {
+                at = string_end(bytes, at + 1)?;
+                if depth == 0 {
+                    return Some(at);
+                }
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' | b',' if depth == 0 => return Some(at),
+            b'}' | b']' if depth == 1 => return Some(at + 1),
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
     }
 }
 
@@ -194,6 +206,8 @@ mod tests {
             any::<i64>().prop_map(Into::into),
             ".{0,6}".prop_map(Into::into),
             r#"["\\\\,:{}\[\]]{0,6}"#.prop_map(Into::into),
+            // Around and beyond where a string is searched otherwise.
+            r#"["\\é]{26,40}|[a"]{0,100}"#.prop_map(Into::into),
         ];
         leaf.prop_recursive(3, 24, 4, |inner| {
             prop_oneof![
