@@ -2,11 +2,12 @@
 //! make up, the engine reports only the last token's id. Its running count tells how many are missing.
 
 use adapter_host::{Finished, StreamFault};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use wire::EngineChunk;
 use wire::event::FinishReason;
 
-use crate::members::{Members, parse, plain};
-use crate::stream::{Read, Step, engine_error};
+use crate::stream::{Read, Step, malformed};
 
 #[derive(Default)]
 pub(crate) struct Completion {
@@ -16,56 +17,39 @@ pub(crate) struct Completion {
     known_end: Option<Finished>,
 }
 
-#[derive(Default)]
+#[derive(Deserialize)]
 struct Frame<'a> {
+    #[serde(default)]
     content: String,
+    #[serde(default)]
     tokens: Vec<u32>,
-    stop: Option<bool>,
+    stop: bool,
+    #[serde(default)]
     stop_type: String,
+    #[serde(default)]
     tokens_predicted: u64,
+    #[serde(default)]
     tokens_evaluated: u64,
-    /// A frame that is not final has them exactly when a stop string was found: the server sends them
+    /// A frame that is not final has it exactly when a stop string was found: the server sends it
     /// "usually for the last response", and this is the last one with text.
-    has_timings: bool,
+    #[serde(default)]
+    timings: Option<serde::de::IgnoredAny>,
     /// The final frame's. One that reads otherwise than expected is no reason to lose the end.
-    generation_settings: Option<&'a str>,
-}
-
-impl<'a> Frame<'a> {
-    fn of(data: &'a str) -> Result<Self, StreamFault> {
-        let (mut frame, mut members) = (Self::default(), Members::of(data)?);
-        while let Some((name, value)) = members.next()? {
-            match name {
-                "content" => frame.content = parse(name, value)?,
-                "tokens" => frame.tokens = parse(name, value)?,
-                "stop" => frame.stop = Some(plain(name, value)?),
-                "stop_type" => frame.stop_type = parse(name, value)?,
-                "tokens_predicted" => frame.tokens_predicted = plain(name, value)?,
-                "tokens_evaluated" => frame.tokens_evaluated = plain(name, value)?,
-                "timings" => frame.has_timings = value != "null",
-                "generation_settings" => frame.generation_settings = Some(value),
-                "error" => engine_error(value).map_or(Ok(()), Err)?,
-                _ => {}
-            }
-        }
-        Ok(frame)
-    }
+    #[serde(borrow, default)]
+    generation_settings: Option<&'a RawValue>,
 }
 
 impl Read for Completion {
     fn read(&mut self, data: &str) -> Result<Step, StreamFault> {
-        let frame = Frame::of(data)?;
-        let Some(stop) = frame.stop else {
-            return Err(StreamFault::Protocol("an event does not say whether it is the last".to_owned()));
-        };
+        let frame: Frame<'_> = serde_json::from_str(data).map_err(|error| malformed(&error))?;
         let mut step = Step::default();
-        if !stop || !frame.content.is_empty() || !frame.tokens.is_empty() {
+        if !frame.stop || !frame.content.is_empty() || !frame.tokens.is_empty() {
             let unnamed = self.unnamed(&frame);
             // Text and ids are all that such a frame says, and every one is kept: its JSON is not.
             let (text, tokens) = (frame.content, frame.tokens);
             step.chunk = Some(EngineChunk { text, tokens, unnamed, ..EngineChunk::default() });
         }
-        if !stop && frame.has_timings {
+        if !frame.stop && frame.timings.is_some() {
             self.known_end = Some(Finished {
                 reason: FinishReason::Stop,
                 tokens_in: frame.tokens_evaluated,
@@ -73,7 +57,7 @@ impl Read for Completion {
                 sampling: None,
             });
         }
-        if stop {
+        if frame.stop {
             let reason = match frame.stop_type.as_str() {
                 "eos" | "word" => FinishReason::Stop,
                 "limit" => FinishReason::Length,
@@ -83,7 +67,7 @@ impl Read for Completion {
                 reason,
                 tokens_in: frame.tokens_evaluated,
                 tokens_out: frame.tokens_predicted,
-                sampling: frame.generation_settings.and_then(|raw| serde_json::from_str(raw).ok()),
+                sampling: frame.generation_settings.and_then(|raw| serde_json::from_str(raw.get()).ok()),
             });
         }
         Ok(step)
@@ -101,11 +85,7 @@ impl Completion {
         let new = frame.tokens_predicted.saturating_sub(self.counted);
         self.counted = frame.tokens_predicted.max(self.counted + named);
         // The final frame repeats no token.
-        if frame.stop == Some(true) {
-            0
-        } else {
-            u32::try_from(new.saturating_sub(named)).unwrap_or(u32::MAX)
-        }
+        if frame.stop { 0 } else { u32::try_from(new.saturating_sub(named)).unwrap_or(u32::MAX) }
     }
 }
 

@@ -10,7 +10,6 @@ mod client;
 mod completion;
 mod framing;
 mod http1;
-mod members;
 #[cfg(test)]
 mod mutated;
 mod once;

@@ -43,8 +43,8 @@ struct Envelope {
 }
 
 /// llama-server's error object, in answers and in streams.
-#[derive(Default, Deserialize)]
-pub(crate) struct EngineError {
+#[derive(Deserialize)]
+struct EngineError {
     #[serde(default)]
     code: Option<u16>,
     #[serde(default)]
@@ -58,13 +58,8 @@ pub(crate) struct EngineError {
 }
 
 impl EngineError {
-    /// One of which only the message is known.
-    pub(crate) fn saying(message: &str) -> Self {
-        Self { message: message.to_owned(), ..Self::default() }
-    }
-
-    pub(crate) fn message(self) -> String {
-        self.message.chars().take(MAX_MESSAGE_CHARS).collect()
+    fn message(self) -> String {
+        bounded(&self.message)
     }
 
     /// Whether it is complete as llama-server writes it, and not what a stranger on the way or a
@@ -72,6 +67,11 @@ impl EngineError {
     fn is_whole(&self, status: u16) -> bool {
         self.code == Some(status) && !self.kind.is_empty() && !self.message.is_empty()
     }
+}
+
+/// As much of an engine's message as is shown.
+pub(crate) fn bounded(message: &str) -> String {
+    message.chars().take(MAX_MESSAGE_CHARS).collect()
 }
 
 /// Reads a refusal of `path`.

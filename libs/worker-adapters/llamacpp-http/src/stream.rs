@@ -9,12 +9,13 @@ use std::time::Duration;
 use adapter_host::{EngineItem, Finished, StreamFault, TokenStream};
 use futures_core::Stream;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Sleep;
 use wire::EngineChunk;
 
 use crate::client::broken;
 use crate::http1::Body;
-use crate::refusal::EngineError;
+use crate::refusal::bounded;
 use crate::sse::{Event, Parser};
 
 /// How long the end of a finished body is waited for.
@@ -148,10 +149,14 @@ impl<R: Read> Events<R> {
     }
 
     fn read_event(&mut self, event: Event<'_>) -> Result<Step, StreamFault> {
-        match event {
-            Event::Data(data) => self.read.read(data),
-            Event::Error(text) => Err(serde_json::from_str(text)
-                .map_or_else(|_| unknown_error(), |MaybeError { error }| said(error))),
+        let data = match event {
+            Event::Data(data) => data,
+            Event::Error(text) => return Err(engine_error(text).unwrap_or_else(unknown_error)),
+        };
+        // Both protocols report an error alike: `data: {"error": {...}}`, and nothing after it.
+        match engine_error(data) {
+            Some(fault) => Err(fault),
+            None => self.read.read(data),
         }
     }
 
@@ -177,28 +182,53 @@ impl<R: Read> Events<R> {
 
 #[derive(Deserialize)]
 struct MaybeError {
-    error: EngineError,
+    error: Value,
 }
 
-/// What a member `error` says, if it reports one. Both protocols do it alike: `data: {"error": {...}}`, and nothing
-/// after it; other servers have a code that is a name, or a text in its place.
-pub(crate) fn engine_error(value: &str) -> Option<StreamFault> {
-    if matches!(value, "null" | "false") {
+/// What a frame reports, if that is an error; llama-server's is an object with a number for its code, other
+/// servers' has a name there, or is a text.
+fn engine_error(data: &str) -> Option<StreamFault> {
+    // Most frames are not errors; do not parse them twice.
+    if !data.contains("\"error\"") {
         return None;
     }
-    let strange = || {
-        let value: serde_json::Value = serde_json::from_str(value).ok()?;
-        let message = value.as_str().or_else(|| value.get("message")?.as_str())?;
-        Some(EngineError::saying(message))
-    };
-    let error = serde_json::from_str(value).ok().or_else(strange);
-    Some(error.map_or_else(unknown_error, said))
-}
-
-fn said(error: EngineError) -> StreamFault {
-    StreamFault::Engine(error.message())
+    let error = serde_json::from_str::<MaybeError>(data).ok()?.error;
+    if matches!(error, Value::Null | Value::Bool(false)) {
+        return None;
+    }
+    let message = error.as_str().or_else(|| error.get("message")?.as_str());
+    Some(message.map_or_else(unknown_error, |message| StreamFault::Engine(bounded(message))))
 }
 
 fn unknown_error() -> StreamFault {
     StreamFault::Engine("an error it did not explain".to_owned())
+}
+
+/// A frame that is not its protocol's. Says where, never what: frames are someone's text.
+pub(crate) fn malformed(error: &serde_json::Error) -> StreamFault {
+    StreamFault::Protocol(format!("an event is not its JSON, at byte {}", error.column()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// LCPP-008
+    #[test]
+    fn an_error_is_the_engines_word_in_whatever_shape_and_none_is_none() {
+        let engines = |text: &str| Some(StreamFault::Engine(text.to_owned()));
+        for (error, said) in [
+            (r#"{"code":500,"message":"no room","type":"server_error"}"#, engines("no room")),
+            (r#"{"code":"server_error","message":"no room","type":null}"#, engines("no room")),
+            (r#""no room""#, engines("no room")),
+            (r#"{"message":null}"#, engines("an error it did not explain")),
+            ("true", engines("an error it did not explain")),
+            ("null", None),
+            ("false", None),
+        ] {
+            let data = format!(r#"{{"choices":[{{"delta":{{"content":"x"}}}}],"error":{error}}}"#);
+            assert_eq!(engine_error(&data), said, "{error}");
+        }
+        assert_eq!(engine_error(r#"{"choices":[{"delta":{"content":"\"error\""}}]}"#), None);
+    }
 }
