@@ -10,13 +10,14 @@ use orchestratord::{exit, explain, journal, run, runtime, serve, token, verify};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match runtime::build() {
+    let command = cli.command.unwrap_or(Command::Serve);
+    let runtime = match runtime::build(matches!(command, Command::Serve)) {
         Ok(runtime) => runtime,
         Err(error) => return report(&anyhow::Error::new(error).context("starting the async runtime")),
     };
     let config = cli.config.as_deref();
     let result = runtime.block_on(async {
-        match cli.command.unwrap_or(Command::Serve) {
+        match command {
             Command::Serve => serve::serve(config).await,
             Command::Run(args) => run::run(config, &args).await,
             Command::Config(command) => explain::run(config, &command),

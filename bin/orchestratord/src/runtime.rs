@@ -14,11 +14,18 @@ const VARIABLE: &str = "TOKIO_WORKER_THREADS";
 /// token was on its way for a shorter time with 16 streams and with 1,024. What is left is the engines'.
 const CORES_PER_THREAD: usize = 4;
 
-/// A runtime for all that orchestratord does.
-pub fn build() -> io::Result<Runtime> {
+/// A runtime for all that orchestratord does. `serves`: it is there for its clients alone, and nothing waits
+/// for a terminal.
+pub fn build(serves: bool) -> io::Result<Runtime> {
+    let said = std::env::var_os(VARIABLE).is_some();
+    let threads = threads(available_parallelism().map_or(1, NonZero::get));
+    if serves && !said && threads == 1 {
+        // One thread needs none of what shares work between several.
+        return Builder::new_current_thread().enable_all().build();
+    }
     let mut builder = Builder::new_multi_thread();
-    if std::env::var_os(VARIABLE).is_none() {
-        builder.worker_threads(threads(available_parallelism().map_or(1, NonZero::get)));
+    if !said {
+        builder.worker_threads(threads);
     }
     builder.enable_all().build()
 }

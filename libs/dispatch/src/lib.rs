@@ -15,6 +15,7 @@
 mod admission;
 mod admit;
 mod asked;
+mod beside;
 mod budget;
 mod caller;
 mod configure;

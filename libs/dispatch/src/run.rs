@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapter_host::{EngineItem, EngineRequest, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter};
-use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt as _;
 use registry::{Drain, SlotLease};
 use tokio::time::Instant;
 use wire::{ErrorCode, ReplicaKey, TraceContext};
 
+use crate::beside::Beside;
 use crate::core::{AfterLoss, DRAINED, Refused, Run, TaskCore};
 use crate::dispatcher::Shared;
 use crate::ending::{CancelReason, Ending, Failure};
@@ -181,11 +181,10 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
         None => return Verdict::EndedElsewhere,
     };
     shared.moved(core);
-    // A set of one is polled only when what it holds was woken, and not at every token.
-    let mut cut_short = FuturesUnordered::from_iter([cut_short(shared, core, lease)]);
+    let mut cut_short = Beside::new(cut_short(shared, core, lease));
     let stream = tokio::select! {
         biased;
-        Some(verdict) = cut_short.next() => return verdict,
+        verdict = cut_short.over() => return verdict,
         stream = submit(&*adapter, request, trace) => stream,
     };
     match stream {
@@ -215,13 +214,13 @@ async fn submit(
 async fn pump(
     core: &TaskCore,
     mut stream: TokenStream,
-    mut cut_short: impl Stream<Item = Verdict> + Unpin,
+    mut cut_short: Beside<impl Future<Output = Verdict>>,
 ) -> Verdict {
     loop {
         let item = tokio::select! {
             biased;
             item = stream.next() => item,
-            Some(verdict) = cut_short.next() => return verdict,
+            verdict = cut_short.over() => return verdict,
         };
         match item {
             Some(Ok(EngineItem::Chunk(chunk))) => {

@@ -33,6 +33,7 @@ pub(crate) mod tls;
 mod too_slow;
 mod trace;
 mod validate;
+mod words;
 mod workers;
 
 pub(crate) use extract::BodyLimits;

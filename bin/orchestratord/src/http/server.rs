@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -23,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::progress::Patient;
+use super::words::{Listener, Word, Words};
 use crate::reload::Current;
 
 /// Limits of the listener. Numbers are RELIABILITY's, measured there.
@@ -94,38 +93,29 @@ impl Server {
     pub(crate) async fn run(self, stop: CancellationToken, kill: CancellationToken) {
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(self.each.limits.connections));
+        let words = Arc::new(Words::default());
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
+                () = kill.cancelled() => break,
                 accepted = accept(&self.listener, &room) => accepted,
             };
             let Ok((stream, place)) = accepted else { continue };
-            let connection = self.each.clone().serve(stream, words(stop.clone(), kill.clone()));
+            let connection = self.each.clone().serve(stream, words.listen());
             connections.spawn(async move {
                 connection.await;
                 drop(place);
             });
         }
         drop(self.listener);
+        words.say(Word::Stop);
         connections.close();
+        tokio::select! {
+            () = connections.wait() => return,
+            () = kill.cancelled() => words.say(Word::Kill),
+        }
         connections.wait().await;
     }
-}
-
-/// What the server says to its connections.
-#[derive(Clone, Copy)]
-enum Word {
-    /// Finish what you are at.
-    Stop,
-    /// Be gone.
-    Kill,
-}
-
-/// The server's words, looked at only when one has come: a connection is polled for every event that it
-/// carries, and asking the tokens each time would take locks that all connections share.
-fn words(stop: CancellationToken, kill: CancellationToken) -> impl Stream<Item = Word> + Send + Unpin {
-    let when = |token: CancellationToken, word| token.cancelled_owned().map(move |()| word);
-    FuturesUnordered::from_iter([when(stop, Word::Stop), when(kill, Word::Kill)])
 }
 
 async fn accept(
@@ -152,7 +142,7 @@ fn set_up(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
 }
 
 impl Each {
-    async fn serve(self, stream: TcpStream, words: impl Stream<Item = Word> + Send + Unpin) {
+    async fn serve(self, stream: TcpStream, words: Listener) {
         if let Err(error) = set_up(&stream, &self.limits) {
             // Slower or larger than it should be, and still a connection.
             tracing::warn!(%error, "cannot set the options of a connection");
@@ -165,17 +155,12 @@ impl Each {
         }
     }
 
-    async fn shake_hands(
-        self,
-        tls: Current<ServerConfig>,
-        stream: Patient<TcpStream>,
-        mut words: impl Stream<Item = Word> + Send + Unpin,
-    ) {
+    async fn shake_hands(self, tls: Current<ServerConfig>, stream: Patient<TcpStream>, mut words: Listener) {
         let handshake = TlsAcceptor::from(tls.get()).accept(stream);
         let handshake = tokio::time::timeout(self.limits.header_timeout, handshake);
         let shaken = tokio::select! {
             biased;
-            Some(_) = words.next() => return,
+            _ = words.next() => return,
             shaken = handshake => shaken,
         };
         match shaken {
@@ -185,11 +170,7 @@ impl Each {
         }
     }
 
-    async fn speak(
-        self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send,
-        mut words: impl Stream<Item = Word> + Unpin,
-    ) {
+    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send, mut words: Listener) {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
@@ -202,7 +183,7 @@ impl Each {
         loop {
             tokio::select! {
                 biased;
-                Some(word) = words.next() => match word {
+                word = words.next() => match word {
                     Word::Stop => connection.as_mut().graceful_shutdown(),
                     Word::Kill => return,
                 },
@@ -304,8 +285,8 @@ mod tests {
         let writes = Arc::new(AtomicUsize::new(0));
         let each = Each { router, limits: Limits::default(), tls: None, evictions: Counter::default() };
         let stream = Patient::new(Counted(ours, Arc::clone(&writes)), each.limits.unread, Counter::default());
-        let stop = CancellationToken::new();
-        let serving = tokio::spawn(each.speak(stream, words(stop.clone(), stop.clone())));
+        let words = Arc::new(Words::default());
+        let serving = tokio::spawn(each.speak(stream, words.listen()));
         theirs.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut seen = Vec::new();
         for (together, last) in [("a", "a"), ("bcd", "d"), ("efghijklmno", "o")] {
@@ -320,7 +301,7 @@ mod tests {
             let after = writes.load(Ordering::SeqCst);
             assert!(after - before == 1 || together == "a", "{together}: {} writes", after - before);
         }
-        stop.cancel();
+        words.say(Word::Kill);
         serving.await.unwrap();
     }
 }

@@ -5,13 +5,15 @@
 //! refuses, readers still see everything, and what was not written is written anew once it can be; so is
 //! what stands in a file whose sync failed, in another file.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
+
+use rustc_hash::FxHashMap;
 
 use super::committer::RETRY_EVERY;
 use super::event_queue::{EventQueue, Item, Turn, Writer};
@@ -40,7 +42,7 @@ pub(crate) struct EventWriter {
     options: Options,
     ledger: Ledger,
     current: Current,
-    logs: HashMap<u64, Weak<Store>>,
+    logs: FxHashMap<u64, Weak<Store>>,
     /// Files that say nowhere that any of them was on disk.
     unmarked: BTreeSet<u64>,
     /// Since when writing fails, and what is not written since.
@@ -105,7 +107,7 @@ impl EventWriter {
     ) -> io::Result<Self> {
         let current = begin(&dir, number, &options)?;
         ledger.open(number, HEAD_BYTES as u64);
-        let (items, batch, logs, failing) = (Vec::new(), Batch::default(), HashMap::new(), None);
+        let (items, batch, logs, failing) = (Vec::new(), Batch::default(), FxHashMap::default(), None);
         let (unmarked, sealed) = (BTreeSet::from([number]), false);
         Ok(Self {
             items,
@@ -143,7 +145,10 @@ impl EventWriter {
         for item in items {
             match item {
                 Item::Entry { seq, log, at } => {
-                    self.logs.entry(*seq).or_insert_with(|| Arc::downgrade(log));
+                    // One that was read back was told before.
+                    if *at == 0 {
+                        self.logs.entry(*seq).or_insert_with(|| Arc::downgrade(log));
+                    }
                     batch.add(*seq, *at, log);
                 }
                 Item::Restored { seq, log } => drop(self.logs.insert(*seq, Weak::clone(log))),

@@ -1,7 +1,9 @@
 //! Which task has how much in which event file: what may be deleted, and what is worth moving so
 //! that a file can be deleted. Does no I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
 
 /// One task's part of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +16,8 @@ pub(crate) struct Part {
 #[derive(Debug, Default)]
 struct File {
     bytes: u64,
-    parts: HashMap<u64, Part>,
+    // Its keys are counted by us, so nobody can choose them to collide.
+    parts: FxHashMap<u64, Part>,
 }
 
 /// The books. What is asked after every batch of events is kept as a sum, so that many running tasks

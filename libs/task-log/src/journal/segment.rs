@@ -51,7 +51,7 @@ fn head_of(version: u32) -> [u8; HEAD_BYTES] {
 pub(crate) fn put_entry(out: &mut Vec<u8>, seq: u64, at: u64, entry: &Entry) -> serde_json::Result<()> {
     let start = out.len();
     begin(out, ENTRY, seq, at);
-    let written = serde_json::to_writer(&mut *out, entry);
+    let written = entry.put_json(out);
     if written.is_err() {
         out.truncate(start);
     } else {
