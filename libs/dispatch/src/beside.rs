@@ -32,7 +32,7 @@ impl<F: Future> Beside<F> {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
         if !self.known.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             self.known = Some(cx.waker().clone());
             // Before the flag is looked at: a wake sets that first.

@@ -18,8 +18,8 @@ use wire::event::Started;
 use wire::task::{OnInterrupt, TaskView};
 use wire::{EngineChunk, ReplicaKey, SessionId, TaskId, TaskState, TraceContext, Transcript};
 
+use self::live::State;
 pub(crate) use self::live::{Account, AfterLoss, DRAINED, LastWord, Refused, Run};
-use self::live::{NOTED_EVERY, State};
 use crate::durable::Recorded;
 use crate::ending::{Ending, Failure, millis};
 use crate::estimate::Asked;
@@ -34,26 +34,28 @@ use crate::spans::Spans;
 use crate::traced::Traced;
 use crate::{CallerId, Detach, Home, Limits, Owner};
 
-/// What never changes about a task, and its state.
+/// What never changes about a task, and its state. In the order in which it stands here: see [`live::Live`].
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct TaskCore {
+    state: Mutex<State>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) place: Place,
+    pub(crate) admitted: Instant,
+    pub(crate) log: TaskLog,
     pub(crate) id: TaskId,
     pub(crate) owner: Owner,
     pub(crate) caller: CallerId,
     pub(crate) fingerprint: [u8; 32],
     pub(crate) session: Option<SessionId>,
-    pub(crate) pool: Arc<Pool>,
-    pub(crate) place: Place,
     pub(crate) wish: Wish,
     pub(crate) detach: Detach,
-    pub(crate) admitted: Instant,
-    pub(crate) deadline: Option<Instant>,
     pub(crate) asked: Asked,
     /// What it was expected to be when it came; what its caller is charged.
     pub(crate) size: Size,
     /// When it was expected to start.
     pub(crate) predicted: OnceLock<Predicted>,
-    pub(crate) log: TaskLog,
     /// Cancelled when the task has ended, whoever ended it.
     pub(crate) ended: CancellationToken,
     /// Whether it is in the journal; until that is settled nobody may know of it.
@@ -63,7 +65,6 @@ pub(crate) struct TaskCore {
     pub(crate) transcript: bool,
     /// Its part of a trace, where it is in one.
     pub(crate) traced: Option<Traced>,
-    state: Mutex<State>,
     /// It counts among its caller's tasks until it has ended.
     permit: Mutex<Option<Permit>>,
     /// The life of the replica it was placed on last.
@@ -232,7 +233,6 @@ impl TaskCore {
             return Some(Err(failure));
         }
         live.last_chunk = None;
-        live.note_at = run.since + NOTED_EVERY;
         if let Some(reason) = live.lost.take() {
             live.go_on(reason, &run);
         } else {
@@ -250,8 +250,7 @@ impl TaskCore {
         }
         live.model_digest = Arc::clone(&run.model_digest);
         let trace = self.traced.as_ref().map(|traced| traced.begins(&run));
-        live.history.run = Some(run);
-        live.running = true;
+        live.runs(run);
         Some(Ok((live.ask(), trace)))
     }
 

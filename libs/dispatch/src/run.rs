@@ -3,7 +3,9 @@
 //! Where the code stands is the state. The token path is one poll of the stream and one append;
 //! everything that may cut a run short is one future beside it.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use adapter_host::{EngineItem, EngineRequest, SoFar, StreamFault, SubmitError, TokenStream, WorkerAdapter};
@@ -45,7 +47,14 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     let key = lease.key().clone();
     let generation = lease.generation();
     tell_placement(&core, &decision);
-    let verdict = attempt(&shared, &core, &lease, decision.words).await;
+    let verdict = {
+        let mut cut_short = Beside::new(cut_short(&shared, &core, &lease));
+        // On the heap, as all that is not the token path: what a token touches is not to be spread over its room.
+        match Box::pin(begin(&shared, &core, &lease, decision.words, &mut cut_short)).await {
+            Ok(stream) => Pump { core: &core, stream, cut_short }.await,
+            Err(verdict) => verdict,
+        }
+    };
     let drain = lease.drain();
     drop(lease);
     let distrust = || core.pool.lost(&key, generation, shared.limits.suspect_for);
@@ -55,7 +64,7 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
             if matches!(ending, Ending::Finished(_)) {
                 core.pool.trust(&key, generation);
             }
-            shared.finish(&core, ending).await;
+            Box::pin(shared.finish(&core, ending)).await;
         }
         Verdict::GoingDown => shared.interrupt(&core),
         Verdict::NotBegun => {
@@ -72,11 +81,11 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
             None => {
                 distrust();
                 tracing::warn!(task = %core.id, replica = %key, %reason, "the engine of a task was lost");
-                after_loss(&shared, &core, &reason, failure, Counts::Yes).await;
+                Box::pin(after_loss(&shared, &core, &reason, failure, Counts::Yes)).await;
             }
             Some(drain) => {
                 tracing::info!(task = %core.id, replica = %key, %reason, "the drain of its replica cut a task off");
-                after_drain(&shared, &core, drain, &key).await;
+                Box::pin(after_drain(&shared, &core, drain, &key)).await;
             }
         },
     }
@@ -152,12 +161,19 @@ impl Shared {
     }
 }
 
-async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: String) -> Verdict {
+/// Takes a placed task to its engine.
+async fn begin(
+    shared: &Shared,
+    core: &TaskCore,
+    lease: &SlotLease,
+    words: String,
+    cut_short: &mut Beside<impl Future<Output = Verdict>>,
+) -> Result<TokenStream, Verdict> {
     let snapshot = shared.registry.snapshot();
     let replica = snapshot.replicas.get(lease.key()).filter(|r| r.generation == lease.generation());
     let adapter = shared.host.get(lease.key(), lease.generation());
     let (Some(replica), Some(adapter)) = (replica, adapter) else {
-        return Verdict::NotBegun;
+        return Err(Verdict::NotBegun);
     };
     let run = Run {
         key: lease.key().clone(),
@@ -173,23 +189,18 @@ async fn attempt(shared: &Shared, core: &TaskCore, lease: &SlotLease, words: Str
     // Held any longer it would make the registry copy its map on every change.
     drop(snapshot);
     if is_over(core.deadline) {
-        return Verdict::End(Ending::Failed(Failure::deadline()));
+        return Err(Verdict::End(Ending::Failed(Failure::deadline())));
     }
     let (request, trace) = match core.begin(run) {
         Some(Ok(begun)) => begun,
-        Some(Err(failure)) => return Verdict::End(Ending::Failed(failure)),
-        None => return Verdict::EndedElsewhere,
+        Some(Err(failure)) => return Err(Verdict::End(Ending::Failed(failure))),
+        None => return Err(Verdict::EndedElsewhere),
     };
     shared.moved(core);
-    let mut cut_short = Beside::new(cut_short(shared, core, lease));
-    let stream = tokio::select! {
+    tokio::select! {
         biased;
-        verdict = cut_short.over() => return verdict,
+        verdict = cut_short.over() => Err(verdict),
         stream = submit(&*adapter, request, trace) => stream,
-    };
-    match stream {
-        Ok(stream) => pump(core, stream, cut_short).await,
-        Err(verdict) => verdict,
     }
 }
 
@@ -209,37 +220,49 @@ async fn submit(
     })
 }
 
-/// The stream goes first: what the engine has already sent is the reader's, even if the engine is
-/// gone by now. The deadline is therefore checked at every token and not only beside the stream.
-async fn pump(
-    core: &TaskCore,
-    mut stream: TokenStream,
-    mut cut_short: Beside<impl Future<Output = Verdict>>,
-) -> Verdict {
-    loop {
-        let item = tokio::select! {
-            biased;
-            item = stream.next() => item,
-            verdict = cut_short.over() => return verdict,
-        };
-        match item {
-            Some(Ok(EngineItem::Chunk(chunk))) => {
-                let now = Instant::now();
-                if core.deadline.is_some_and(|deadline| now >= deadline) {
-                    return Verdict::End(Ending::Failed(Failure::deadline()));
-                }
-                match core.append(chunk, now) {
-                    Ok(()) => {}
-                    Err(Refused::Ended) => return Verdict::EndedElsewhere,
-                    Err(Refused::Full(full)) => return too_large(full),
-                }
+/// The token path, as one future without another in it.
+struct Pump<'a, F> {
+    core: &'a TaskCore,
+    stream: TokenStream,
+    cut_short: Beside<F>,
+}
+
+impl<F: Future<Output = Verdict>> Future for Pump<'_, F> {
+    type Output = Verdict;
+
+    /// The stream goes first: what the engine has already sent is the reader's, even if the engine is
+    /// gone by now. The deadline is therefore checked at every token and not only beside the stream.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
+        loop {
+            let Poll::Ready(item) = self.stream.poll_next_unpin(cx) else {
+                return self.cut_short.poll(cx);
+            };
+            if let Some(verdict) = take(self.core, item) {
+                return Poll::Ready(verdict);
             }
-            Some(Ok(EngineItem::Finished(finished))) => return Verdict::End(Ending::Finished(finished)),
-            Some(Err(fault)) => return fault_verdict(fault),
-            None => return lost("it closed the stream without an end".to_owned()),
+            // An engine that is always faster than we must not keep the thread to itself.
+            ready!(pin!(tokio::task::coop::consume_budget()).poll(cx));
         }
-        // An engine that is always faster than we are must not keep the thread to itself.
-        tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// What the stream said, and whether that ends the run.
+fn take(core: &TaskCore, item: Option<Result<EngineItem, StreamFault>>) -> Option<Verdict> {
+    match item {
+        Some(Ok(EngineItem::Chunk(chunk))) => {
+            let now = Instant::now();
+            if core.deadline.is_some_and(|deadline| now >= deadline) {
+                return Some(Verdict::End(Ending::Failed(Failure::deadline())));
+            }
+            match core.append(chunk, now) {
+                Ok(()) => None,
+                Err(Refused::Ended) => Some(Verdict::EndedElsewhere),
+                Err(Refused::Full(full)) => Some(too_large(full)),
+            }
+        }
+        Some(Ok(EngineItem::Finished(finished))) => Some(Verdict::End(Ending::Finished(finished))),
+        Some(Err(fault)) => Some(fault_verdict(fault)),
+        None => Some(lost("it closed the stream without an end".to_owned())),
     }
 }
 

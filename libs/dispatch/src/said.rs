@@ -30,6 +30,11 @@ impl Tokens {
     fn count(&self) -> u64 {
         self.ids.len() as u64 + self.unnamed
     }
+
+    fn take(&mut self, ids: &[u32], unnamed: u64) {
+        self.ids.extend_from_slice(ids);
+        self.unnamed += unnamed;
+    }
 }
 
 impl Said {
@@ -41,13 +46,16 @@ impl Said {
         } else {
             u64::from(chunk.unnamed)
         };
-        self.held.ids.extend_from_slice(&chunk.tokens);
-        self.held.unnamed += unnamed;
-        if !chunk.text.is_empty() {
-            self.text.push_str(&chunk.text);
-            self.shown.ids.append(&mut self.held.ids);
-            self.shown.unnamed += std::mem::take(&mut self.held.unnamed);
+        if chunk.text.is_empty() {
+            self.held.take(&chunk.tokens, unnamed);
+            return;
         }
+        self.text.push_str(&chunk.text);
+        if self.held.count() > 0 {
+            let held = std::mem::take(&mut self.held);
+            self.shown.take(&held.ids, held.unnamed);
+        }
+        self.shown.take(&chunk.tokens, unnamed);
     }
 
     pub(crate) fn text(&self) -> &str {

@@ -51,8 +51,8 @@ impl Entry {
             Self::Chunk {
                 chunk: EngineChunk { text, tokens, unnamed: 0, finishes: false, raw: None },
                 index: Some(index),
-                decode_ms: None,
-            } => put_token(out, text, tokens, *index),
+                decode_ms,
+            } => put_token(out, text, tokens, *index, *decode_ms),
             other => serde_json::to_writer(out, other),
         }
     }
@@ -70,7 +70,13 @@ impl Entry {
     }
 }
 
-fn put_token(out: &mut Vec<u8>, text: &str, tokens: &[u32], index: u64) -> serde_json::Result<()> {
+fn put_token(
+    out: &mut Vec<u8>,
+    text: &str,
+    tokens: &[u32],
+    index: u64,
+    decode_ms: Option<u64>,
+) -> serde_json::Result<()> {
     let mut digits = itoa::Buffer::new();
     out.extend_from_slice(br#"{"chunk":{"chunk":{"text":"#);
     serde_json::to_writer(&mut *out, text)?;
@@ -83,6 +89,10 @@ fn put_token(out: &mut Vec<u8>, text: &str, tokens: &[u32], index: u64) -> serde
     }
     out.extend_from_slice(br#"],"raw":null},"index":"#);
     out.extend_from_slice(digits.format(index).as_bytes());
+    if let Some(decode_ms) = decode_ms {
+        out.extend_from_slice(br#","decode_ms":"#);
+        out.extend_from_slice(digits.format(decode_ms).as_bytes());
+    }
     out.extend_from_slice(b"}}");
     Ok(())
 }

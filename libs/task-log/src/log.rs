@@ -60,19 +60,22 @@ struct Before {
     token_events: u64,
 }
 
+/// In the order in which it stands here: what a token touches lies together, because with thousands of logs
+/// none of it is in a cache when the next one comes.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Store {
+    /// Entries that may be read.
+    pub(crate) published: Published,
+    bytes: AtomicUsize,
+    /// What its readers are told last.
+    last: OnceLock<Last>,
+    /// Which process has said what.
+    pub(crate) lives: Lives,
     chunks: RwLock<Vec<Arc<Chunk>>>,
     /// Of each chunk, of a log that was let go of.
     let_go: OnceLock<Box<[Before]>>,
-    /// Entries that may be read.
-    pub(crate) published: Published,
     pub(crate) readers: watch::Sender<Readers>,
-    /// What its readers are told last.
-    last: OnceLock<Last>,
-    bytes: AtomicUsize,
-    /// Which process has said what.
-    pub(crate) lives: Lives,
 }
 
 impl TaskLog {
@@ -102,9 +105,9 @@ impl TaskLog {
         }
         let store = Arc::new(Store { lives: Lives::new(lives), ..Store::default() });
         let indices = entries.iter().filter(|e| matches!(e, Entry::Chunk { index: Some(_), .. })).count();
-        let mut len = 0;
+        let (mut len, mut chunk) = (0, None);
         for entry in entries {
-            store.put(len, entry);
+            store.put(len, entry, &mut chunk);
             len += 1;
         }
         store.publish(len);
@@ -190,18 +193,22 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Puts an entry in its place. Called by the one writer only; nobody reads it before
-    /// [`Store::publish`].
-    pub(crate) fn put(&self, at: u64, entry: Entry) {
+    /// Puts an entry in its place, in a `chunk` that its one writer keeps from one to the next. Nobody reads it
+    /// before [`Store::publish`].
+    pub(crate) fn put(&self, at: u64, entry: Entry, chunk: &mut Option<Arc<Chunk>>) -> Arc<Entry> {
         self.bytes.fetch_add(entry.weight(), Ordering::Relaxed);
         let entry = Arc::new(entry);
-        let chunk = self.chunk_at(at).unwrap_or_else(|| self.grow());
+        if Chunk::is_first(at) {
+            *chunk = None;
+        }
+        let chunk = chunk.get_or_insert_with(|| self.chunk_at(at).unwrap_or_else(|| self.grow()));
         // Both are set for the first and only time: the writer never uses a place twice, and its
         // terminal entry consumes it. This order, entry, end, publish, is what followers rely on.
         let _ = chunk.entries[slot(at)].set(Arc::clone(&entry));
         if entry.is_terminal() {
-            let _ = self.last.set(Last { len: at + 1, entry, ends: true });
+            let _ = self.last.set(Last { len: at + 1, entry: Arc::clone(&entry), ends: true });
         }
+        entry
     }
 
     /// Lets followers go when they have read the first `len` entries. Nothing is put behind them here.

@@ -7,7 +7,7 @@ use wire::{EngineChunk, ErrorCode};
 
 use crate::Entry;
 use crate::journal::Appender;
-use crate::log::Store;
+use crate::log::{Chunk, Store};
 
 /// The one writer of a log. Dropped without a terminal entry it appends `INTERRUPTED`, so that no
 /// reader waits for ever.
@@ -16,6 +16,8 @@ pub struct LogWriter {
     store: Arc<Store>,
     /// Publishes what is put here once it is written; absent: at once.
     appender: Option<Appender>,
+    /// The one that `next` is in, once something was written there.
+    chunk: Option<Arc<Chunk>>,
     limit_bytes: usize,
     next: u64,
     next_index: u64,
@@ -32,7 +34,7 @@ pub struct Full {
 
 impl LogWriter {
     pub(crate) fn new(store: Arc<Store>, limit_bytes: usize, appender: Option<Appender>) -> Self {
-        Self { store, appender, limit_bytes, next: 0, next_index: 0, ended: false }
+        Self { store, appender, chunk: None, limit_bytes, next: 0, next_index: 0, ended: false }
     }
 
     /// Goes on behind what was read back.
@@ -74,6 +76,12 @@ impl LogWriter {
         Ok(index)
     }
 
+    /// Whether a journal keeps what it writes.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        self.appender.is_some()
+    }
+
     /// Token events so far.
     #[must_use]
     pub fn token_events(&self) -> u64 {
@@ -107,9 +115,9 @@ impl LogWriter {
     }
 
     fn push(&mut self, entry: Entry) {
-        self.store.put(self.next, entry);
+        let entry = self.store.put(self.next, entry, &mut self.chunk);
         match &self.appender {
-            Some(appender) => appender.appended(&self.store, self.next),
+            Some(appender) => appender.appended(&self.store, self.next, entry),
             None => self.store.publish(self.next + 1),
         }
         self.next += 1;

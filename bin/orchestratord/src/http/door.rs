@@ -104,11 +104,12 @@ impl<'a> Asked<'a> {
 }
 
 /// A task that has its slot.
+#[repr(C)]
 pub(super) struct Begun {
-    pub(super) id: TaskId,
-    follower: Follower,
     /// Read before the head was sent.
     early: Option<Arc<Entry>>,
+    follower: Follower,
+    pub(super) id: TaskId,
     metrics: EdgeMetrics,
 }
 
@@ -151,11 +152,13 @@ impl Begun {
     }
 }
 
+/// In the order in which it stands here, as with the stream of events of a task.
+#[repr(C)]
 struct Writing<R> {
-    begun: Begun,
     render: R,
     done: bool,
     silence: sse::Silence,
+    begun: Begun,
     _open: OpenStream,
 }
 

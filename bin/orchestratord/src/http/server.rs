@@ -3,7 +3,9 @@
 //! shutdown that ends even with a stream open.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,7 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
@@ -101,11 +103,7 @@ impl Server {
                 accepted = accept(&self.listener, &room) => accepted,
             };
             let Ok((stream, place)) = accepted else { continue };
-            let connection = self.each.clone().serve(stream, words.listen());
-            connections.spawn(async move {
-                connection.await;
-                drop(place);
-            });
+            connections.spawn(self.each.clone().serve(stream, words.listen(), place));
         }
         drop(self.listener);
         words.say(Word::Stop);
@@ -121,7 +119,7 @@ impl Server {
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let place = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
     match listener.accept().await {
         Ok((stream, _)) => Ok((stream, place)),
@@ -142,7 +140,8 @@ fn set_up(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
 }
 
 impl Each {
-    async fn serve(self, stream: TcpStream, words: Listener) {
+    /// Until the connection is over; `_place` is held so long.
+    async fn serve(self, stream: TcpStream, words: Listener, _place: OwnedSemaphorePermit) {
         if let Err(error) = set_up(&stream, &self.limits) {
             // Slower or larger than it should be, and still a connection.
             tracing::warn!(%error, "cannot set the options of a connection");
@@ -170,7 +169,7 @@ impl Each {
         }
     }
 
-    async fn speak(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send, mut words: Listener) {
+    fn speak<S: AsyncRead + AsyncWrite + Unpin + Send>(self, stream: S, words: Listener) -> Speaking<S> {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
@@ -179,30 +178,38 @@ impl Each {
             // Also what is buffered of an answer that its reader does not take.
             .max_buf_size(self.limits.header_bytes)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
-        let mut connection = std::pin::pin!(connection);
-        loop {
-            tokio::select! {
-                biased;
-                word = words.next() => match word {
-                    Word::Stop => connection.as_mut().graceful_shutdown(),
-                    Word::Kill => return,
-                },
-                result = connection.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::debug!(%error, "connection ended");
-                    }
-                    return;
-                }
+        Speaking { words, connection }
+    }
+}
+
+/// A connection that speaks HTTP. One future without another in it: every event that it carries polls it.
+struct Speaking<S> {
+    words: Listener,
+    connection: http1::Connection<TokioIo<S>, TowerToHyperService<Router>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Speaking<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { words, connection } = self.get_mut();
+        let mut connection = Pin::new(connection);
+        while let Poll::Ready(word) = words.poll_next(cx) {
+            match word {
+                Word::Stop => connection.as_mut().graceful_shutdown(),
+                Word::Kill => return Poll::Ready(()),
             }
         }
+        if let Err(error) = ready!(connection.poll(cx)) {
+            tracing::debug!(%error, "connection ended");
+        }
+        Poll::Ready(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Poll};
 
     use bytes::Bytes;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadBuf};

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderName, HeaderValue, header};
 use http_body::{Body as HttpBody, Frame};
+use pin_project_lite::pin_project;
 use serde::Serialize;
 use task_log::Position;
 use tokio::time::{Instant, Sleep};
@@ -105,24 +106,29 @@ pub(super) fn data_frame(json: &str) -> Bytes {
     Bytes::from(format!("data: {json}\n\n"))
 }
 
-/// A stream as a body, with nothing in between: what is not there costs no event anything.
-struct Pieces<S>(Pin<Box<S>>);
+pin_project! {
+    /// A stream as a body, with nothing in between: what is not there costs no event anything.
+    struct Pieces<S> {
+        #[pin]
+        stream: S,
+    }
+}
 
 impl<S: Stream<Item = Bytes>> HttpBody for Pieces<S> {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+        self.project().stream.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
 /// A streaming response.
 pub(super) fn response(stream: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let body = Body::new(Pieces(Box::pin(stream)));
+    let body = Body::new(Pieces { stream });
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));

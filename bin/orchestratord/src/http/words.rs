@@ -67,7 +67,8 @@ impl Listener {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Word> {
+    /// The same for a future written by hand.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Word> {
         loop {
             let last = self.words.last();
             if let Some(word) = last.filter(|_| last > self.heard) {

@@ -24,7 +24,7 @@ pub(crate) const DRAINED: &str = "its replica was drained";
 const LOADS_WAITED_FOR: u32 = 3;
 
 /// The time that a task has spent on engines stands in its log so often, for a process that goes on with it.
-pub(super) const NOTED_EVERY: Duration = Duration::from_secs(1);
+const NOTED_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) enum State {
@@ -39,30 +39,40 @@ pub(super) enum State {
     Past(Box<TaskView>),
 }
 
+/// In the order in which it stands here: what a token touches lies together, because with thousands of streams
+/// none of it is in a cache when the next one comes.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Live {
     pub(super) writer: LogWriter,
+    pub(super) said: Said,
+    pub(super) last_chunk: Option<Instant>,
+    notes: Notes,
+    pub(super) first_chunk: Option<Instant>,
+    pub(super) running: bool,
+    pub(super) retries_left: u32,
+    pub(super) resumes_left: u32,
+    /// Until when it waits for an engine to go on with.
+    pub(super) resume_by: Option<Instant>,
+    /// What the engine that runs it now was given of what was said, and how many tokens that is.
+    pub(super) resumed: (SoFar, u64),
+    pub(super) history: History,
     pub(super) request: EngineRequest,
     /// Of the body that submitted it.
     pub(super) fingerprint: [u8; 32],
     /// The artifact that holds what was asked and answered.
     pub(super) transcript: Option<String>,
-    pub(super) running: bool,
     pub(super) lost: Option<String>,
-    /// Until when it waits for an engine to go on with.
-    pub(super) resume_by: Option<Instant>,
-    pub(super) retries_left: u32,
-    pub(super) resumes_left: u32,
-    pub(super) said: Said,
-    /// What the engine that runs it now was given of what was said, and how many tokens that is.
-    pub(super) resumed: (SoFar, u64),
-    pub(super) first_chunk: Option<Instant>,
-    pub(super) last_chunk: Option<Instant>,
-    /// When it is noted next what it has spent on engines.
-    pub(super) note_at: Instant,
     /// Of the model that runs it or ran it last, also in an earlier process; empty when not known.
     pub(super) model_digest: Arc<str>,
-    pub(super) history: History,
+}
+
+/// When it is noted next what the task has spent on engines, and what that is counted from.
+#[derive(Debug)]
+struct Notes {
+    at: Instant,
+    since: Instant,
+    before: Duration,
 }
 
 /// What is shown of a task's past.
@@ -136,6 +146,12 @@ pub(crate) struct Account {
     pub(crate) model: Option<Arc<str>>,
 }
 
+impl Notes {
+    fn of(since: Instant, before: Duration) -> Self {
+        Self { at: since + NOTED_EVERY, since, before }
+    }
+}
+
 impl State {
     pub(super) fn live(
         writer: LogWriter,
@@ -157,7 +173,7 @@ impl State {
             resumed: (SoFar::Nothing, 0),
             first_chunk: None,
             last_chunk: None,
-            note_at: Instant::now(),
+            notes: Notes::of(Instant::now(), Duration::ZERO),
             model_digest: Arc::default(),
             history: History::default(),
         }))
@@ -248,15 +264,21 @@ impl Live {
         self.writer.resumed(Resumed { from_index: 0, reason, replica_id });
     }
 
+    /// It is on an engine from now on.
+    pub(super) fn runs(&mut self, run: Run) {
+        self.notes = Notes::of(run.since, self.history.decode_before);
+        self.history.run = Some(run);
+        self.running = true;
+    }
+
     /// What it has spent on engines by `now`, when that is to be noted again. `now` is read once for a chunk,
     /// and most chunks are compared with it and note nothing.
     pub(super) fn notes_decode(&mut self, now: Instant) -> Option<u64> {
-        if now < self.note_at {
+        if now < self.notes.at || !self.writer.is_recorded() {
             return None;
         }
-        let run = self.history.run.as_ref()?;
-        self.note_at = now + NOTED_EVERY;
-        Some(millis(self.history.decode_before + now.saturating_duration_since(run.since)))
+        self.notes.at = now + NOTED_EVERY;
+        Some(millis(self.notes.before + now.saturating_duration_since(self.notes.since)))
     }
 
     /// An earlier process announced that another engine went on. It counts among the times that a task

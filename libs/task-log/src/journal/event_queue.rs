@@ -21,6 +21,7 @@ use loom::sync::{Condvar, Mutex, MutexGuard};
 
 use super::committer::RETRY_EVERY;
 use super::inbox::Ended;
+use crate::Entry;
 use crate::log::Store;
 
 /// What writes what has come; one for both who may have it do so.
@@ -48,7 +49,7 @@ pub(crate) enum Item {
     /// A log that was read back; it can be written anew from memory.
     Restored { seq: u64, log: Weak<Store> },
     /// A log has an entry more.
-    Entry { seq: u64, log: Arc<Store>, at: u64 },
+    Entry { seq: u64, log: Arc<Store>, at: u64, entry: Arc<Entry> },
     /// A task has ended; its terminal entry came before.
     Ended(Ended),
     /// A task is not kept any more.
@@ -105,8 +106,8 @@ pub(crate) struct Appender {
 }
 
 impl Appender {
-    pub(crate) fn appended(&self, log: &Arc<Store>, at: u64) {
-        self.queue.push(Item::Entry { seq: self.seq, log: Arc::clone(log), at });
+    pub(crate) fn appended(&self, log: &Arc<Store>, at: u64, entry: Arc<Entry>) {
+        self.queue.push(Item::Entry { seq: self.seq, log: Arc::clone(log), at, entry });
     }
 }
 

@@ -23,6 +23,7 @@ use super::inbox::{Ended, Grown, Inbox};
 use super::ledger::Ledger;
 use super::segment::{self, HEAD_BYTES, put_entry, put_life, put_synced};
 use super::{EVENT_KIND, Options};
+use crate::Entry;
 use crate::lives::Life;
 use crate::log::Store;
 
@@ -144,12 +145,12 @@ impl EventWriter {
         let mut batch = std::mem::take(&mut self.batch);
         for item in items {
             match item {
-                Item::Entry { seq, log, at } => {
+                Item::Entry { seq, log, at, entry } => {
                     // One that was read back was told before.
                     if *at == 0 {
                         self.logs.entry(*seq).or_insert_with(|| Arc::downgrade(log));
                     }
-                    batch.add(*seq, *at, log);
+                    batch.add(*seq, *at, log, entry);
                 }
                 Item::Restored { seq, log } => drop(self.logs.insert(*seq, Weak::clone(log))),
                 Item::Synced { file, length } if *file == self.current.number => {
@@ -305,7 +306,7 @@ impl EventWriter {
         for seq in &failing.seqs {
             let Some(log) = self.logs.get(seq).and_then(Weak::upgrade) else { continue };
             let mut batch = Batch::default();
-            (0..log.published.len()).for_each(|at| batch.add(*seq, at, &log));
+            (0..log.published.len()).for_each(|at| batch.add_of(*seq, at, &log));
             self.append(&batch)?;
         }
         // Nothing to write says nothing about the disk: a mark does.
@@ -326,7 +327,7 @@ impl EventWriter {
         for (seq, part) in parts {
             let mut batch = Batch::default();
             if let Some(log) = self.logs.get(&seq).and_then(Weak::upgrade) {
-                (part.first..=part.last).for_each(|at| batch.add(seq, at, &log));
+                (part.first..=part.last).for_each(|at| batch.add_of(seq, at, &log));
                 if let Err(error) = self.append(&batch) {
                     self.fail(&error, vec![seq]);
                     return;
@@ -348,13 +349,18 @@ impl Batch {
         self
     }
 
-    fn add(&mut self, seq: u64, at: u64, log: &Store) {
-        let Some(entry) = log.entry(at) else { return };
+    fn add_of(&mut self, seq: u64, at: u64, log: &Store) {
+        if let Some(entry) = log.entry(at) {
+            self.add(seq, at, log, &entry);
+        }
+    }
+
+    fn add(&mut self, seq: u64, at: u64, log: &Store, entry: &Entry) {
         let before = self.bytes.len();
         for number in log.lives.beginning_at(at) {
             put_life(&mut self.bytes, seq, Life { number, start: at });
         }
-        match put_entry(&mut self.bytes, seq, at, &entry) {
+        match put_entry(&mut self.bytes, seq, at, entry) {
             Ok(()) => self.notes.push((seq, at, (self.bytes.len() - before) as u64)),
             Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
         }

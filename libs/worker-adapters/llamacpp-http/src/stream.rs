@@ -99,10 +99,14 @@ impl<S: Source, R: Read> Stream for Reading<S, R> {
                 return Poll::Ready(None);
             }
             let (body, events) = (&mut this.body, &mut this.events);
-            match ready!(body.poll_bytes(cx, &mut |bytes| events.take(bytes))) {
+            let mut first = None;
+            match ready!(body.poll_bytes(cx, &mut |bytes| events.take(bytes, &mut first))) {
                 Ok(true) => {}
                 Ok(false) => events.cut("it closed the stream before the end".to_owned()),
                 Err(reason) => events.cut(reason),
+            }
+            if let Some(chunk) = first {
+                return Poll::Ready(Some(Ok(EngineItem::Chunk(chunk))));
             }
         }
     }
@@ -127,44 +131,35 @@ impl<S: Source, R> Reading<S, R> {
 }
 
 impl<R: Read> Events<R> {
-    fn take(&mut self, bytes: &[u8]) {
-        let mut parser = std::mem::take(&mut self.parser);
-        let parsed = parser.push(bytes, |event| self.event(event));
-        self.parser = parser;
+    /// Reads what came. The first chunk goes straight to whoever asked, where nothing waits before it: nearly
+    /// always there is one.
+    fn take(&mut self, bytes: &[u8], first: &mut Option<EngineChunk>) {
+        let Self { parser, read, ready, over } = self;
+        let parsed = parser.push(bytes, |event| {
+            if *over {
+                return;
+            }
+            let step = match read_event(read, event) {
+                Ok(step) => step,
+                Err(fault) => {
+                    *over = true;
+                    return ready.push_back(Err(fault));
+                }
+            };
+            if first.is_none() && ready.is_empty() {
+                *first = step.chunk;
+            } else {
+                ready.extend(step.chunk.map(|chunk| Ok(EngineItem::Chunk(chunk))));
+            }
+            if let Some(finished) = step.finished {
+                *over = true;
+                ready.push_back(Ok(EngineItem::Finished(finished)));
+            }
+        });
         if let Err(fault) = parsed
             && !self.over
         {
             self.fail(StreamFault::Protocol(fault.to_string()));
-        }
-    }
-
-    fn event(&mut self, event: Event<'_>) {
-        if self.over {
-            return;
-        }
-        match self.read_event(event) {
-            Ok(step) => self.keep(step),
-            Err(fault) => self.fail(fault),
-        }
-    }
-
-    fn read_event(&mut self, event: Event<'_>) -> Result<Step, StreamFault> {
-        let data = match event {
-            Event::Data(data) => data,
-            Event::Error(text) => return Err(engine_error(text).unwrap_or_else(unknown_error)),
-        };
-        // Both protocols report an error alike: `data: {"error": {...}}`, and nothing after it.
-        match engine_error(data) {
-            Some(fault) => Err(fault),
-            None => self.read.read(data),
-        }
-    }
-
-    fn keep(&mut self, step: Step) {
-        self.ready.extend(step.chunk.map(|chunk| Ok(EngineItem::Chunk(chunk))));
-        if let Some(finished) = step.finished {
-            self.over = true;
-            self.ready.push_back(Ok(EngineItem::Finished(finished)));
         }
     }
 
@@ -177,6 +172,18 @@ impl<R: Read> Events<R> {
     fn fail(&mut self, fault: StreamFault) {
         self.over = true;
         self.ready.push_back(Err(fault));
+    }
+}
+
+fn read_event(read: &mut impl Read, event: Event<'_>) -> Result<Step, StreamFault> {
+    let data = match event {
+        Event::Data(data) => data,
+        Event::Error(text) => return Err(engine_error(text).unwrap_or_else(unknown_error)),
+    };
+    // Both protocols report an error alike: `data: {"error": {...}}`, and nothing after it.
+    match engine_error(data) {
+        Some(fault) => Err(fault),
+        None => read.read(data),
     }
 }
 

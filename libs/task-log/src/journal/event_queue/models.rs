@@ -40,7 +40,7 @@ impl Writer for Written {
         let mut items = Vec::new();
         self.queue.take(&mut items);
         for item in items {
-            let Item::Entry { seq, log, at } = item else { continue };
+            let Item::Entry { seq, log, at, .. } = item else { continue };
             self.entries.push((seq, at));
             log.publish(at + 1);
         }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
@@ -33,13 +33,15 @@ pub(crate) struct Body {
 struct Silence {
     timer: Pin<Box<Sleep>>,
     heard: bool,
+    /// Whom `timer` wakes; it is asked again when that is another, or it is time.
+    waiting: Option<Waker>,
 }
 
 impl Body {
     /// What comes on `stream`, of which `early` came with the head. The connection goes to `idle` when the
     /// body is over.
     pub(super) fn new(stream: TcpStream, framing: Framing, early: Vec<u8>, idle: Option<Idle>) -> Self {
-        let silence = Silence { timer: Box::pin(tokio::time::sleep(SILENCE)), heard: true };
+        let silence = Silence { timer: Box::pin(tokio::time::sleep(SILENCE)), heard: true, waiting: None };
         let mut body = Self { stream: Some(stream), framing, early, silence, idle };
         body.settle(body.early.is_empty());
         body
@@ -132,8 +134,16 @@ impl Body {
 impl Silence {
     /// Ready when nothing was heard for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waits = self.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(cx.waker()));
+        if waits && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            self.waiting = None;
+            if self.timer.as_mut().poll(cx).is_pending() {
+                self.waiting = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
             if !std::mem::take(&mut self.heard) {
                 return Poll::Ready(());
             }
