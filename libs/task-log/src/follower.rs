@@ -11,6 +11,7 @@ use crate::{Behind, Entry, Position};
 /// A reader at its own position. It holds references into the log, never a copy of it.
 pub struct Follower {
     store: Arc<Store>,
+    /// The one that `next` is in, once something was read there.
     chunk: Option<Arc<Chunk>>,
     next: u64,
     /// Entries that may be read, as far as this reader has looked.
@@ -37,7 +38,8 @@ impl Follower {
         std::future::poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Position, Arc<Entry>)>> {
+    /// The same for a stream written by hand.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<(Position, Arc<Entry>)>> {
         let mut waits = false;
         loop {
             self.published = self.store.published.len();

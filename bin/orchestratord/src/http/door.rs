@@ -2,13 +2,17 @@
 //! registry as `/v2`, but the client's connection is the task. When it goes, the task is cancelled at
 //! once; until the task has a slot and its engine has not refused, a failure has a status of its own.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use adapter_host::EngineRequest;
 use axum::response::Response;
 use bytes::Bytes;
 use dispatch::{Detach, Task, TaskSpec};
+use futures_util::Stream;
 use sha2::{Digest, Sha256};
 use task_log::{Entry, Follower};
 use wire::config::PoolKind;
@@ -114,7 +118,7 @@ pub(super) struct Begun {
 }
 
 /// Turns a task's entries into one API's events.
-pub(super) trait Render: Send + 'static {
+pub(super) trait Render: Send + Unpin + 'static {
     /// Appends what an entry is to this API's clients; nothing for an entry that it does not show.
     fn entry(&mut self, entry: &Entry, out: &mut Vec<u8>);
 }
@@ -122,13 +126,14 @@ pub(super) trait Render: Send + 'static {
 impl Begun {
     /// The next entry; `None` after the last. One that came too late for the rest is told so.
     pub(super) async fn next(&mut self) -> Option<Arc<Entry>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arc<Entry>>> {
         if let Some(entry) = self.early.take() {
-            return Some(entry);
+            return Poll::Ready(Some(entry));
         }
-        match self.follower.next().await {
-            Some((_, entry)) => Some(entry),
-            None => self.too_slow(),
-        }
+        self.follower.poll_next(cx).map(|next| next.map_or_else(|| self.too_slow(), |(_, entry)| Some(entry)))
     }
 
     fn too_slow(&self) -> Option<Arc<Entry>> {
@@ -144,48 +149,48 @@ impl Begun {
         self.early.as_deref().map_or(Ok(()), refused)?;
         let open = self.metrics.open_stream();
         let silence = sse::Silence::new();
-        let writing = Writing { begun: self, render, done: false, silence, _open: open };
-        Ok(sse::response(futures_util::stream::unfold(writing, |mut writing| async move {
-            let bytes = writing.next().await?;
-            Some((bytes, writing))
-        })))
+        Ok(sse::response(Writing { begun: self, render, done: false, silence, _open: open }))
     }
 }
 
-/// In the order in which it stands here, as with the stream of events of a task.
+/// A stream written by hand, in the order in which it stands here, for the same reasons as that of a task's events.
 #[repr(C)]
 struct Writing<R> {
-    render: R,
-    done: bool,
-    silence: sse::Silence,
     begun: Begun,
+    silence: sse::Silence,
+    done: bool,
+    render: R,
     _open: OpenStream,
 }
 
-impl<R: Render> Writing<R> {
+impl<R: Render> Stream for Writing<R> {
+    type Item = Bytes;
+
     /// What is there already goes out in one write.
-    async fn next(&mut self) -> Option<Bytes> {
-        while !self.done {
-            let entry = tokio::select! {
-                biased;
-                entry = self.begun.next() => entry?,
-                () = self.silence.over() => return Some(sse::KEEPALIVE),
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let this = self.get_mut();
+        while !this.done {
+            let Poll::Ready(next) = this.begun.poll_next(cx) else {
+                return this.silence.poll_over(cx).map(|()| Some(sse::KEEPALIVE));
             };
-            let mut out = Vec::with_capacity(512);
-            self.render(&entry, &mut out);
+            let Some(entry) = next else { return Poll::Ready(None) };
+            let mut out = Vec::with_capacity(sse::WRITE_BYTES);
+            this.render(&entry, &mut out);
             while out.len() < sse::WRITE_BYTES
-                && let Some((_, entry)) = self.begun.follower.try_next()
+                && let Some((_, entry)) = this.begun.follower.try_next()
             {
-                self.render(&entry, &mut out);
+                this.render(&entry, &mut out);
             }
             if !out.is_empty() {
-                self.silence.sent();
-                return Some(Bytes::from(out));
+                this.silence.sent();
+                return Poll::Ready(Some(Bytes::from(out)));
             }
         }
-        None
+        Poll::Ready(None)
     }
+}
 
+impl<R: Render> Writing<R> {
     fn render(&mut self, entry: &Entry, out: &mut Vec<u8>) {
         self.done |= entry.is_terminal();
         self.render.entry(entry, out);

@@ -3,7 +3,9 @@
 //! What has an `id:` is in the log and can be resumed from. Verbose extras (`queued`, `prep`,
 //! `metrics`) say how things stand now; they have no id and are not replayed.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Extension;
@@ -11,6 +13,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
 use dispatch::{QueuePlace, Task};
+use futures_util::{Stream, StreamExt as _};
 use http::{HeaderMap, Uri};
 use serde::Serialize;
 use task_log::{Behind, Entry, Follower, Position};
@@ -38,10 +41,13 @@ pub(super) async fn follow(
     let verbose = params.flag("verbose")?;
     let task = tasks::find(&state, &caller, &id)?;
     let after = position(&task, &params, &headers)?;
-    let stream = EventStream::new(state, task, after, verbose);
-    Ok(sse::response(futures_util::stream::unfold(stream, |mut stream| async move {
-        let bytes = stream.next().await?;
-        Some((bytes, stream))
+    if !verbose {
+        return Ok(sse::response(Events::new(state, task, after, false)));
+    }
+    let verbose = Verbose::new(Events::new(state, task, after, true));
+    Ok(sse::response(futures_util::stream::unfold(verbose, |mut verbose| async move {
+        let bytes = verbose.next().await?;
+        Some((bytes, verbose))
     })))
 }
 
@@ -64,10 +70,11 @@ fn position(task: &Task, params: &Params, headers: &HeaderMap) -> Result<Option<
     Ok(Some(position))
 }
 
-/// One reader. In the order in which it stands here: what a token touches lies together, because with
-/// thousands of streams none of it is in a cache when the next one comes.
+/// One reader. A stream written by hand, because one of async functions is moved as a whole for each event; in
+/// the order in which it stands here, because what a token touches is to lie together: with thousands of
+/// streams none of it is in a cache when the next one comes.
 #[repr(C)]
-struct EventStream {
+struct Events {
     follower: Follower,
     /// Frames that are to be sent.
     ready: Vec<u8>,
@@ -75,12 +82,17 @@ struct EventStream {
     verbose: bool,
     /// It was told why nothing more comes, where that is not in the log.
     told_last: bool,
-    place: QueuePlace,
-    pools: tokio::sync::watch::Receiver<Arc<Vec<wire::PoolView>>>,
-    told_steps: Vec<PreparationStep>,
     task: Task,
     state: AppState,
     _open: OpenStream,
+}
+
+/// One reader that is also told how its task waits.
+struct Verbose {
+    events: Events,
+    place: QueuePlace,
+    pools: tokio::sync::watch::Receiver<Arc<Vec<wire::PoolView>>>,
+    told_steps: Vec<PreparationStep>,
 }
 
 /// A [`wire::event::Token`] that borrows its text.
@@ -90,78 +102,81 @@ struct Token<'a> {
     i: u64,
 }
 
-impl EventStream {
-    fn new(state: AppState, task: Task, after: Option<Position>, verbose: bool) -> Self {
-        let follower = task.log().follow(after);
-        let place = task.queue_place();
-        let pools = state.pools.subscribe();
-        let open = state.metrics.open_stream();
-        let (told_steps, ready, silence) = (Vec::new(), Vec::new(), sse::Silence::new());
-        let told_last = false;
-        Self {
-            state,
-            task,
-            follower,
-            verbose,
-            place,
-            pools,
-            told_steps,
-            ready,
-            silence,
-            told_last,
-            _open: open,
-        }
+impl Verbose {
+    fn new(events: Events) -> Self {
+        let (place, pools) = (events.task.queue_place(), events.state.pools.subscribe());
+        Self { events, place, pools, told_steps: Vec::new() }
     }
 
     async fn next(&mut self) -> Option<Bytes> {
+        let mut news = Vec::new();
         loop {
-            if !self.ready.is_empty() {
-                self.silence.sent();
-                let mut ready = std::mem::take(&mut self.ready);
-                // A reader that takes nothing holds sixteen of these.
-                if ready.capacity() - ready.len() > FRAME_BYTES {
-                    ready.shrink_to_fit();
-                }
-                return Some(Bytes::from(ready));
-            }
-            let waiting = self.verbose && self.task.view().state == TaskState::Queued;
+            let waiting = self.events.task.view().state == TaskState::Queued;
             if waiting {
-                self.tell_waiting();
-                if !self.ready.is_empty() {
-                    continue;
-                }
+                self.tell_waiting(&mut news);
+            }
+            if !news.is_empty() {
+                self.events.silence.sent();
+                return Some(Bytes::from(news));
             }
             tokio::select! {
                 biased;
-                entry = self.follower.next() => {
-                    let Some((position, entry)) = entry else { return self.last_words() };
-                    self.tell(position, &entry);
-                    // Whatever else is there already goes out in the same write.
-                    while self.ready.len() < sse::WRITE_BYTES
-                        && let Some((position, entry)) = self.follower.try_next()
-                    {
-                        self.tell(position, &entry);
-                    }
-                }
+                bytes = self.events.next() => return bytes,
                 Some(queued) = self.place.changed(), if waiting => {
-                    sse::put_frame(&mut self.ready, None, "queued", &queued);
+                    sse::put_frame(&mut news, None, "queued", &queued);
                 }
                 Ok(()) = self.pools.changed(), if waiting => {}
-                () = self.silence.over() => return Some(sse::KEEPALIVE),
             }
         }
     }
 
-    fn tell_waiting(&mut self) {
+    fn tell_waiting(&mut self, news: &mut Vec<u8>) {
         if let Some(queued) = self.place.news() {
-            sse::put_frame(&mut self.ready, None, "queued", &queued);
+            sse::put_frame(news, None, "queued", &queued);
         }
         self.pools.mark_unchanged();
-        let steps = tasks::preparation(&self.state, self.task.pool());
+        let steps = tasks::preparation(&self.events.state, self.events.task.pool());
         for step in tasks::moved(&self.told_steps, &steps) {
-            sse::put_frame(&mut self.ready, None, "prep", &step);
+            sse::put_frame(news, None, "prep", &step);
         }
         self.told_steps = steps;
+    }
+}
+
+impl Stream for Events {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let this = self.get_mut();
+        while this.ready.is_empty() {
+            let Poll::Ready(next) = this.follower.poll_next(cx) else {
+                return this.silence.poll_over(cx).map(|()| Some(sse::KEEPALIVE));
+            };
+            let Some((position, entry)) = next else { return Poll::Ready(this.last_words()) };
+            this.tell(position, &entry);
+            // Whatever else is there already goes out in the same write.
+            while this.ready.len() < sse::WRITE_BYTES
+                && let Some((position, entry)) = this.follower.try_next()
+            {
+                this.tell(position, &entry);
+            }
+        }
+        this.silence.sent();
+        let mut ready = std::mem::take(&mut this.ready);
+        // A reader that takes nothing holds sixteen of these.
+        if ready.capacity() - ready.len() > FRAME_BYTES {
+            ready.shrink_to_fit();
+        }
+        Poll::Ready(Some(Bytes::from(ready)))
+    }
+}
+
+impl Events {
+    fn new(state: AppState, task: Task, after: Option<Position>, verbose: bool) -> Self {
+        let follower = task.log().follow(after);
+        let open = state.metrics.open_stream();
+        let (ready, silence, told_last) = (Vec::new(), sse::Silence::new(), false);
+        Self { follower, ready, silence, verbose, told_last, task, state, _open: open }
     }
 
     fn tell(&mut self, position: Position, entry: &Entry) {

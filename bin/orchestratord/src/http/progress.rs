@@ -18,14 +18,16 @@ use tokio::time::{Instant, Sleep};
 /// hands over in three, costs less to copy than the kernel takes to gather it.
 const GATHERED: usize = 1024;
 
-/// A stream whose writes must make progress.
+/// A stream whose writes must make progress. In the order in which it stands here: what each write looks at
+/// lies beside what it writes to.
+#[repr(C)]
 pub(super) struct Patient<S> {
     inner: S,
-    limit: Duration,
-    evictions: Counter,
+    waiting: bool,
     /// Made at the first write that has to wait, and used again; most connections never need it.
     timer: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    limit: Duration,
+    evictions: Counter,
 }
 
 impl<S: AsyncWrite + Unpin> Patient<S> {

@@ -50,12 +50,8 @@ impl Silence {
         self.sent = true;
     }
 
-    /// Resolves when a keepalive is to be sent now. Cancel-safe.
-    pub(super) async fn over(&mut self) {
-        std::future::poll_fn(|cx| self.poll_over(cx)).await;
-    }
-
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when a keepalive is to be sent now.
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let waits = self.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(cx.waker()));
         if waits && !self.look.is_elapsed() {
             return Poll::Pending;
@@ -139,6 +135,8 @@ pub(super) fn response(stream: impl Stream<Item = Bytes> + Send + 'static) -> Re
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     /// STREAM-004
@@ -150,12 +148,12 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             silence.sent();
             last = Instant::now();
-            silence.over().await;
+            poll_fn(|cx| silence.poll_over(cx)).await;
             let silent = last.elapsed();
             assert!((LOOK_EVERY..=KEEPALIVE_EVERY).contains(&silent), "{ms}: {silent:?}");
             last = Instant::now();
         }
-        silence.over().await;
+        poll_fn(|cx| silence.poll_over(cx)).await;
         assert_eq!(last.elapsed(), KEEPALIVE_EVERY, "in silence they come at that distance");
     }
 
@@ -165,7 +163,7 @@ mod tests {
         let mut silence = Silence::new();
         assert!(silence.poll_over(&mut Context::from_waker(Waker::noop())).is_pending());
         let began = Instant::now();
-        let over = tokio::time::timeout(Duration::from_hours(1), silence.over()).await;
+        let over = tokio::time::timeout(Duration::from_hours(1), poll_fn(|cx| silence.poll_over(cx))).await;
         assert!(over.is_ok());
         assert_eq!(began.elapsed(), KEEPALIVE_EVERY);
     }
