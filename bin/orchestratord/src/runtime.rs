@@ -14,20 +14,23 @@ const VARIABLE: &str = "TOKIO_WORKER_THREADS";
 /// token was on its way for a shorter time with 16 streams and with 1,024. What is left is the engines'.
 const CORES_PER_THREAD: usize = 4;
 
-/// A runtime for all that orchestratord does. `serves`: it is there for its clients alone, and nothing waits
-/// for a terminal.
+/// A runtime for all that orchestratord does. `serves`: it is there for its clients, and says no more at its
+/// terminal than its log does; who waits for a person has a thread for that.
 pub fn build(serves: bool) -> io::Result<Runtime> {
-    let said = std::env::var_os(VARIABLE).is_some();
-    let threads = threads(available_parallelism().map_or(1, NonZero::get));
-    if serves && !said && threads == 1 {
+    let said = std::env::var(VARIABLE).ok();
+    match said.as_deref() {
+        None => of(serves, threads(available_parallelism().map_or(1, NonZero::get))),
+        Some("1") => of(serves, 1),
+        Some(_) => Builder::new_multi_thread().enable_all().build(),
+    }
+}
+
+fn of(serves: bool, threads: usize) -> io::Result<Runtime> {
+    if serves && threads == 1 {
         // One thread needs none of what shares work between several.
         return Builder::new_current_thread().enable_all().build();
     }
-    let mut builder = Builder::new_multi_thread();
-    if !said {
-        builder.worker_threads(threads);
-    }
-    builder.enable_all().build()
+    Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 fn threads(cores: usize) -> usize {
@@ -36,11 +39,24 @@ fn threads(cores: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::threads;
+    use tokio::runtime::RuntimeFlavor::{CurrentThread, MultiThread};
+
+    use super::{of, threads};
 
     /// STREAM-012
     #[test]
     fn a_quarter_of_the_cores_carry_streams_and_there_is_always_one() {
         assert_eq!([1, 2, 4, 7, 8, 16, 64].map(threads), [1, 1, 1, 1, 2, 4, 16]);
+    }
+
+    /// STREAM-012
+    #[test]
+    fn one_thread_that_serves_shares_its_work_with_nobody() {
+        for (serves, threads, flavor) in
+            [(true, 1, CurrentThread), (true, 2, MultiThread), (false, 1, MultiThread)]
+        {
+            let runtime = of(serves, threads).unwrap();
+            assert_eq!(runtime.handle().runtime_flavor(), flavor, "{serves} {threads}");
+        }
     }
 }

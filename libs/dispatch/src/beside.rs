@@ -38,11 +38,10 @@ impl<F: Future> Beside<F> {
             // Before the flag is looked at: a wake sets that first.
             self.told.wakes(cx.waker().clone());
         }
-        if !self.told.woken.load(Ordering::Acquire) {
+        // Taken back before it is polled: what wakes it meanwhile has it polled again.
+        if !self.told.woken.load(Ordering::Acquire) || !self.told.woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
-        // Before it is polled: what wakes it meanwhile has it polled again.
-        self.told.woken.store(false, Ordering::SeqCst);
         let Some(future) = &mut self.future else { return Poll::Pending };
         let waker = Waker::from(Arc::clone(&self.told));
         let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
@@ -67,7 +66,7 @@ impl Wake for Told {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Ordering::SeqCst);
+        self.woken.swap(true, Ordering::AcqRel);
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
         task.wake();
     }
@@ -82,7 +81,6 @@ mod tests {
 
     use super::*;
 
-    /// STREAM-012
     #[tokio::test]
     async fn it_is_polled_when_it_was_woken_and_not_when_its_task_was() {
         let (say, mut said) = oneshot::channel();
@@ -101,7 +99,6 @@ mod tests {
         assert_eq!(polls.get(), 2);
     }
 
-    /// STREAM-012
     #[tokio::test]
     async fn it_wakes_the_task_that_polled_last() {
         let (say, said) = oneshot::channel::<u8>();

@@ -48,10 +48,10 @@ pub(crate) async fn run(shared: Arc<Shared>, placed: Placed) {
     let generation = lease.generation();
     tell_placement(&core, &decision);
     let verdict = {
-        let mut cut_short = Beside::new(cut_short(&shared, &core, &lease));
+        let mut ends = Beside::new(cut_short(&shared, &core, &lease));
         // On the heap, as all that is not the token path: what a token touches is not to be spread over its room.
-        match Box::pin(begin(&shared, &core, &lease, decision.words, &mut cut_short)).await {
-            Ok(stream) => Pump { core: &core, stream, cut_short }.await,
+        match Box::pin(begin(&shared, &core, &lease, decision.words, &mut ends)).await {
+            Ok(stream) => Pump { core: &core, stream, ends }.await,
             Err(verdict) => verdict,
         }
     };
@@ -167,7 +167,7 @@ async fn begin(
     core: &TaskCore,
     lease: &SlotLease,
     words: String,
-    cut_short: &mut Beside<impl Future<Output = Verdict>>,
+    ends: &mut Beside<impl Future<Output = Verdict>>,
 ) -> Result<TokenStream, Verdict> {
     let snapshot = shared.registry.snapshot();
     let replica = snapshot.replicas.get(lease.key()).filter(|r| r.generation == lease.generation());
@@ -199,7 +199,7 @@ async fn begin(
     shared.moved(core);
     tokio::select! {
         biased;
-        verdict = cut_short.over() => Err(verdict),
+        verdict = ends.over() => Err(verdict),
         stream = submit(&*adapter, request, trace) => stream,
     }
 }
@@ -224,7 +224,8 @@ async fn submit(
 struct Pump<'a, F> {
     core: &'a TaskCore,
     stream: TokenStream,
-    cut_short: Beside<F>,
+    /// Everything that ends it from outside.
+    ends: Beside<F>,
 }
 
 impl<F: Future<Output = Verdict>> Future for Pump<'_, F> {
@@ -235,7 +236,7 @@ impl<F: Future<Output = Verdict>> Future for Pump<'_, F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Verdict> {
         loop {
             let Poll::Ready(item) = self.stream.poll_next_unpin(cx) else {
-                return self.cut_short.poll(cx);
+                return self.ends.poll(cx);
             };
             if let Some(verdict) = take(self.core, item) {
                 return Poll::Ready(verdict);

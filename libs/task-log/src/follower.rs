@@ -11,7 +11,7 @@ use crate::{Behind, Entry, Position};
 /// A reader at its own position. It holds references into the log, never a copy of it.
 pub struct Follower {
     store: Arc<Store>,
-    /// The one that `next` is in, once something was read there.
+    /// The one that `next` is in, once it was looked up.
     chunk: Option<Arc<Chunk>>,
     next: u64,
     /// Entries that may be read, as far as this reader has looked.

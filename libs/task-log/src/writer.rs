@@ -16,7 +16,7 @@ pub struct LogWriter {
     store: Arc<Store>,
     /// Publishes what is put here once it is written; absent: at once.
     appender: Option<Appender>,
-    /// The one that `next` is in, once something was written there.
+    /// The one that the last entry is in.
     chunk: Option<Arc<Chunk>>,
     limit_bytes: usize,
     next: u64,
@@ -74,12 +74,6 @@ impl LogWriter {
         self.push(entry);
         self.next_index += u64::from(index.is_some());
         Ok(index)
-    }
-
-    /// Whether a journal keeps what it writes.
-    #[must_use]
-    pub fn is_recorded(&self) -> bool {
-        self.appender.is_some()
     }
 
     /// Token events so far.

@@ -4,7 +4,6 @@
 //! `metrics`) say how things stand now; they have no id and are not replayed.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,17 +11,17 @@ use axum::Extension;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use bytes::Bytes;
-use dispatch::{QueuePlace, Task};
-use futures_util::{Stream, StreamExt as _};
+use dispatch::Task;
+use futures_util::Stream;
 use http::{HeaderMap, Uri};
 use serde::Serialize;
 use task_log::{Behind, Entry, Follower, Position};
 use wire::event::{End, TaskMetrics};
-use wire::{PreparationStep, TaskState};
 
 use super::error::ApiError;
 use super::query::Params;
 use super::too_slow::too_slow;
+use super::waiting::Waiting;
 use super::{AppState, results, sse, tasks};
 use crate::metrics::OpenStream;
 use crate::tokens::Caller;
@@ -44,10 +43,10 @@ pub(super) async fn follow(
     if !verbose {
         return Ok(sse::response(Events::new(state, task, after, false)));
     }
-    let verbose = Verbose::new(Events::new(state, task, after, true));
-    Ok(sse::response(futures_util::stream::unfold(verbose, |mut verbose| async move {
-        let bytes = verbose.next().await?;
-        Some((bytes, verbose))
+    let waiting = Waiting::new(Events::new(state, task, after, true));
+    Ok(sse::response(futures_util::stream::unfold(waiting, |mut waiting| async move {
+        let bytes = waiting.next().await?;
+        Some((bytes, waiting))
     })))
 }
 
@@ -74,25 +73,17 @@ fn position(task: &Task, params: &Params, headers: &HeaderMap) -> Result<Option<
 /// the order in which it stands here, because what a token touches is to lie together: with thousands of
 /// streams none of it is in a cache when the next one comes.
 #[repr(C)]
-struct Events {
+pub(super) struct Events {
     follower: Follower,
     /// Frames that are to be sent.
     ready: Vec<u8>,
-    silence: sse::Silence,
+    pub(super) silence: sse::Silence,
     verbose: bool,
     /// It was told why nothing more comes, where that is not in the log.
     told_last: bool,
-    task: Task,
-    state: AppState,
+    pub(super) task: Task,
+    pub(super) state: AppState,
     _open: OpenStream,
-}
-
-/// One reader that is also told how its task waits.
-struct Verbose {
-    events: Events,
-    place: QueuePlace,
-    pools: tokio::sync::watch::Receiver<Arc<Vec<wire::PoolView>>>,
-    told_steps: Vec<PreparationStep>,
 }
 
 /// A [`wire::event::Token`] that borrows its text.
@@ -100,47 +91,6 @@ struct Verbose {
 struct Token<'a> {
     t: &'a str,
     i: u64,
-}
-
-impl Verbose {
-    fn new(events: Events) -> Self {
-        let (place, pools) = (events.task.queue_place(), events.state.pools.subscribe());
-        Self { events, place, pools, told_steps: Vec::new() }
-    }
-
-    async fn next(&mut self) -> Option<Bytes> {
-        let mut news = Vec::new();
-        loop {
-            let waiting = self.events.task.view().state == TaskState::Queued;
-            if waiting {
-                self.tell_waiting(&mut news);
-            }
-            if !news.is_empty() {
-                self.events.silence.sent();
-                return Some(Bytes::from(news));
-            }
-            tokio::select! {
-                biased;
-                bytes = self.events.next() => return bytes,
-                Some(queued) = self.place.changed(), if waiting => {
-                    sse::put_frame(&mut news, None, "queued", &queued);
-                }
-                Ok(()) = self.pools.changed(), if waiting => {}
-            }
-        }
-    }
-
-    fn tell_waiting(&mut self, news: &mut Vec<u8>) {
-        if let Some(queued) = self.place.news() {
-            sse::put_frame(news, None, "queued", &queued);
-        }
-        self.pools.mark_unchanged();
-        let steps = tasks::preparation(&self.events.state, self.events.task.pool());
-        for step in tasks::moved(&self.told_steps, &steps) {
-            sse::put_frame(news, None, "prep", &step);
-        }
-        self.told_steps = steps;
-    }
 }
 
 impl Stream for Events {

@@ -33,6 +33,7 @@ pub(crate) mod tls;
 mod too_slow;
 mod trace;
 mod validate;
+mod waiting;
 mod words;
 mod workers;
 

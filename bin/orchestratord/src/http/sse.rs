@@ -15,6 +15,7 @@ use http_body::{Body as HttpBody, Frame};
 use pin_project_lite::pin_project;
 use serde::Serialize;
 use task_log::Position;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 /// Sent when nothing else was for a while, so that proxies keep the connection.
@@ -59,7 +60,8 @@ impl Silence {
         loop {
             self.waiting = None;
             if self.look.as_mut().poll(cx).is_pending() {
-                self.waiting = Some(cx.waker().clone());
+                // A task that has used up its turn is not heard by the timer, and comes again.
+                self.waiting = has_budget_remaining().then(|| cx.waker().clone());
                 return Poll::Pending;
             }
             self.look.as_mut().reset(Instant::now() + LOOK_EVERY);
@@ -136,6 +138,9 @@ pub(super) fn response(stream: impl Stream<Item = Bytes> + Send + 'static) -> Re
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::pin::pin;
+
+    use tokio::task::coop::consume_budget;
 
     use super::*;
 
@@ -165,6 +170,22 @@ mod tests {
         let began = Instant::now();
         let over = tokio::time::timeout(Duration::from_hours(1), poll_fn(|cx| silence.poll_over(cx))).await;
         assert!(over.is_ok());
+        assert_eq!(began.elapsed(), KEEPALIVE_EVERY);
+    }
+
+    /// STREAM-004
+    #[tokio::test(start_paused = true)]
+    async fn a_keepalive_comes_also_where_its_task_had_used_up_its_turn() {
+        let mut silence = Silence::new();
+        let (began, mut first) = (Instant::now(), true);
+        let over = poll_fn(|cx| {
+            while first && has_budget_remaining() {
+                let _ = pin!(consume_budget()).poll(cx);
+            }
+            first = false;
+            silence.poll_over(cx)
+        });
+        assert!(tokio::time::timeout(Duration::from_hours(1), over).await.is_ok());
         assert_eq!(began.elapsed(), KEEPALIVE_EVERY);
     }
 }

@@ -106,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// STREAM-014
+    /// ORCHD-STOP-001
     #[tokio::test]
     async fn each_word_is_heard_once_by_all_who_listen_and_by_those_who_come_later() {
         let words = Arc::new(Words::default());
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(words.listen().next().now_or_never(), Some(Word::Kill));
     }
 
-    /// STREAM-014
+    /// ORCHD-STOP-001
     #[tokio::test]
     async fn whoever_polls_last_is_woken_and_who_is_gone_leaves_no_place() {
         let words = Arc::new(Words::default());

@@ -67,7 +67,8 @@ pub(super) struct Live {
     pub(super) model_digest: Arc<str>,
 }
 
-/// When it is noted next what the task has spent on engines, and what that is counted from.
+/// When it is noted next what the task has spent on engines, and what that is counted from: copies of what
+/// the history says of the stay that goes on, which no token has to look for there.
 #[derive(Debug)]
 struct Notes {
     at: Instant,
@@ -274,7 +275,7 @@ impl Live {
     /// What it has spent on engines by `now`, when that is to be noted again. `now` is read once for a chunk,
     /// and most chunks are compared with it and note nothing.
     pub(super) fn notes_decode(&mut self, now: Instant) -> Option<u64> {
-        if now < self.notes.at || !self.writer.is_recorded() {
+        if now < self.notes.at {
             return None;
         }
         self.notes.at = now + NOTED_EVERY;

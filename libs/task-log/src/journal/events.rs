@@ -146,7 +146,7 @@ impl EventWriter {
         for item in items {
             match item {
                 Item::Entry { seq, log, at, entry } => {
-                    // One that was read back was told before.
+                    // A log that was read back was told of before its first entry here.
                     if *at == 0 {
                         self.logs.entry(*seq).or_insert_with(|| Arc::downgrade(log));
                     }

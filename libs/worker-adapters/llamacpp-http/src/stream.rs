@@ -41,7 +41,8 @@ pub(crate) struct Step {
 
 /// Where the bytes come from.
 pub(crate) trait Source: Send + Unpin + 'static {
-    /// Gives what there is to `take`; false at the end. The error is the reason of a loss.
+    /// Gives what there is to `take`; false at the end. The error is the reason of a loss. Whatever was given
+    /// is lost if it is pending after that.
     fn poll_bytes(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8]))
     -> Poll<Result<bool, String>>;
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 use super::idle::Idle;
@@ -141,7 +142,8 @@ impl Silence {
         loop {
             self.waiting = None;
             if self.timer.as_mut().poll(cx).is_pending() {
-                self.waiting = Some(cx.waker().clone());
+                // A task that has used up its turn is not heard by the timer, and comes again.
+                self.waiting = has_budget_remaining().then(|| cx.waker().clone());
                 return Poll::Pending;
             }
             if !std::mem::take(&mut self.heard) {
@@ -149,5 +151,32 @@ impl Silence {
             }
             self.timer.as_mut().reset(Instant::now() + SILENCE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use tokio::task::coop::consume_budget;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_seen_also_where_its_task_had_used_up_its_turn() {
+        let timer = Box::pin(tokio::time::sleep(SILENCE));
+        let mut silence = Silence { timer, heard: true, waiting: None };
+        let (began, mut first) = (Instant::now(), true);
+        let over = poll_fn(|cx| {
+            while first && has_budget_remaining() {
+                let _ = pin!(consume_budget()).poll(cx);
+            }
+            first = false;
+            silence.poll(cx)
+        });
+        assert!(timeout(Duration::from_hours(1), over).await.is_ok());
+        assert_eq!(began.elapsed(), 2 * SILENCE);
     }
 }
