@@ -107,7 +107,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// A task that has its slot.
+/// A task that has its slot. In the order in which it stands here: it is part of what a token touches.
 #[repr(C)]
 pub(super) struct Begun {
     /// Read before the head was sent.
