@@ -14,7 +14,6 @@ use bytes::Bytes;
 use dispatch::Task;
 use futures_util::Stream;
 use http::{HeaderMap, Uri};
-use serde::Serialize;
 use task_log::{Behind, Entry, Follower, Position};
 use wire::event::{End, TaskMetrics};
 
@@ -86,13 +85,6 @@ pub(super) struct Events {
     _open: OpenStream,
 }
 
-/// A [`wire::event::Token`] that borrows its text.
-#[derive(Serialize)]
-struct Token<'a> {
-    t: &'a str,
-    i: u64,
-}
-
 impl Stream for Events {
     type Item = Bytes;
 
@@ -138,9 +130,7 @@ impl Events {
         match entry {
             Entry::Started(started) => sse::put_frame(out, id, "started", started),
             Entry::Chunk { index: None, .. } => {}
-            Entry::Chunk { chunk, index: Some(i), .. } => {
-                sse::put_frame(out, id, "token", &Token { t: &chunk.text, i: *i });
-            }
+            Entry::Chunk { chunk, index: Some(i), .. } => sse::put_token(out, position, &chunk.text, *i),
             Entry::Resumed(resumed) => sse::put_frame(out, id, "resumed", resumed),
             Entry::End(end) => sse::put_frame(out, id, "end", &results::ended(&self.follower, end)),
             Entry::Error(error) => sse::put_frame(out, id, "error", error),

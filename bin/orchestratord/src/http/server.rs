@@ -64,6 +64,11 @@ impl Default for Limits {
     }
 }
 
+/// Connections that are accepted before all else has its turn. A crowd that comes at once is that much work
+/// for each of them, and would stand with it before the streams that are there already: of 4,000 readers, all
+/// accepted that had come, ten others noticed 205 ms, and 30 ms so (R13, debug build).
+const TOGETHER: usize = 8;
+
 /// A listener with its router.
 pub(crate) struct Server {
     listener: TcpListener,
@@ -96,7 +101,13 @@ impl Server {
         let connections = TaskTracker::new();
         let room = Arc::new(Semaphore::new(self.each.limits.connections));
         let words = Arc::new(Words::default());
+        let mut together = 0;
         loop {
+            if together == TOGETHER {
+                together = 0;
+                tokio::task::yield_now().await;
+            }
+            together += 1;
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 () = kill.cancelled() => break,

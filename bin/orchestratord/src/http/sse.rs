@@ -30,6 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(7_500);
 /// more, so this also bounds what is held for a reader that takes nothing, to 8 KiB.
 pub(super) const WRITE_BYTES: usize = 512;
 
+/// Pieces that a stream with more to say says before all else has its turn: what hyper gathers for one write.
+const TOGETHER: u8 = 16;
+
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Tells when a stream has been silent for so long that a keepalive is due: never more than
@@ -90,13 +93,29 @@ pub(super) fn put_frame(out: &mut Vec<u8>, id: Option<Position>, event: &str, da
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(event.as_bytes());
     out.extend_from_slice(b"\ndata: ");
+    put_json(out, data);
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends the frame of a [`wire::event::Token`]: by hand, because it is nearly every frame; the bytes are
+/// those of [`put_frame`].
+pub(super) fn put_token(out: &mut Vec<u8>, id: Position, text: &str, index: u64) {
+    out.extend_from_slice(b"id: ");
+    id.put(out);
+    out.extend_from_slice(b"\nevent: token\ndata: {\"t\":");
+    put_json(out, text);
+    out.extend_from_slice(b",\"i\":");
+    out.extend_from_slice(itoa::Buffer::new().format(index).as_bytes());
+    out.extend_from_slice(b"}\n\n");
+}
+
+fn put_json(out: &mut Vec<u8>, data: &(impl Serialize + ?Sized)) {
     let start = out.len();
     // Our own types serialise; a failure would be a bug, and an empty object is honest about it.
     if serde_json::to_writer(&mut *out, data).is_err() {
         out.truncate(start);
         out.extend_from_slice(b"{}");
     }
-    out.extend_from_slice(b"\n\n");
 }
 
 /// One `/v1` frame: data only, because OpenAI's SDKs stumble over ids and event names.
@@ -106,7 +125,10 @@ pub(super) fn data_frame(json: &str) -> Bytes {
 
 pin_project! {
     /// A stream as a body, with nothing in between: what is not there costs no event anything.
+    #[repr(C)]
     struct Pieces<S> {
+        // Since all else had its turn.
+        together: u8,
         #[pin]
         stream: S,
     }
@@ -120,13 +142,22 @@ impl<S: Stream<Item = Bytes>> HttpBody for Pieces<S> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.project().stream.poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
+        let this = self.project();
+        if *this.together == TOGETHER {
+            // A reader that comes back to a long log and takes it as fast as it comes never waits.
+            *this.together = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let next = this.stream.poll_next(cx);
+        *this.together = if next.is_ready() { *this.together + 1 } else { 0 };
+        next.map(|next| next.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
 /// A streaming response.
 pub(super) fn response(stream: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let body = Body::new(Pieces { stream });
+    let body = Body::new(Pieces { together: 0, stream });
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
@@ -140,7 +171,9 @@ mod tests {
     use std::future::poll_fn;
     use std::pin::pin;
 
+    use proptest::prelude::*;
     use tokio::task::coop::consume_budget;
+    use wire::event::Token;
 
     use super::*;
 
@@ -187,5 +220,43 @@ mod tests {
         });
         assert!(tokio::time::timeout(Duration::from_hours(1), over).await.is_ok());
         assert_eq!(began.elapsed(), KEEPALIVE_EVERY);
+    }
+    proptest! {
+        /// STREAM-006
+        #[test]
+        fn a_token_written_by_hand_is_what_serde_writes(
+            t in "\\PC{0,8}|[\"\\\\\u{0}-\u{1f}a]{0,8}",
+            i in any::<u64>(),
+            id in "[1-9]{1,9}(-[1-9]{1,9})?",
+        ) {
+            let id = id.parse().unwrap();
+            let (mut by_hand, mut by_serde) = (Vec::new(), Vec::new());
+            put_token(&mut by_hand, id, &t, i);
+            put_frame(&mut by_serde, Some(id), "token", &Token { t, i });
+            prop_assert_eq!(String::from_utf8(by_hand), String::from_utf8(by_serde));
+        }
+    }
+
+    /// STREAM-005
+    #[tokio::test]
+    async fn a_stream_that_always_has_more_lets_others_have_their_turn_after_each_write() {
+        let endless = Pieces { together: 0, stream: futures_util::stream::repeat(KEEPALIVE) };
+        let (mut body, mut said) = (pin!(endless), 0);
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            while body.as_mut().poll_frame(&mut cx).is_ready() {
+                said += 1;
+            }
+        }
+        assert_eq!(said, 3 * usize::from(TOGETHER));
+        // And it comes again by itself.
+        let mut more = 2 * usize::from(TOGETHER);
+        let taken = poll_fn(|cx| {
+            while more > 0 && body.as_mut().poll_frame(cx).is_ready() {
+                more -= 1;
+            }
+            if more == 0 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        assert!(tokio::time::timeout(Duration::from_secs(60), taken).await.is_ok());
     }
 }
