@@ -322,4 +322,40 @@ mod tests {
         words.say(Word::Kill);
         serving.await.unwrap();
     }
+    /// STREAM-016
+    #[tokio::test]
+    async fn a_crowd_that_comes_at_once_is_let_in_a_few_at_a_time() {
+        const CROWD: usize = 64;
+        let answered = Arc::new(AtomicUsize::new(0));
+        let router = Router::new().fallback({
+            let answered = Arc::clone(&answered);
+            async move || {
+                answered.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..CROWD {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            io::Write::write_all(&mut client, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            crowd.push(client);
+        }
+        let kill = CancellationToken::new();
+        let server = Server::new(listener, router, Limits::default(), None, Counter::default());
+        let serving = tokio::spawn(server.run(CancellationToken::new(), kill.clone()));
+        let (mut before, mut most) = (0, 0);
+        let all = async {
+            while before < CROWD {
+                // Somebody else's turn.
+                tokio::task::yield_now().await;
+                let now = answered.load(Ordering::SeqCst);
+                (before, most) = (now, most.max(now - before));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), all).await.unwrap();
+        assert!(most <= TOGETHER, "{most} were served in one turn");
+        kill.cancel();
+        serving.await.unwrap();
+    }
 }

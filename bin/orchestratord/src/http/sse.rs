@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    /// STREAM-005
+    /// STREAM-016
     #[tokio::test]
     async fn a_stream_that_always_has_more_lets_others_have_their_turn_after_each_write() {
         let endless = Pieces { together: 0, stream: futures_util::stream::repeat(KEEPALIVE) };
