@@ -8,6 +8,9 @@ use clap::Parser;
 use orchestratord::cli::{Cli, Command};
 use orchestratord::{exit, explain, journal, run, runtime, serve, token, verify};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Serve);

@@ -45,11 +45,19 @@ pub(super) async fn correlate(State(traces): State<Traces>, mut request: Request
     }
     let caller = response.extensions_mut().remove::<Caller>();
     let status = response.status().as_u16();
-    let line = Line { id, method, path, status, caller, trace, traces, began };
-    response.map(|body| Body::new(Logged { body, bytes: 0, line: Some(line) }))
+    response.extensions_mut().insert(Line { id, method, path, status, caller, trace, traces, began });
+    response
+}
+
+/// A response whose request is logged once its body is out. Around all else, because there the body needs no
+/// place of its own: what it counts lies beside what hyper keeps.
+pub(super) fn logged(mut response: Response) -> Response<Logged> {
+    let line = response.extensions_mut().remove();
+    response.map(|body| Logged { body, bytes: 0, line })
 }
 
 /// What is known of a request before its body is out.
+#[derive(Clone)]
 struct Line {
     id: CorrelationId,
     method: Method,
@@ -96,7 +104,7 @@ impl Line {
 }
 
 /// A body that counts its bytes and has its line written at its end, however it ends.
-struct Logged {
+pub(super) struct Logged {
     body: Body,
     bytes: u64,
     line: Option<Line>,

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,7 +22,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapResponse;
 
+use super::access::{Logged, logged};
 use super::progress::Patient;
 use super::words::{Listener, Word, Words};
 use crate::reload::Current;
@@ -181,6 +184,7 @@ impl Each {
     }
 
     fn speak<S: AsyncRead + AsyncWrite + Unpin + Send>(self, stream: S, words: Listener) -> Speaking<S> {
+        let routes = Routes::new(self.router, logged);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.header_timeout)
@@ -188,15 +192,17 @@ impl Each {
             .max_header_size(self.limits.header_bytes)
             // Also what is buffered of an answer that its reader does not take.
             .max_buf_size(self.limits.header_bytes)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(self.router));
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
         Speaking { words, connection }
     }
 }
 
+type Routes = MapResponse<Router, fn(Response) -> Response<Logged>>;
+
 /// A connection that speaks HTTP. One future without another in it: every event that it carries polls it.
 struct Speaking<S> {
     words: Listener,
-    connection: http1::Connection<TokioIo<S>, TowerToHyperService<Router>>,
+    connection: http1::Connection<TokioIo<S>, TowerToHyperService<Routes>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Speaking<S> {

@@ -1,6 +1,5 @@
 //! Writing server-sent events: frames, comments, and a response that closes with its stream.
 
-use std::convert::Infallible;
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -12,6 +11,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http::{HeaderName, HeaderValue, header};
 use http_body::{Body as HttpBody, Frame};
+use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 use serde::Serialize;
 use task_log::Position;
@@ -136,12 +136,12 @@ pin_project! {
 
 impl<S: Stream<Item = Bytes>> HttpBody for Pieces<S> {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = axum::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.project();
         if *this.together == TOGETHER {
             // A reader that comes back to a long log and takes it as fast as it comes never waits.
@@ -157,7 +157,8 @@ impl<S: Stream<Item = Bytes>> HttpBody for Pieces<S> {
 
 /// A streaming response.
 pub(super) fn response(stream: impl Stream<Item = Bytes> + Send + 'static) -> Response {
-    let body = Body::new(Pieces { together: 0, stream });
+    // Of the type that axum would make of it, so that it is taken as it is.
+    let body = Body::new(UnsyncBoxBody::new(Pieces { together: 0, stream }));
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
