@@ -107,7 +107,10 @@ impl Pool {
             held: now.saturating_duration_since(*since).as_secs_f64(),
         };
         let free = std::iter::repeat_n(Slot::Free, free as usize);
-        let slots = {
+        let slots = if free.len() > ahead.position {
+            // One of these is its own, whatever the thousands that may be running do.
+            free.take(ahead.position + 1).collect()
+        } else {
             let running = self.lock_running();
             let known = free.chain(running.values().map(busy));
             known.chain(std::iter::repeat(Slot::Strange)).take(total as usize).collect()
