@@ -25,7 +25,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Asked every second by whoever watches: worth a line only to those who look for it.
 const POLLED: [&str; 5] = ["/health", "/livez", "/ready", "/readyz", "/metrics"];
 
-/// Gives every response the caller's correlation id, or a new one, and logs the request.
+/// Gives every response the caller's correlation id, or a new one, and what [`logged`] writes of its request.
 pub(super) async fn correlate(State(traces): State<Traces>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let given = request.headers().get(&CORRELATION_ID).and_then(|v| v.to_str().ok());
@@ -49,14 +49,15 @@ pub(super) async fn correlate(State(traces): State<Traces>, mut request: Request
     response
 }
 
-/// A response whose request is logged once its body is out. Around all else, because there the body needs no
-/// place of its own: what it counts lies beside what hyper keeps.
+/// A response whose request is logged once its body is out. The server applies it outside of all routes: hyper
+/// keeps this body itself, where axum would have to put it into a box that every event passes.
 pub(super) fn logged(mut response: Response) -> Response<Logged> {
     let line = response.extensions_mut().remove();
     response.map(|body| Logged { body, bytes: 0, line })
 }
 
-/// What is known of a request before its body is out.
+/// What is known of a request before its body is out. [`Clone`] because a response carries nothing else; it is
+/// taken from there, never cloned.
 #[derive(Clone)]
 struct Line {
     id: CorrelationId,

@@ -14,7 +14,7 @@ use super::{
     meta, openai, operations, pools, responses, sessions, tasks, workers,
 };
 
-/// The whole HTTP surface of orchestratord.
+/// The whole HTTP surface of orchestratord. Its requests are logged by the server ([`super::access::logged`]).
 pub fn router(state: AppState) -> Router {
     let open = Router::new()
         .route("/health", get(meta::health))
