@@ -8,10 +8,6 @@ use clap::Parser;
 use orchestratord::cli::{Cli, Command};
 use orchestratord::{exit, explain, journal, run, runtime, serve, token, verify};
 
-/// A token costs about a twentieth less than with the system's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let command = cli.command.unwrap_or(Command::Serve);
