@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
+use test_harness_bdd::until_within;
 use test_harness_e2e_haiku::Reader;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -61,18 +62,16 @@ pub(super) async fn run(run: Arc<Run>) -> Result<()> {
             // Nothing above waits, and whoever reads here is to be heard between two of them.
             tokio::task::yield_now().await;
         }
-        let began = Instant::now();
         let mut most = before;
-        let evicted = reached_within("all are evicted", EVICTED * 2, || {
+        let evicted = until_within("all are evicted", EVICTED * 2, Duration::from_millis(100), || {
             most = most.max(processes::resident_kib(pid));
             async {
-                tokio::time::sleep(Duration::from_millis(100)).await;
                 let now = house.api.counter("orchd_stream_evictions_total").await?;
                 ensure!(now - evictions >= many as f64, "{} of {many}", now - evictions);
                 Ok(true)
             }
         });
-        let evicted = evicted.await? - began;
+        let evicted = evicted.await?;
         anyhow::Ok((most, evicted))
     })
     .await?;
