@@ -228,6 +228,7 @@ fn limits(config: &Config) -> dispatch::Limits {
         callers: config.limits.clone(),
         stalled_after: Duration::from_millis(config.limits.engine_silence_ms),
         resume_within: Duration::from_millis(config.limits.resume_within_ms),
+        retry: config.limits.retry.clone(),
         sessions: config.sessions.clone(),
         ..dispatch::Limits::default()
     }

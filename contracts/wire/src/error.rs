@@ -72,7 +72,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The HTTP status it is sent with. Codes that only appear inside streams count as 500.
+    /// The HTTP status it is sent with. What ends a task is 500 where the answer has not begun.
     #[must_use]
     pub fn status(self) -> u16 {
         match self {

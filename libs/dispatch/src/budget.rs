@@ -1,16 +1,26 @@
-//! How many tasks a pool tries again whose engine was lost before their first token. Each may be tried so
-//! often; a pool that loses every task would still be given each of them that many times, just when it can
-//! bear that least. So all of them together have a budget. Pure: it is told the time.
+//! How many tasks a pool tries again whose engine was lost, or reported an error, before their first token.
+//! Each may be tried so often; a pool that loses every task would still be given each of them that many
+//! times, just when it can bear that least. So all of them together have a budget. An error may be the
+//! request's own: half of the budget is for losses alone, so that nobody's bad requests use it up for
+//! everybody. Pure: it is told the time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-use crate::Limits;
+use wire::config::RetryConfig;
 
 /// What happens is counted by the second, so that much is small however much happens.
 const STEP: Duration = Duration::from_secs(1);
+
+/// Why a task is to be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its engine was lost.
+    Loss,
+    /// Its engine reported an error.
+    Fault,
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Budget {
@@ -30,17 +40,19 @@ struct Step {
     number: u64,
     started: u64,
     tried_again: u64,
+    /// How many of those after an error.
+    after_faults: u64,
     /// The most that ran at once.
     at_once: u64,
 }
 
 impl Budget {
-    pub(crate) fn new(limits: &Limits, now: Instant) -> Self {
+    pub(crate) fn new(config: &RetryConfig, now: Instant) -> Self {
         Self {
-            tries: limits.retries.into(),
-            floor: limits.retry_floor.into(),
-            percent: limits.retry_percent.into(),
-            counts_for: steps(limits.retry_window) + 1,
+            tries: config.per_task.into(),
+            floor: config.at_least.into(),
+            percent: config.percent.into(),
+            counts_for: steps(Duration::from_millis(config.window_ms)) + 1,
             began: now,
             steps: VecDeque::new(),
         }
@@ -59,28 +71,33 @@ impl Budget {
 
     /// Takes one try from the budget. When it is spent, says after which time it is not any more if nothing
     /// else happens.
-    pub(crate) fn try_again(&mut self, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn try_again(&mut self, cause: Cause, now: Instant) -> Result<(), Duration> {
         self.step(now);
-        if self.allows(0) {
-            self.step(now).tried_again += 1;
+        if self.allows(cause, 0) {
+            let step = self.step(now);
+            step.tried_again += 1;
+            step.after_faults += u64::from(cause == Cause::Fault);
             return Ok(());
         }
-        let enough = (1..=self.steps.len()).find(|gone| self.allows(*gone)).unwrap_or(self.steps.len());
+        let enough =
+            (1..=self.steps.len()).find(|gone| self.allows(cause, *gone)).unwrap_or(self.steps.len());
         let last = self.steps.get(enough.saturating_sub(1)).map_or(0, |step| step.number);
         let until = STEP.saturating_mul(u32::try_from(last + self.counts_for).unwrap_or(u32::MAX));
         Err(until.saturating_sub(now.saturating_duration_since(self.began)))
     }
 
     /// Whether there is something left once the oldest `gone` steps do not count any more.
-    fn allows(&self, gone: usize) -> bool {
-        let (mut started, mut tried, mut at_once) = (0, 0, 0);
+    fn allows(&self, cause: Cause, gone: usize) -> bool {
+        let (mut started, mut tried, mut after_faults, mut at_once) = (0, 0, 0, 0);
         for step in self.steps.iter().skip(gone) {
             started += step.started;
             tried += step.tried_again;
+            after_faults += step.after_faults;
             at_once = at_once.max(step.at_once);
         }
         // One loss of everything that ran costs nobody anything, however often each is tried.
-        tried < (started * self.percent / 100).max(self.floor).max(at_once * self.tries)
+        let all = (started * self.percent / 100).max(self.floor).max(at_once * self.tries);
+        tried < all && (cause == Cause::Loss || after_faults < all.div_ceil(2))
     }
 
     /// The step that is now; what is older than the window goes.
@@ -111,14 +128,14 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn limits() -> Limits {
-        Limits { retries: 2, retry_floor: 10, retry_percent: 20, retry_window: MINUTE, ..Limits::default() }
+    fn config() -> RetryConfig {
+        RetryConfig { per_task: 2, at_least: 10, percent: 20, window_ms: 60_000 }
     }
 
     /// How many are tried again if all that could be are.
-    fn spend(budget: &mut Budget, now: Instant) -> u64 {
+    fn spend(budget: &mut Budget, cause: Cause, now: Instant) -> u64 {
         let mut tried = 0;
-        while budget.try_again(now).is_ok() {
+        while budget.try_again(cause, now).is_ok() {
             tried += 1;
         }
         tried
@@ -129,10 +146,10 @@ mod tests {
     fn a_budget_is_ten_a_fifth_of_what_started_or_all_that_ran_as_often_as_each_may() {
         let now = Instant::now();
         let spent = |started: u64, at_once: usize| {
-            let mut budget = Budget::new(&limits(), now);
+            let mut budget = Budget::new(&config(), now);
             (0..started).for_each(|_| budget.started(now));
             budget.run(at_once, now);
-            spend(&mut budget, now)
+            spend(&mut budget, Cause::Loss, now)
         };
         assert_eq!([spent(0, 0), spent(54, 5), spent(100, 5), spent(100, 16)], [10, 10, 20, 32]);
     }
@@ -141,26 +158,54 @@ mod tests {
     #[test]
     fn a_budget_comes_back_when_it_says_so() {
         let began = Instant::now();
-        let mut budget = Budget::new(&limits(), began);
-        assert_eq!(spend(&mut budget, began), 10);
+        let mut budget = Budget::new(&config(), began);
+        assert_eq!(spend(&mut budget, Cause::Loss, began), 10);
         let later = began + Duration::from_millis(30_250);
-        assert_eq!(budget.try_again(later), Err(Duration::from_millis(30_750)));
-        assert_eq!(spend(&mut budget, began + MINUTE), 0);
-        assert_eq!(spend(&mut budget, later + Duration::from_millis(30_750)), 10);
+        assert_eq!(budget.try_again(Cause::Loss, later), Err(Duration::from_millis(30_750)));
+        assert_eq!(spend(&mut budget, Cause::Loss, began + MINUTE), 0);
+        assert_eq!(spend(&mut budget, Cause::Loss, later + Duration::from_millis(30_750)), 10);
+    }
+
+    /// ORCHD-GATE-004
+    #[test]
+    fn errors_leave_half_of_it_to_losses_and_losses_leave_them_nothing() {
+        let began = Instant::now();
+        let mut budget = Budget::new(&config(), began);
+        assert_eq!(spend(&mut budget, Cause::Fault, began), 5);
+        assert_eq!(budget.try_again(Cause::Fault, began), Err(MINUTE + STEP));
+        assert_eq!(spend(&mut budget, Cause::Loss, began), 5);
+        let mut budget = Budget::new(&config(), began);
+        assert_eq!(spend(&mut budget, Cause::Loss, began), 10);
+        assert_eq!(spend(&mut budget, Cause::Fault, began), 0);
+    }
+
+    /// ORCHD-GATE-004
+    #[test]
+    fn the_numbers_are_those_of_the_configuration() {
+        let now = Instant::now();
+        let config = RetryConfig { per_task: 3, at_least: 1, percent: 50, window_ms: 5_000 };
+        let mut budget = Budget::new(&config, now);
+        assert_eq!(spend(&mut budget, Cause::Loss, now), 1);
+        budget.run(2, now);
+        assert_eq!(spend(&mut budget, Cause::Loss, now), 5);
+        (0..20).for_each(|_| budget.started(now));
+        assert_eq!(spend(&mut budget, Cause::Loss, now), 4);
+        assert_eq!(budget.try_again(Cause::Loss, now), Err(Duration::from_secs(6)));
     }
 
     #[derive(Debug, Clone, Copy)]
     enum Happens {
         Start,
         Run(usize),
-        Retry,
+        Retry(Cause),
     }
 
     fn happens() -> impl Strategy<Value = Happens> {
         prop_oneof![
             4 => Just(Happens::Start),
             1 => (0_usize..12).prop_map(Happens::Run),
-            4 => Just(Happens::Retry),
+            3 => Just(Happens::Retry(Cause::Loss)),
+            2 => Just(Happens::Retry(Cause::Fault)),
         ]
     }
 
@@ -173,8 +218,9 @@ mod tests {
             events in prop::collection::vec((0_u64..3_000, happens()), 1..400),
         ) {
             let began = Instant::now();
-            let mut budget = Budget::new(&limits(), began);
-            let (mut now, mut started, mut ran, mut tried) = (began, vec![], vec![], Vec::<Instant>::new());
+            let mut budget = Budget::new(&config(), began);
+            let (mut now, mut started, mut ran) = (began, vec![], vec![]);
+            let mut tried = Vec::<(Instant, Cause)>::new();
             for (after, what) in events {
                 now += Duration::from_millis(after);
                 let late = |then: &Instant, window: Duration| *then + window > now;
@@ -187,24 +233,31 @@ mod tests {
                         budget.run(at_once, now);
                         ran.push((now, at_once as u64));
                     }
-                    Happens::Retry => {
+                    Happens::Retry(cause) => {
                         let of = |window: Duration| {
                             let starts = started.iter().filter(|then| late(then, window)).count() as u64;
                             let most = ran.iter().filter(|(then, _)| late(then, window)).map(|(_, n)| *n).max();
                             (starts / 5).max(10).max(2 * most.unwrap_or(0))
                         };
-                        let of_tried = |window| tried.iter().filter(|then| late(then, window)).count() as u64;
+                        let of_tried = |window| tried.iter().filter(|(then, _)| late(then, window)).count() as u64;
+                        let of_faults = |window| {
+                            let counts = |(then, why): &&(Instant, Cause)| late(then, window) && *why == Cause::Fault;
+                            tried.iter().filter(counts).count() as u64
+                        };
+                        let half = |all: u64| all.div_ceil(2);
                         // By the second: what is up to a second older than the window may count.
                         let (least, most) = (MINUTE, MINUTE + STEP);
-                        match budget.try_again(now) {
+                        match budget.try_again(cause, now) {
                             Ok(()) => {
                                 prop_assert!(of_tried(least) < of(most));
-                                tried.push(now);
+                                prop_assert!(cause == Cause::Loss || of_faults(least) < half(of(most)));
+                                tried.push((now, cause));
                             }
                             Err(wait) => {
-                                prop_assert!(of_tried(most) >= of(least));
+                                let of_it = of_tried(most) >= of(least);
+                                prop_assert!(of_it || cause == Cause::Fault && of_faults(most) >= half(of(least)));
                                 prop_assert!(!wait.is_zero() && wait <= most, "{wait:?}");
-                                let later = budget.clone().try_again(now + wait);
+                                let later = budget.clone().try_again(cause, now + wait);
                                 prop_assert!(later.is_ok(), "after {wait:?}");
                             }
                         }

@@ -137,8 +137,8 @@ impl Failure {
     /// It was not tried again, because too many others of its pool were; after so long one may be.
     pub(crate) fn budget_spent(self, after: Duration) -> Self {
         let retry_after = Some(after).filter(|_| self.code.retriable());
-        let why = "its pool has used up its budget for trying tasks again: of too many the engine was lost or \
-                   failed before their first token within a minute";
+        let why = "its pool has used up its budget for trying tasks again (limits.retry): of too many the engine \
+                   was lost or failed before their first token within a short time";
         Self { retry_after, ..self.because(why) }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wire::config::{LimitsConfig, SessionsConfig};
+use wire::config::{LimitsConfig, RetryConfig, SessionsConfig};
 
 /// The numbers.
 #[derive(Debug, Clone)]
@@ -17,14 +17,9 @@ pub struct Limits {
     pub kept_for: Duration,
     /// Bytes of the logs of tasks that are not kept any more, for those who still read them; 64 MiB.
     pub unread_bytes: usize,
-    /// Times a task is dispatched again after its engine was lost before the first token; 2.
-    pub retries: u32,
-    /// Of a pool's tasks so many may be tried again in a window, in percent of those that started in it; 20.
-    pub retry_percent: u32,
-    /// So many in any case; 10.
-    pub retry_floor: u32,
-    /// The window; 1 min.
-    pub retry_window: Duration,
+    /// How often tasks are tried again that have shown nothing yet; twice each, and a fifth of those that
+    /// started or ten within a minute.
+    pub retry: RetryConfig,
     /// Times a task goes on with another engine after the one under it was lost; 4.
     pub resumes: u32,
     /// How long it waits for one; 120 s, and longer for an engine that is known to load slowly.
@@ -63,10 +58,7 @@ impl Default for Limits {
             kept_bytes: 64 * 1024 * 1024,
             kept_for: Duration::from_secs(3_600),
             unread_bytes: 64 * 1024 * 1024,
-            retries: 2,
-            retry_percent: 20,
-            retry_floor: 10,
-            retry_window: Duration::from_secs(60),
+            retry: RetryConfig::default(),
             resumes: 4,
             resume_within: Duration::from_secs(120),
             stalled_after: Duration::from_secs(120),

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use wire::task::Priority;
 use wire::{PoolId, ReplicaKey};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Cause};
 use crate::core::{Account, TaskCore};
 use crate::distrust::Distrust;
 use crate::estimate::{Estimator, Served};
@@ -85,7 +85,7 @@ impl Pool {
             estimator: Mutex::default(),
             running: Mutex::default(),
             distrust: Mutex::new(Distrust::new(limits)),
-            budget: Mutex::new(Budget::new(limits, Instant::now())),
+            budget: Mutex::new(Budget::new(&limits.retry, Instant::now())),
             id: spec.id.clone(),
             over: CancellationToken::new(),
             spec: RwLock::new(Known { spec: Arc::new(spec), said: false, gone: false }),
@@ -278,12 +278,12 @@ impl Pool {
     }
 
     /// Whether one more task may be tried again; if not, after which time one may. Counted either way.
-    pub(crate) fn try_again(&self, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn try_again(&self, cause: Cause, now: Instant) -> Result<(), Duration> {
         // Also those that began before the window: a prompt may be read for longer than it is.
         let at_once = self.lock_running().len();
         let mut budget = self.lock_budget();
         budget.run(at_once, now);
-        let may = budget.try_again(now);
+        let may = budget.try_again(cause, now);
         drop(budget);
         let counter = if may.is_ok() { &self.metrics.tried_again } else { &self.metrics.not_tried_again };
         counter.inc();

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use wire::{ErrorCode, ReplicaKey, TraceContext};
 
 use crate::beside::Beside;
+use crate::budget::Cause;
 use crate::core::{AfterLoss, DRAINED, Refused, Run, TaskCore};
 use crate::dispatcher::Shared;
 use crate::ending::{CancelReason, Ending, Failure};
@@ -111,14 +112,14 @@ async fn after_loss(shared: &Shared, core: &Arc<TaskCore>, reason: &str, failure
         AfterLoss::GiveUp(None) => shared.end(core, Ending::Failed(failure)),
         AfterLoss::GiveUp(Some(why)) => shared.end(core, Ending::Failed(failure.because(why))),
         AfterLoss::Spent => shared.finish(core, Ending::Spent).await,
-        AfterLoss::Anew if counts == Counts::Yes => try_again(shared, core, failure),
+        AfterLoss::Anew if counts == Counts::Yes => try_again(shared, core, Cause::Loss, failure),
         AfterLoss::Anew | AfterLoss::Again => shared.queue_again(core),
     }
 }
 
 /// Runs a task anew, if its pool's budget has room for that; else it ends as it would have after its last try.
-fn try_again(shared: &Shared, core: &Arc<TaskCore>, failure: Failure) {
-    match core.pool.try_again(Instant::now()) {
+fn try_again(shared: &Shared, core: &Arc<TaskCore>, cause: Cause, failure: Failure) {
+    match core.pool.try_again(cause, Instant::now()) {
         Ok(()) => shared.queue_again(core),
         Err(after) => shared.end(core, Ending::Failed(failure.budget_spent(after))),
     }
@@ -140,7 +141,7 @@ async fn after_drain(shared: &Shared, core: &Arc<TaskCore>, drain: Drain, key: &
 fn after_fault(shared: &Shared, core: &Arc<TaskCore>, failure: Failure) {
     const REASON: &str = "it reported an error before its first token";
     match core.after_fault(REASON) {
-        AfterLoss::Anew | AfterLoss::Again => try_again(shared, core, failure),
+        AfterLoss::Anew | AfterLoss::Again => try_again(shared, core, Cause::Fault, failure),
         AfterLoss::Ended => {}
         AfterLoss::GiveUp(_) | AfterLoss::Spent => shared.end(core, Ending::Failed(failure)),
     }

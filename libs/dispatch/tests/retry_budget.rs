@@ -63,6 +63,24 @@ async fn a_pool_that_loses_every_task_tries_ten_again_and_says_why_no_more_until
 
 /// ORCHD-GATE-004
 #[tokio::test(start_paused = true)]
+async fn what_makes_engines_report_errors_leaves_half_of_the_budget_to_losses() {
+    let world = world();
+    let engine = Engine::new(Script::ReportAfter(0, "no".to_owned()));
+    world.up(0, 1, 1, &engine);
+    while tried_again(&world)[1] == Some(0.0) {
+        assert_eq!(error(&world.submit(spec("x"))).await.code, wire::ErrorCode::Internal);
+    }
+    assert_eq!(tried_again(&world), [Some(5.0), Some(1.0)]);
+    world.down(0, 1);
+    world.up(0, 2, 1, &Engine::new(Script::BreakAfter(0)));
+    while tried_again(&world)[1] == Some(1.0) {
+        assert_eq!(error(&world.submit(spec("x"))).await.code, wire::ErrorCode::EngineLost);
+    }
+    assert_eq!(tried_again(&world), [Some(10.0), Some(2.0)]);
+}
+
+/// ORCHD-GATE-004
+#[tokio::test(start_paused = true)]
 async fn one_loss_of_everything_that_ran_costs_nobody_anything_and_many_tasks_allow_for_more() {
     let world = world();
     let engine = Engine::new(Script::HangAfter(0));

@@ -16,6 +16,7 @@ mod observability;
 mod openai;
 mod otlp;
 mod resume;
+mod retries;
 mod slow_readers;
 mod stops;
 mod streams;

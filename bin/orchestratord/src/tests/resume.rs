@@ -35,7 +35,7 @@ impl Orchestrator {
         (text, last, events.into_iter().map(|(_, event, _)| event).collect())
     }
 
-    async fn until_up(&self, replica: &str, generation: u64, stub: &RunningStub) {
+    pub(super) async fn until_up(&self, replica: &str, generation: u64, stub: &RunningStub) {
         self.publish_replica(stub, replica, generation);
         let path = "/v2/pools/p/health";
         super::until(async || {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigProblem;
+use super::{ConfigProblem, RetryConfig};
 
 /// How much each caller may ask for: the owner of an API key, else a session, else an address. And how
 /// long an answer waits for what it needs.
@@ -26,6 +26,8 @@ pub struct LimitsConfig {
     /// under it was lost. Where its engine took long to load, three times that is waited for all the same.
     #[schemars(range(min = 1_000, max = 86_400_000))]
     pub resume_within_ms: u64,
+    /// How often a task is tried again that has shown nothing yet.
+    pub retry: RetryConfig,
     /// Milliseconds that running tasks may go on after a stop was asked for.
     #[schemars(range(max = 3_600_000))]
     pub drain_ms: u64,
@@ -38,6 +40,7 @@ impl Default for LimitsConfig {
             tokens: BTreeMap::new(),
             engine_silence_ms: 120_000,
             resume_within_ms: 120_000,
+            retry: RetryConfig::default(),
             drain_ms: 10_000,
         }
     }
@@ -79,6 +82,7 @@ impl LimitsConfig {
                 out.push(ConfigProblem { path: format!("limits.{key}"), problem });
             }
         }
+        self.retry.problems("limits.retry", out);
         let named = self.tokens.iter().map(|(name, limits)| (format!("limits.tokens.{name}"), limits));
         for (at, limits) in std::iter::once(("limits.default".to_owned(), &self.default)).chain(named) {
             for (key, limit) in [

@@ -9,6 +9,7 @@ mod models;
 mod otlp;
 mod pool;
 mod provisioning;
+mod retry;
 mod sessions;
 mod workers;
 
@@ -28,6 +29,7 @@ pub use provisioning::{
     ArchiveSource, EngineSource, GitSource, GpuPolicy, PathSource, ProvisioningConfig, SdistSource,
     ToolkitPolicy,
 };
+pub use retry::RetryConfig;
 pub use sessions::SessionsConfig;
 pub use workers::{Network, NetworkError, WorkersConfig};
 

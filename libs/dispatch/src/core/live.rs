@@ -168,7 +168,7 @@ impl State {
             running: false,
             lost: None,
             resume_by: None,
-            retries_left: limits.retries,
+            retries_left: limits.retry.per_task,
             resumes_left: limits.resumes,
             said: Said::default(),
             resumed: (SoFar::Nothing, 0),
