@@ -4,6 +4,7 @@
 mod bench;
 mod contracts;
 mod cuda_compile;
+mod dist;
 mod floors;
 mod gpu_check;
 mod loom;
@@ -63,6 +64,8 @@ enum Command {
     Sbom,
     /// Build the release twice and compare the programs; takes two release builds
     Reproducible,
+    /// Build the programs as they are shipped, orchestratord optimised for the load that it serves
+    Dist(dist::Options),
     /// Try the interleavings of everything that has a loom model, in a build of its own
     Loom,
     /// Break the pure cores in every known way and see that a test notices, with cargo-mutants
@@ -106,6 +109,7 @@ fn main() -> Result<()> {
         Command::Deny => supply::deny::run(),
         Command::Sbom => supply::sbom::run(),
         Command::Reproducible => supply::reproducible::run(),
+        Command::Dist(options) => dist::run(&options),
         Command::Loom => loom::run(),
         Command::Mutants { core } => mutants::run(core.as_deref()),
         Command::Proof { packages } => proof::run(&packages),
@@ -114,6 +118,13 @@ fn main() -> Result<()> {
         }
         Command::Bench(options) => bench::run(&options),
     }
+}
+
+/// Where cargo builds; as it was asked for from here, because cargo is called elsewhere.
+fn target() -> std::path::PathBuf {
+    let asked = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty());
+    let dir = asked.map_or_else(|| root().join("target"), std::path::PathBuf::from);
+    std::path::absolute(&dir).unwrap_or(dir)
 }
 
 /// The repository's root: this package's parent directory.

@@ -1,8 +1,8 @@
 //! How many tasks a pool tries again whose engine was lost, or reported an error, before their first token.
 //! Each may be tried so often; a pool that loses every task would still be given each of them that many
 //! times, just when it can bear that least. So all of them together have a budget. An error may be the
-//! request's own: half of the budget is for losses alone, so that nobody's bad requests use it up for
-//! everybody. Pure: it is told the time.
+//! request's own: at most half of the budget, rounded up, goes to errors, so that nobody's bad requests use
+//! it up for everybody. Pure: it is told the time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -73,31 +73,41 @@ impl Budget {
     /// else happens.
     pub(crate) fn try_again(&mut self, cause: Cause, now: Instant) -> Result<(), Duration> {
         self.step(now);
-        if self.allows(cause, 0) {
+        let fewest = self.fewest_gone(cause);
+        if fewest == Some(0) {
             let step = self.step(now);
             step.tried_again += 1;
             step.after_faults += u64::from(cause == Cause::Fault);
             return Ok(());
         }
-        let enough =
-            (1..=self.steps.len()).find(|gone| self.allows(cause, *gone)).unwrap_or(self.steps.len());
+        let enough = fewest.unwrap_or(self.steps.len());
         let last = self.steps.get(enough.saturating_sub(1)).map_or(0, |step| step.number);
         let until = STEP.saturating_mul(u32::try_from(last + self.counts_for).unwrap_or(u32::MAX));
         Err(until.saturating_sub(now.saturating_duration_since(self.began)))
     }
 
-    /// Whether there is something left once the oldest `gone` steps do not count any more.
-    fn allows(&self, cause: Cause, gone: usize) -> bool {
-        let (mut started, mut tried, mut after_faults, mut at_once) = (0, 0, 0, 0);
-        for step in self.steps.iter().skip(gone) {
-            started += step.started;
-            tried += step.tried_again;
-            after_faults += step.after_faults;
-            at_once = at_once.max(step.at_once);
+    /// How many of the oldest steps must not count any more for something to be left. None: that takes more
+    /// than time.
+    fn fewest_gone(&self, cause: Cause) -> Option<usize> {
+        let mut sum = Step::default();
+        let mut fewest = self.allows(cause, &sum).then_some(self.steps.len());
+        for (gone, step) in self.steps.iter().enumerate().rev() {
+            sum.started += step.started;
+            sum.tried_again += step.tried_again;
+            sum.after_faults += step.after_faults;
+            sum.at_once = sum.at_once.max(step.at_once);
+            if self.allows(cause, &sum) {
+                fewest = Some(gone);
+            }
         }
+        fewest
+    }
+
+    /// Whether there is something left when so much counts.
+    fn allows(&self, cause: Cause, counts: &Step) -> bool {
         // One loss of everything that ran costs nobody anything, however often each is tried.
-        let all = (started * self.percent / 100).max(self.floor).max(at_once * self.tries);
-        tried < all && (cause == Cause::Loss || after_faults < all.div_ceil(2))
+        let all = (counts.started * self.percent / 100).max(self.floor).max(counts.at_once * self.tries);
+        counts.tried_again < all && (cause == Cause::Loss || counts.after_faults < all.div_ceil(2))
     }
 
     /// The step that is now; what is older than the window goes.

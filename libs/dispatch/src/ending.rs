@@ -137,8 +137,9 @@ impl Failure {
     /// It was not tried again, because too many others of its pool were; after so long one may be.
     pub(crate) fn budget_spent(self, after: Duration) -> Self {
         let retry_after = Some(after).filter(|_| self.code.retriable());
-        let why = "its pool has used up its budget for trying tasks again (limits.retry): of too many the engine \
-                   was lost or failed before their first token within a short time";
+        let why = "its pool has used up its budget for trying tasks again, or the half of it that is for errors \
+                   (limits.retry): of too many the engine was lost or failed before their first token within a \
+                   short time";
         Self { retry_after, ..self.because(why) }
     }
 

@@ -47,7 +47,8 @@ pub struct Faults {
     pub error_after: Option<u64>,
     /// `eos-after`: the model ends by itself after this many tokens of a generation.
     pub eos_after: Option<u64>,
-    /// `stamp`: every token's text is `@` and the microseconds since the epoch at which it was sent.
+    /// `stamp`: every token's text is `@` and the microseconds since the epoch at which it was sent, and
+    /// `token-ms` is from one to the next and not rounded up to a clock's tick.
     pub stamp: bool,
     /// `char-tokens`: a word beyond ASCII takes three tokens, and only the last is named.
     pub char_tokens: bool,

@@ -4,7 +4,9 @@
 use std::future::pending;
 
 use serde_json::Value;
+use tokio::time::Instant;
 
+use crate::Faults;
 use crate::frames::{self, Dialect};
 use crate::server::{Death, Shared};
 use crate::slots::Lease;
@@ -69,6 +71,8 @@ pub(crate) struct Generation {
     garbled: bool,
     /// Which generation of this engine it is, from 1.
     nth: u64,
+    /// When the last token was due, where they come to the microsecond.
+    due: Option<Instant>,
 }
 
 impl Plan {
@@ -153,10 +157,22 @@ impl Generation {
     pub(crate) fn new(plan: Plan, shared: Shared, lease: Lease) -> Self {
         let words = Continuation::new(&plan.prompt, plan.seed);
         let (text, nth) = (String::new(), shared.next_generation());
-        Self { plan, shared, lease, words, text, sent: 0, count: 0, ending: None, garbled: false, nth }
+        Self {
+            plan,
+            shared,
+            lease,
+            words,
+            text,
+            sent: 0,
+            count: 0,
+            ending: None,
+            garbled: false,
+            nth,
+            due: None,
+        }
     }
 
-    pub(crate) fn faults(&self) -> crate::Faults {
+    pub(crate) fn faults(&self) -> Faults {
         self.shared.faults()
     }
 
@@ -174,7 +190,7 @@ impl Generation {
             let (count, slot) = (self.count, self.lease.id);
             return Step::End(End { stop_type, stopping_word, truncated, count, slot });
         }
-        tokio::time::sleep(faults.token).await;
+        self.pause(&faults).await;
         if let Some(step) = self.fault().await {
             return step;
         }
@@ -184,6 +200,20 @@ impl Generation {
         }
         self.lease.decoded();
         Step::Piece(piece)
+    }
+
+    /// The time before a token.
+    async fn pause(&mut self, faults: &Faults) {
+        if !faults.stamp {
+            return tokio::time::sleep(faults.token).await;
+        }
+        let now = Instant::now();
+        // What was not taken in time is not made up for.
+        let due = self.due.filter(|last| *last + faults.token > now).unwrap_or(now) + faults.token;
+        self.due = Some(due);
+        if self.shared.until(due).await.is_err() {
+            tokio::time::sleep_until(due).await;
+        }
     }
 
     /// The fault that is due at this token, if any.

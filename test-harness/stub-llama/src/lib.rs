@@ -13,6 +13,7 @@ mod faults;
 mod frames;
 mod generation;
 mod http;
+mod metronome;
 mod once;
 mod server;
 mod slots;

@@ -14,8 +14,10 @@ use axum::serve::ListenerExt as _;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
+use tokio::time::Instant;
 
+use crate::metronome::Metronome;
 use crate::slots::Slots;
 use crate::{Faults, Stats, StubConfig, http};
 
@@ -59,6 +61,7 @@ struct Inner {
     stopped: watch::Sender<bool>,
     seen: Mutex<Vec<Seen>>,
     generations: AtomicU64,
+    metronome: OnceCell<Arc<Metronome>>,
 }
 
 impl Shared {
@@ -71,8 +74,15 @@ impl Shared {
             stopped: watch::Sender::new(false),
             seen: Mutex::default(),
             generations: AtomicU64::new(0),
+            metronome: OnceCell::new(),
             config,
         }))
+    }
+
+    /// Waits until `due`, to the microseconds.
+    pub(crate) async fn until(&self, due: Instant) -> io::Result<()> {
+        let metronome = self.0.metronome.get_or_try_init(async || Metronome::start()).await?;
+        metronome.until(due).await
     }
 
     pub(crate) fn config(&self) -> &StubConfig {

@@ -9,6 +9,7 @@ mod start;
 mod stats;
 mod streams;
 mod tasks;
+pub(crate) mod training;
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -39,6 +41,9 @@ pub(crate) struct Options {
     /// Measure the release binaries as they are, from this program as it is, and build nothing
     #[arg(long)]
     as_built: bool,
+    /// Measure this orchestratord and not the one of the release build; `cargo xtask dist` makes one
+    #[arg(long)]
+    orchestratord: Option<PathBuf>,
     /// Seconds of each measurement of streams
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
@@ -80,13 +85,20 @@ struct Binaries {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    raise_descriptors()?;
+    let named =
+        |path: &PathBuf| std::fs::canonicalize(path).with_context(|| format!("finding {}", path.display()));
+    let other = options.orchestratord.as_ref().map(named).transpose()?;
     if !options.as_built {
         build_for_release()?;
         if cfg!(debug_assertions) {
             return Err(release_self());
         }
     }
-    let binaries = release_binaries();
+    let mut binaries = release_binaries();
+    if let Some(other) = other {
+        binaries.orchestratord = other;
+    }
     let wanted = |section| options.only.is_empty() || options.only.contains(&section);
     let mut out = std::io::stdout().lock();
     let runtime =
@@ -95,7 +107,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let engine = test_harness_e2e_haiku::provisioned()?;
         writeln!(out, "engine {}", engine.engine_version)?;
         if wanted(Section::Start) {
-            let large = start::Contestant::large(&engine, &target().join("bench"))?;
+            let large = start::Contestant::large(&engine, &crate::target().join("bench"))?;
             for contestant in [start::Contestant::builtin(&engine), large] {
                 let starts = start::measure(&binaries.orchestratord, &contestant, options.starts)?;
                 let (title, n) = (&contestant.title, options.starts);
@@ -147,10 +159,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Raises the limit of open files as far as it may, for this process and those that it starts.
+fn raise_descriptors() -> Result<u64> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("asking how many files may be open")?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising how many files may be open")?;
+    Ok(most)
+}
+
 fn build_for_release() -> Result<()> {
+    build(&["orchestratord", "pool-managerd", "stub-llama", "xtask"])
+}
+
+fn build(packages: &[&str]) -> Result<()> {
     let status = stub_llama::cargo()
-        .args(["build", "--release"])
-        .args(["-p", "orchestratord", "-p", "pool-managerd", "-p", "stub-llama", "-p", "xtask"])
+        .args(["build", "--release", "--target-dir"])
+        .arg(crate::target())
+        .env_remove("CARGO_BUILD_TARGET")
+        .args(packages.iter().flat_map(|package| ["-p", package]))
         .current_dir(crate::root())
         .status()
         .context("building the release binaries")?;
@@ -168,7 +193,7 @@ fn release_binaries() -> Binaries {
 }
 
 fn release_dir() -> PathBuf {
-    target().join("release")
+    crate::target().join("release")
 }
 
 /// Goes on as the release build of this program; returns only with an error.
@@ -176,8 +201,4 @@ fn release_self() -> anyhow::Error {
     let binary = release_dir().join("xtask");
     let error = Command::new(&binary).args(std::env::args_os().skip(1)).exec();
     anyhow::Error::new(error).context(format!("running {}", binary.display()))
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
 }

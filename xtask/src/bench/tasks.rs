@@ -14,21 +14,26 @@ use super::Binaries;
 use super::streams::{Orchestratord, StubProcess};
 
 const TASKS: u32 = 20_000;
-const CLIENTS: u32 = 64;
+pub(super) const CLIENTS: u32 = 64;
 
 pub(super) async fn measure(binaries: &Binaries) -> Result<String> {
     let stub = StubProcess::start(&binaries.stub, CLIENTS, Duration::ZERO)?;
     let daemon = Orchestratord::start(&binaries.orchestratord, stub.addr())?;
-    let left = Arc::new(AtomicU32::new(TASKS));
     let began = Instant::now();
-    let clients: Vec<_> =
-        (0..CLIENTS).map(|_| tokio::spawn(client(daemon.addr(), Arc::clone(&left)))).collect();
+    let done = load(daemon.addr()).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(format!("{done} tasks by {CLIENTS} clients: {:.0} tasks/s", f64::from(done) / seconds))
+}
+
+/// Has the clients do all tasks, and says how many they were.
+pub(super) async fn load(addr: SocketAddr) -> Result<u32> {
+    let left = Arc::new(AtomicU32::new(TASKS));
+    let clients: Vec<_> = (0..CLIENTS).map(|_| tokio::spawn(client(addr, Arc::clone(&left)))).collect();
     let mut done = 0;
     for client in clients {
         done += client.await.context("joining a client")??;
     }
-    let seconds = began.elapsed().as_secs_f64();
-    Ok(format!("{done} tasks by {CLIENTS} clients: {:.0} tasks/s", f64::from(done) / seconds))
+    Ok(done)
 }
 
 /// Submits a task, reads its events to the end, again and again, over one connection.

@@ -194,6 +194,7 @@ fn reason(status: u16) -> &'static str {
         409 => "Conflicts with what exists",
         413 => "The body is too large",
         429 => "The queue is full; see Retry-After",
+        500 => "The task failed before its answer began",
         503 => "Not ready; see Retry-After",
         _ => "Error",
     }

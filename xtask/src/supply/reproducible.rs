@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PROGRAMS, cargo, cargo_home};
+use super::{PROGRAMS, anonymous, cargo};
 
 pub(crate) fn run() -> Result<()> {
     let base =
@@ -46,33 +46,8 @@ fn build(target: &Path) -> Result<()> {
     let mut command = cargo();
     command.args(["build", "--release", "--locked", "--bins", "--target-dir"]).arg(target);
     command.args(PROGRAMS.iter().flat_map(|(package, _)| ["-p", package]));
-    command.env("CARGO_ENCODED_RUSTFLAGS", flags(target)?.join("\u{1f}"));
-    // Debug information and archives must not carry the time.
-    command.env("SOURCE_DATE_EPOCH", "0").env("ZERO_AR_DATE", "1");
+    anonymous(&mut command, target, &[])?;
     let status = command.status().context("running cargo build")?;
     ensure!(status.success(), "the build in {} failed", target.display());
     Ok(())
-}
-
-/// Names of this machine's directories are replaced, so that they do not end up in the programs.
-fn flags(target: &Path) -> Result<Vec<String>> {
-    let root = std::fs::canonicalize(crate::root()).context("finding the repository")?;
-    let home = cargo_home().context("finding cargo's directory; set CARGO_HOME")?;
-    // The last one that fits counts, so the longer path comes later.
-    Ok([(&home, "/cargo"), (&root, "/llama-orch"), (&target.to_owned(), "/target")]
-        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
-        .into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_directory_of_this_machine_is_left_and_the_nearest_name_wins() {
-        let target = std::fs::canonicalize(crate::root()).unwrap().join("target/reproducible/one");
-        let flags = flags(&target).unwrap();
-        assert!(flags[2].ends_with("target/reproducible/one=/target"), "{flags:?}");
-        assert!(flags[1].ends_with("=/llama-orch") && flags[0].ends_with("=/cargo"), "{flags:?}");
-    }
 }

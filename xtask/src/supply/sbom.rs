@@ -2,7 +2,7 @@
 //! nothing that only tests or build scripts use. The same lock file gives the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -31,19 +31,23 @@ struct Graph {
 }
 
 pub(crate) fn run() -> Result<()> {
+    write_to(&crate::root().join("target/sbom"))
+}
+
+/// Writes the list of each program, and says of how many crates.
+pub(crate) fn write_to(dir: &Path) -> Result<()> {
     use std::io::Write as _;
-    let dir = crate::root().join("target/sbom");
-    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let graph = Graph::read()?;
     for (package, program) in PROGRAMS {
-        let path = write(&dir, program, &graph.document(package, program)?)?;
+        let path = write(dir, program, &graph.document(package, program)?)?;
         let count = graph.linked(package)?.len();
         writeln!(std::io::stdout(), "{}: {count} crates", path.display()).context("writing to stdout")?;
     }
     Ok(())
 }
 
-fn write(dir: &std::path::Path, program: &str, document: &Value) -> Result<PathBuf> {
+fn write(dir: &Path, program: &str, document: &Value) -> Result<PathBuf> {
     let path = dir.join(format!("{program}.cdx.json"));
     let text = serde_json::to_string_pretty(document).context("writing JSON")?;
     std::fs::write(&path, text + "\n").with_context(|| format!("writing {}", path.display()))?;

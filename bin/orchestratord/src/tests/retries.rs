@@ -35,7 +35,7 @@ async fn retries_are_as_the_configuration_says_and_a_spent_budget_is_told_over_v
 
 /// ORCHD-GATE-002
 #[tokio::test(flavor = "multi_thread")]
-async fn every_door_tells_a_lost_engine_before_its_answer_as_the_contract_says() {
+async fn every_door_for_text_tells_a_lost_engine_before_its_answer_as_the_contract_says() {
     let retry = wire::config::RetryConfig { per_task: 0, ..Default::default() };
     let orchestrator = Orchestrator::start_with(|config| config.limits.retry = retry).await;
     let messages = json!([{"role": "user", "content": "hello"}]);
@@ -50,7 +50,8 @@ async fn every_door_tells_a_lost_engine_before_its_answer_as_the_contract_says()
         let dying = stub_with(|faults| faults.drop_after = Some(0));
         orchestrator.until_up("r0", generation, &dying).await;
         let (status, answer) = orchestrator.post(door, body).await;
-        assert_eq!(status, 500, "{door}: {answer}");
+        let told = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 500 && told.starts_with("the engine was lost: "), "{door}: {status} {answer}");
         assert!(dying.requests().iter().any(|seen| seen.path.contains("completion")), "{door} asked it");
     }
     orchestrator.stop().await;

@@ -7,7 +7,8 @@ use super::ConfigProblem;
 
 /// How often a task whose engine was lost, or reported an error, before its first token is tried again. All
 /// tasks of a pool together have a budget besides: within each window `percent` of those that started in it,
-/// or `at_least`, or `per_task` for each of those that ran at once, whichever is most.
+/// or `at_least`, or `per_task` for each of those that ran at once, whichever is most. At most half of it,
+/// rounded up, goes to errors, which may be the requests' own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryConfig {

@@ -100,6 +100,22 @@ fn line(streams: u32, row: &Row, direct: &Row) -> String {
     )
 }
 
+/// So many streams through one orchestratord with so many threads, over each of its ways in turn; nothing is
+/// measured.
+pub(super) async fn train(binaries: &Binaries, streams: u32, threads: u32) -> Result<()> {
+    const RATE: u32 = 3_200;
+    const WINDOW: Duration = Duration::from_secs(3);
+    let pace = Duration::from_millis(u64::from((streams * 1_000 / RATE).max(1)));
+    let stub = StubProcess::start(&binaries.stub, streams, pace)?;
+    let load = Load { streams, pace, window: WINDOW, bursts: false };
+    let orchestratord = Orchestratord::start_with(&binaries.orchestratord, stub.addr(), Some(threads))?;
+    for api in [Api::Chat, Api::Tasks] {
+        load.run(orchestratord.addr(), api, &[]).await?;
+        stub.until_idle().await?;
+    }
+    orchestratord.stop()
+}
+
 /// One count of streams, over every way, all of them in turn in each round.
 async fn at(binaries: &Binaries, plan: &Plan, streams: u32) -> Result<Vec<Row>> {
     let mut rows: Vec<Row> = Vec::new();

@@ -3,16 +3,34 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A child that ends with its value.
 struct Owned(Child);
+
+impl Owned {
+    /// Asks it to end, and waits for that.
+    fn end(&mut self) -> Result<ExitStatus> {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).context("naming a process")?);
+        kill(pid, Signal::SIGTERM).context("asking a process to end")?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.0.try_wait().context("waiting for a process")? {
+                return Ok(status);
+            }
+            ensure!(Instant::now() < deadline, "a process did not end within {} s", PATIENCE.as_secs());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
 
 impl Drop for Owned {
     fn drop(&mut self) {
@@ -130,9 +148,8 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // TERM, so that the master takes its workers with it.
-        let _ = Command::new("kill").arg(self.child.0.id().to_string()).status();
-        let _ = self.child.0.wait();
+        // So that the master takes its workers with it.
+        let _ = self.child.end();
     }
 }
 
@@ -145,12 +162,26 @@ pub(in crate::bench) struct Orchestratord {
 
 impl Orchestratord {
     pub(in crate::bench) fn start(binary: &Path, engine: SocketAddr) -> Result<Self> {
+        Self::start_with(binary, engine, None)
+    }
+
+    /// With so many threads that carry streams; `None`: as many as it chooses.
+    pub(in crate::bench) fn start_with(
+        binary: &Path,
+        engine: SocketAddr,
+        threads: Option<u32>,
+    ) -> Result<Self> {
         let (addr, dir) = (free_addr()?, TempDir::new().context("making orchestratord's directory")?);
         let log = std::fs::File::create(dir.path().join("log")).context("making orchestratord's log")?;
         let child = Command::new(binary)
+            .envs(threads.map(|threads| ("TOKIO_WORKER_THREADS", threads.to_string())))
+            // Somebody's own is not what is measured.
+            .env_remove("ORCHD_CONFIG")
             .env("ORCHD_ADDR", addr.to_string())
             .env("ORCHD_RUNTIME_DIR", dir.path().join("runtime"))
             .env("ORCHD_LLAMACPP_URL", format!("http://{engine}"))
+            // An instrumented one writes what it counts to where it was built to.
+            .env_remove("LLVM_PROFILE_FILE")
             .current_dir(dir.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -172,6 +203,13 @@ impl Orchestratord {
 
     pub(in crate::bench) fn pid(&self) -> u32 {
         self.child.0.id()
+    }
+
+    /// Has it end in order: only then does it write what was counted in it.
+    pub(in crate::bench) fn stop(mut self) -> Result<()> {
+        let status = self.child.end()?;
+        ensure!(status.success(), "orchestratord ended with {status}");
+        Ok(())
     }
 }
 
