@@ -31,20 +31,22 @@ struct Graph {
 }
 
 pub(crate) fn run() -> Result<()> {
-    write_to(&crate::root().join("target/sbom"))
-}
-
-/// Writes the list of each program, and says of how many crates.
-pub(crate) fn write_to(dir: &Path) -> Result<()> {
     use std::io::Write as _;
-    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    let graph = Graph::read()?;
-    for (package, program) in PROGRAMS {
-        let path = write(dir, program, &graph.document(package, program)?)?;
-        let count = graph.linked(package)?.len();
+    for (path, count) in write_to(&crate::root().join("target/sbom"))? {
         writeln!(std::io::stdout(), "{}: {count} crates", path.display()).context("writing to stdout")?;
     }
     Ok(())
+}
+
+/// Writes the list of each program, and says where and of how many crates.
+pub(crate) fn write_to(dir: &Path) -> Result<Vec<(PathBuf, usize)>> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let graph = Graph::read()?;
+    let write_one = |(package, program)| {
+        let path = write(dir, program, &graph.document(package, program)?)?;
+        Ok((path, graph.linked(package)?.len()))
+    };
+    PROGRAMS.into_iter().map(write_one).collect()
 }
 
 fn write(dir: &Path, program: &str, document: &Value) -> Result<PathBuf> {
