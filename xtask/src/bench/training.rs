@@ -12,7 +12,9 @@ use super::{Binaries, tasks};
 
 const STREAMS: [u32; 4] = [16, 64, 1_024, 4_096];
 const THREADS: [u32; 2] = [1, 2];
-/// Files that are open besides a connection for each stream.
+/// Files that orchestratord has open for each stream, its client's connection and its engine's, and besides. The
+/// fake engine and the client have fewer.
+const PER_STREAM: u64 = 2;
 const OTHERS: u64 = 256;
 
 /// What a line of progress says.
@@ -20,8 +22,8 @@ pub(crate) type Say<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 
 /// Makes what the load needs beside the program that it is put on; before that is built, which takes minutes.
 pub(crate) fn prepare() -> Result<()> {
-    let (may, needs) =
-        (super::raise_descriptors()?, OTHERS + STREAMS.iter().max().map_or(0, |n| u64::from(*n)));
+    let most = STREAMS.iter().max().map_or(0, |most| u64::from(*most));
+    let (may, needs) = (super::raise_descriptors()?, OTHERS + PER_STREAM * most);
     ensure!(
         may >= needs,
         "a process may have {may} files open here, and {needs} are needed for the load that is counted under; raise \

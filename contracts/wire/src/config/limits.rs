@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigProblem, RetryConfig};
+use super::{ConfigProblem, RetryConfig, out_of_bounds};
 
 /// How much each caller may ask for: the owner of an API key, else a session, else an address. And how
 /// long an answer waits for what it needs.
@@ -72,16 +72,12 @@ impl LimitsConfig {
     }
 
     pub(super) fn problems(&self, out: &mut Vec<ConfigProblem>) {
-        for (key, value, (least, most)) in [
+        let numbers = [
             ("engine_silence_ms", self.engine_silence_ms, (1_000, 3_600_000)),
             ("resume_within_ms", self.resume_within_ms, (1_000, 86_400_000)),
             ("drain_ms", self.drain_ms, (0, 3_600_000)),
-        ] {
-            if !(least..=most).contains(&value) {
-                let problem = format!("must be {least} to {most}");
-                out.push(ConfigProblem { path: format!("limits.{key}"), problem });
-            }
-        }
+        ];
+        out_of_bounds("limits", numbers, out);
         self.retry.problems("limits.retry", out);
         let named = self.tokens.iter().map(|(name, limits)| (format!("limits.tokens.{name}"), limits));
         for (at, limits) in std::iter::once(("limits.default".to_owned(), &self.default)).chain(named) {

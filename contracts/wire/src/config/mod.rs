@@ -124,6 +124,20 @@ pub struct ConfigProblem {
     pub problem: String,
 }
 
+/// The numbers below `at` that are out of their bounds: key, value, least and most.
+fn out_of_bounds<const N: usize>(
+    at: &str,
+    numbers: [(&str, u64, (u64, u64)); N],
+    out: &mut Vec<ConfigProblem>,
+) {
+    for (key, value, (least, most)) in numbers {
+        if !(least..=most).contains(&value) {
+            let problem = format!("must be {least} to {most}");
+            out.push(ConfigProblem { path: format!("{at}.{key}"), problem });
+        }
+    }
+}
+
 impl Config {
     /// Everything that the types alone cannot express. All problems at once, in file order.
     #[must_use]

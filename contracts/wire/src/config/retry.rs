@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigProblem;
+use super::{ConfigProblem, out_of_bounds};
 
 /// How often a task whose engine was lost, or reported an error, before its first token is tried again. All
 /// tasks of a pool together have a budget besides: within each window `percent` of those that started in it,
@@ -34,19 +34,13 @@ impl Default for RetryConfig {
 
 impl RetryConfig {
     pub(super) fn problems(&self, at: &str, out: &mut Vec<ConfigProblem>) {
-        for (key, value, (least, most)) in [
+        let numbers = [
             ("per_task", self.per_task.into(), (0, 10)),
             ("percent", self.percent.into(), (0, 100)),
             ("at_least", self.at_least.into(), (0, 10_000)),
             ("window_ms", self.window_ms, (1_000, 3_600_000)),
-        ] {
-            if !(least..=most).contains(&value) {
-                out.push(ConfigProblem {
-                    path: format!("{at}.{key}"),
-                    problem: format!("must be {least} to {most}"),
-                });
-            }
-        }
+        ];
+        out_of_bounds(at, numbers, out);
     }
 }
 
